@@ -1,0 +1,59 @@
+# Four commands do everything; each sets up what it needs, on a machine with Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+PEERS := .venv-pipecat
+BIN := $(VENV)/bin
+PIP := -m pip --disable-pip-version-check
+PIPECAT := pipecat-ai[openai]==1.14.0
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check bench clean
+
+help:
+	@echo "make serve   set everything up and run the server"
+	@echo "make test    run every test"
+	@echo "make check   format, lint, types, architecture"
+	@echo "make bench   measure, and print the figures with the hardware"
+	@echo "make clean   remove the environments (models stay in the cache folder)"
+
+serve: $(VENV)/.server
+	@$(BIN)/loquent serve
+
+test: $(VENV)/.dev $(PEERS)/.ready
+	PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.startup
+
+clean:
+	rm -rf $(VENV) $(PEERS)
+
+$(VENV)/.venv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Loquent needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) install -q pip==26.3
+	@touch $@
+
+# PyPI cannot say "CPU build". Where pip is told of one (find-links, an extra index), its version 2.13.0+cpu wins;
+# elsewhere this takes the CUDA build, which is gigabytes larger and works without a GPU too.
+$(VENV)/.server: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "Installing Loquent and PyTorch; this takes minutes, once."
+	$(BIN)/python $(PIP) install --progress-bar on -c constraints.txt torch | grep -v -e "^WARNING" -e "^Requirement" || true
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.server
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,dev]'
+	@touch $@
+
+# A client of another project, unmodified, in an environment of its own.
+$(PEERS)/.ready: Makefile
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python $(PIP) install -q '$(PIPECAT)'
+	@touch $@

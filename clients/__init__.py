@@ -1,0 +1,1 @@
+"""Clients of the server; they need neither torch nor the server's packages."""

@@ -1,0 +1,1 @@
+"""The terminal client: ``loquent chat`` and ``loquent ask``."""

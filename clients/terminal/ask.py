@@ -1,0 +1,61 @@
+"""``loquent ask``: one question, one streamed answer."""
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from rich.console import Console
+
+from clients.terminal.connection import Done, Target, session
+from clients.terminal.render import MarkdownStream
+
+
+def question(words: Sequence[str]) -> str:
+    """The words of the command line, and what comes on standard input behind them."""
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
+    return "\n\n".join(part for part in (" ".join(words).strip(), piped.strip()) if part)
+
+
+async def ask(target: Target, text: str, *, as_json: bool) -> None:
+    """Print the answer: rendered on a terminal, plain when piped, or as one JSON object.
+
+    Raises: ClientError when there is none.
+    """
+    console = Console()
+    pretty = console.is_terminal and not as_json
+    async with session(target, waiting=Console(stderr=True).print) as opened, aclosing(opened.ask(text)) as reply:
+        with MarkdownStream(console) if pretty else _Plain(silent=as_json) as out:
+            async for piece in reply:
+                if isinstance(piece, str):
+                    out.write(piece)
+                elif as_json:
+                    print(json.dumps(_summary(piece, opened.model), ensure_ascii=False))
+
+
+def _summary(done: Done, model: str) -> dict[str, object]:
+    return {
+        "text": done.text,
+        "status": done.status,
+        "reason": done.reason,
+        "model": model,
+        "usage": done.usage,
+    }
+
+
+class _Plain:
+    """The text as it comes, and a line end behind it."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+
+    def __enter__(self) -> "_Plain":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.write("\n")
+
+    def write(self, text: str) -> None:
+        if not self._silent:
+            sys.stdout.write(text)
+            sys.stdout.flush()

@@ -1,0 +1,114 @@
+"""``loquent chat``: a conversation in the terminal."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+
+import platformdirs
+from prompt_toolkit import PromptSession
+from prompt_toolkit.formatted_text import HTML
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.patch_stdout import patch_stdout
+from rich.console import Console
+from rich.markup import escape
+
+from clients.terminal.connection import ClientError, ConnectionFailedError, Done, Session, Target, session
+from clients.terminal.render import MarkdownStream
+
+HELP = "Enter sends, Alt-Enter starts a new line, Ctrl-C cancels a reply, Ctrl-D leaves."
+
+
+async def chat(target: Target) -> None:
+    """Talk until the user leaves. Raises: ConnectionFailedError when the server is not there or goes away."""
+    console = Console()
+    prompt = _prompt()
+    async with session(target, waiting=console.print) as opened:
+        console.print(f"[bold]{escape(opened.model)}[/bold] at {escape(target.url)}\n[dim]{HELP}[/dim]\n")
+        while (text := await _read(prompt, console)) is not None:
+            if text:
+                await _answer(opened, text, console)
+    console.print("[dim]Goodbye.[/dim]")
+
+
+def _prompt() -> PromptSession[str]:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _send(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    folder = Path(platformdirs.user_state_dir("loquent", appauthor=False))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    history = folder / "history"
+    history.touch(mode=0o600)
+    return PromptSession(history=FileHistory(history), key_bindings=keys, multiline=True, prompt_continuation="  ")
+
+
+async def _read(prompt: PromptSession[str], console: Console) -> str | None:
+    """The user's next message; ``None`` to leave. Ctrl-C drops what was typed, or leaves when there is nothing."""
+    warned = False
+    while True:
+        try:
+            with patch_stdout():
+                return (await prompt.prompt_async(HTML("<b>&gt;</b> "))).strip()
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            if warned and not prompt.default_buffer.text:
+                return None
+            warned = True
+            console.print("[dim]Ctrl-C again leaves.[/dim]")
+
+
+async def _answer(opened: Session, text: str, console: Console) -> None:
+    console.print()
+    replying = asyncio.ensure_future(_show(opened, text, console))
+    with _interrupts(opened, replying):
+        try:
+            done = await replying
+        except ConnectionFailedError:
+            raise
+        except ClientError as error:
+            console.print(f"[red]{escape(str(error))}[/red]\n")
+            return
+    if done.status == "cancelled":
+        console.print("[dim]cancelled[/dim]")
+    elif done.reason == "max_output_tokens":
+        console.print("[dim]… the reply reached its limit of tokens[/dim]")
+    console.print()
+
+
+async def _show(opened: Session, text: str, console: Console) -> Done:
+    async with aclosing(opened.ask(text)) as reply:
+        with MarkdownStream(console) as out:
+            async for piece in reply:
+                if isinstance(piece, Done):
+                    return piece
+                out.write(piece)
+    raise ConnectionFailedError("The server ended the reply without a word.")
+
+
+@contextmanager
+def _interrupts(opened: Session, replying: "asyncio.Future[Done]") -> Iterator[None]:
+    """While a reply comes, the first Ctrl-C cancels it, and a second one leaves."""
+    loop = asyncio.get_running_loop()
+    cancelling: list[asyncio.Task[None]] = []
+
+    def interrupted() -> None:
+        if cancelling:
+            replying.cancel()
+        else:
+            cancelling.append(loop.create_task(opened.cancel()))
+
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

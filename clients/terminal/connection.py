@@ -1,0 +1,226 @@
+"""A realtime session as a terminal client needs it: one question, one streamed reply."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+DEFAULT_URL = "http://127.0.0.1:8700"
+OPEN_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+LOADING_SECONDS = 120.0  # a server may take so long to load its model
+RETRY_SECONDS = 0.5
+SILENCE_SECONDS = 120.0  # a server that says nothing for so long, amid a reply, is taken for gone
+MESSAGE_BYTES = 4 * 1024 * 1024
+
+
+class ClientError(Exception):
+    """The client can't go on; the message is for a person."""
+
+
+class UsageError(ClientError):
+    """What was asked for makes no sense."""
+
+
+class ConnectionFailedError(ClientError):
+    """The server is not there, went away, or did not let us in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which server, and how it should answer."""
+
+    url: str
+    key: str | None
+    model: str | None
+    session: dict[str, Any]  # what ``session.update`` is sent
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        url: str | None = None,
+        model: str | None = None,
+        instructions: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """From the command line, with ``LOQUENT_URL`` and ``LOQUENT_API_KEY`` from the environment."""
+        sampling = {"temperature": temperature, "seed": seed}
+        given = {
+            "instructions": instructions,
+            "max_output_tokens": max_tokens,
+            "loquent": {"sampling": {name: value for name, value in sampling.items() if value is not None}},
+        }
+        session = {name: value for name, value in given.items() if value not in (None, {"sampling": {}})}
+        key = os.environ.get("LOQUENT_API_KEY") or None
+        return cls(url or os.environ.get("LOQUENT_URL") or DEFAULT_URL, key, model, session)
+
+    @property
+    def websocket(self) -> str:
+        """The websocket's address. Raises: UsageError when the URL is none."""
+        parts = urlsplit(self.url)
+        scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
+        if scheme is None or not parts.netloc:
+            raise UsageError(f"{self.url!r} is no URL of a server; one looks like {DEFAULT_URL}.")
+        path = parts.path.rstrip("/").removesuffix("/v1")
+        query = f"?model={quote(self.model)}" if self.model else ""
+        return f"{scheme}://{parts.netloc}{path}/v1/realtime{query}"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a reply ended."""
+
+    text: str
+    status: str
+    reason: str | None
+    usage: dict[str, Any]
+
+
+class Session:
+    """An open session."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self.model = ""
+
+    async def begin(self, settings: dict[str, Any]) -> None:
+        """Wait for the greeting, then send the settings."""
+        created = await self._expect("session.created")
+        self.model = created["session"]["model"]
+        if settings:
+            await self._send({"type": "session.update", "session": {"type": "realtime", **settings}})
+            await self._expect("session.updated")
+
+    async def ask(self, text: str) -> AsyncGenerator[str | Done]:
+        """Say ``text`` and yield the reply as it comes, then how it ended.
+
+        Raises: ClientError when the server refuses, ConnectionFailedError when it goes away.
+        """
+        content = [{"type": "input_text", "text": text}]
+        await self._send(
+            {
+                "type": "conversation.item.create",
+                "item": {"type": "message", "role": "user", "content": content},
+            }
+        )
+        await self._send({"type": "response.create"})
+        pieces: list[str] = []
+        while True:
+            event = await self._receive()
+            match event["type"]:
+                case "response.output_text.delta":
+                    pieces.append(event["delta"])
+                    yield event["delta"]
+                case "response.done":
+                    yield self._done(event["response"], "".join(pieces))
+                    return
+
+    async def cancel(self) -> None:
+        """Ask the server to stop the reply; it ends with a ``Done`` all the same."""
+        await self._send({"type": "response.cancel"})
+
+    def _done(self, response: dict[str, Any], text: str) -> Done:
+        details = response.get("status_details") or {}
+        if response["status"] == "failed":
+            raise ClientError((details.get("error") or {}).get("message") or "The reply failed.")
+        return Done(text, response["status"], details.get("reason"), response.get("usage") or {})
+
+    async def _expect(self, kind: str) -> dict[str, Any]:
+        while (event := await self._receive())["type"] != kind:
+            pass
+        return event
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                await self._socket.send(json.dumps(event))
+        except (ConnectionClosed, TimeoutError) as error:
+            raise _gone(error) from None
+
+    async def _receive(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                event: dict[str, Any] = json.loads(await self._socket.recv())
+        except (ConnectionClosed, TimeoutError) as error:
+            raise _gone(error) from None
+        if event["type"] == "error" and event["error"].get("code") != "response_cancel_not_active":
+            raise ClientError(event["error"]["message"])
+        return event
+
+
+@asynccontextmanager
+async def session(target: Target, *, waiting: Callable[[str], None] = lambda text: None) -> AsyncIterator[Session]:
+    """Open a session; waits for a server that is still loading its model, and tells ``waiting`` so.
+
+    Raises: ConnectionFailedError that says why, UsageError for a bad URL.
+    """
+    socket = await _connect(target, waiting)
+    try:
+        opened = Session(socket)
+        await opened.begin(target.session)
+        yield opened
+    finally:
+        await socket.close()
+
+
+async def _connect(target: Target, waiting: Callable[[str], None]) -> ClientConnection:
+    headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
+    deadline = asyncio.get_running_loop().time() + LOADING_SECONDS
+    while True:
+        try:
+            # One attempt: without `async with` or `async for`, connect() does not retry by itself.
+            return await connect(
+                target.websocket,
+                additional_headers=headers,
+                open_timeout=OPEN_SECONDS,
+                close_timeout=CLOSE_SECONDS,
+                max_size=MESSAGE_BYTES,
+                compression=None,
+                proxy=None,
+            )
+        except InvalidStatus as error:
+            code = _error_of(error).get("code")
+            if code != "model_not_ready" or asyncio.get_running_loop().time() > deadline:
+                raise _no_entry(target, error) from None
+            waiting("The server is loading its model …")
+            await asyncio.sleep(RETRY_SECONDS)
+        except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
+            raise _no_entry(target, error) from None
+
+
+def _error_of(error: InvalidStatus) -> dict[str, Any]:
+    try:
+        body: dict[str, Any] = json.loads(error.response.body or b"")["error"]
+        return {**body}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _no_entry(target: Target, error: Exception) -> ConnectionFailedError:
+    if not isinstance(error, InvalidStatus):
+        return ConnectionFailedError(
+            f"There is no server at {target.url}: start one with `loquent serve`, or name another with --url."
+        )
+    if error.response.status_code == 401:
+        return ConnectionFailedError(f"{target.url} wants a key: set LOQUENT_API_KEY to one that it knows.")
+    reason = _error_of(error).get("message") or f"HTTP status {error.response.status_code}"
+    return ConnectionFailedError(f"{target.url} did not let us in: {reason}")
+
+
+def _gone(error: Exception) -> ConnectionFailedError:
+    code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else None
+    if code == 1001:
+        return ConnectionFailedError("The server is shutting down.")
+    return ConnectionFailedError(
+        "The server is gone." if isinstance(error, ConnectionClosed) else "The server does not answer."
+    )

@@ -1,0 +1,67 @@
+"""Markdown on a terminal while it streams in."""
+
+import re
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.markdown import Markdown
+
+FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$")
+REDRAWS = 12  # times a second
+
+
+def split_finished(text: str) -> tuple[str, str]:
+    """``text`` as its finished blocks and the tail that may still change.
+
+    A block is finished by a blank line behind it, outside of a fenced code block. What follows a list may belong to
+    it, so a list is finished by the first line that is neither indented nor an item.
+    """
+    finished = position = 0
+    fence: str | None = None
+    blank_before = False
+    for line in text.splitlines(keepends=True):
+        whole = line.endswith("\n")
+        found = FENCE.match(line.rstrip("\n"))
+        if fence is None and blank_before and line.strip() and not _continues_list(line):
+            finished = position
+        if found and fence is None:
+            fence = found[1]
+        elif found and fence is not None and found[1].startswith(fence) and not found[2].strip() and whole:
+            fence = None
+        blank_before = fence is None and whole and not line.strip()
+        position += len(line)
+    return text[:finished], text[finished:]
+
+
+def _continues_list(line: str) -> bool:
+    return line[0] in " \t" or re.match(r"([-*+]|\d+[.)])(\s|$)", line) is not None or line.strip().isdigit()
+
+
+class MarkdownStream:
+    """Prints finished blocks once, for good; only the tail behind them is redrawn."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tail = ""
+        self._live = Live(console=console, refresh_per_second=REDRAWS, vertical_overflow="visible", transient=True)
+
+    def __enter__(self) -> "MarkdownStream":
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.update(Markdown(""))
+        self._live.__exit__(kind, error, traceback)
+        if self._tail.strip():
+            self._console.print(Markdown(self._tail))
+
+    def write(self, text: str) -> None:
+        """Take the next piece."""
+        finished, self._tail = split_finished(self._tail + text)
+        if finished.strip():
+            self._live.console.print(Markdown(finished))
+            self._live.console.print()
+        self._live.update(Markdown(self._tail))

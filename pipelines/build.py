@@ -1,0 +1,74 @@
+"""From configuration to stages: the only module that names them all."""
+
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipelines.chat.engine import Engine, LanguageModel
+from pipelines.chat.models import prepare
+from pipelines.chat.settings import ChatSettings
+from pipelines.chat.stage import ChatStage
+from pipelines.events import Event, Turn
+from pipelines.flow import Stage, flow
+from pipelines.packages import Progress
+from pipelines.threads import in_thread
+
+StageName = Literal["chat"]
+
+PROGRESS_AHEAD = 8  # progress reports that may wait for whoever shows them
+
+
+def _nothing(stop: threading.Event) -> Iterator[Progress]:
+    return iter(())
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The stages of one server, and the workers that belong to them."""
+
+    stages: tuple[Stage, ...]
+    engine: Engine
+    prepare: Callable[[threading.Event], Iterator[Progress]] = _nothing  # puts what ``engine`` loads on the disk
+
+    async def start(self, show: Callable[[Progress], None]) -> None:
+        """Prepare and load the models, telling ``show`` how far it is; returns when turns can flow."""
+        async with aclosing(in_thread(self.prepare, ahead=PROGRESS_AHEAD, name="prepare")) as steps:
+            async for step in steps:
+                show(step)
+        show(Progress("loading the language model"))
+        await self.engine.start()
+
+    async def close(self) -> None:
+        """End every worker."""
+        await self.engine.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every worker is."""
+        return self.engine.ready
+
+    def flow(self, turn: Turn) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
+        """Run one turn; see ``pipelines.flow.flow``."""
+        return flow(turn, *self.stages)
+
+
+def build(stages: Sequence[StageName], chat: ChatSettings) -> Pipeline:
+    """The pipeline that the configuration describes, not started yet."""
+    folder = Path()
+
+    def prepare_models(stop: threading.Event) -> Iterator[Progress]:
+        nonlocal folder
+        folder = yield from prepare(chat.model, stop)
+
+    def load_model() -> LanguageModel:
+        # Imported on the engine's thread: torch and transformers take seconds, and the server answers meanwhile.
+        from pipelines.chat.transformer import load
+
+        return load(folder, chat)
+
+    engine = Engine(load_model, streams=chat.streams, waiting=chat.waiting)
+    made: dict[StageName, Stage] = {"chat": ChatStage(engine, chat)}
+    return Pipeline(tuple(made[name] for name in stages), engine, prepare_models)

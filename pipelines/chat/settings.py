@@ -1,0 +1,23 @@
+"""What ``[chat]`` in ``config.toml`` may say."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ChatSettings(BaseModel):
+    """The language model: which one, where it runs, and how much it may do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
+    device: Annotated[str, Field(min_length=1)] = "auto"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    context: Annotated[int, Field(ge=16)] = 2048
+    overflow: Literal["error", "trim"] = "error"
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    streams: Annotated[int, Field(ge=1)] = 8
+    waiting: Annotated[int, Field(ge=0)] = 64

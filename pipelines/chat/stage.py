@@ -1,0 +1,55 @@
+"""The chat stage: answers a ``Turn`` with the model's reply."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from pipelines.chat.engine import Engine
+from pipelines.chat.prompt import fit
+from pipelines.chat.settings import ChatSettings
+from pipelines.events import Event, Turn
+
+
+class ChatStage:
+    """A stage, callable on a stream of events. The ``Turn`` itself goes on, for the stages behind that need it."""
+
+    def __init__(self, engine: Engine, settings: ChatSettings) -> None:
+        self.engine = engine
+        self._settings = settings
+
+    async def __call__(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        async for event in events:
+            yield event
+            if isinstance(event, Turn):
+                async with aclosing(self._answer(event)) as reply:
+                    async for piece in reply:
+                        yield piece
+
+    async def _answer(self, turn: Turn) -> AsyncGenerator[Event]:
+        model = self.engine.model
+        configured = self._settings
+        max_tokens = turn.sampling.max_tokens or configured.max_tokens
+        self.engine.reserve()
+        try:
+            prompt = await asyncio.to_thread(
+                fit,
+                model.tokenizer,
+                turn.messages,
+                context=model.context,
+                max_tokens=max_tokens,
+                overflow=configured.overflow,
+            )
+        except BaseException:
+            self.engine.release()
+            raise
+        asked = turn.sampling
+        sampling = replace(
+            asked,
+            temperature=configured.temperature if asked.temperature is None else asked.temperature,
+            top_p=configured.top_p if asked.top_p is None else asked.top_p,
+            max_tokens=min(max_tokens, model.context - len(prompt)),
+        )
+        async with aclosing(self.engine.generate(turn.id, prompt, sampling)) as reply:
+            async for event in reply:
+                yield event

@@ -1,0 +1,93 @@
+"""The events that flow through a turn, and the errors that end one.
+
+One frozen dataclass a fact. A stage takes a stream of these and yields a stream of these (see ``flow``).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of a conversation, as the chat template sees it."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw tokens. ``None`` means: what the configuration or the model says."""
+
+    temperature: float | None = None  # 0 is greedy
+    top_p: float | None = None  # in (0, 1]
+    seed: int | None = None  # same seed and prompt, same text
+    max_tokens: int | None = None  # of the reply
+    stop: tuple[str, ...] = ()  # strings that end the reply and are not part of it
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one reply."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0  # the part of the input that was not computed again
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The request that starts a flow: answer this conversation."""
+
+    id: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The model has read the prompt; tokens follow."""
+
+    input_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of the reply: whole characters, from ``tokens`` sampled tokens."""
+
+    text: str
+    tokens: int = 1
+
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a reply."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+Event = Turn | Started | TextDelta | Finished
+
+ErrorKind = Literal["invalid_request", "overloaded", "unavailable", "internal"]
+
+
+class StageError(Exception):
+    """A stage cannot go on with this turn.
+
+    Raised inside stages and translated once, at the server's edge, into an HTTP status or a websocket event.
+    ``kind`` says whose fault it is, ``code`` is stable and documented, ``message`` is for people.
+    """
+
+    def __init__(self, kind: ErrorKind, code: str, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.kind: ErrorKind = kind
+        self.code = code
+        self.message = message
+        self.param = param

@@ -1,0 +1,1 @@
+"""The server: configuration, routes, the websocket protocol and its doors."""

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible HTTP interface, one file a resource."""

@@ -1,0 +1,304 @@
+"""``POST /v1/chat/completions``: one reply over HTTP, streamed or whole, in OpenAI's shape."""
+
+import asyncio
+import difflib
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from pipelines.events import Event, Finished, Message, Role, Sampling, StageError, TextDelta, Turn, Usage
+from server.backend import BACKEND, Backend
+from server.errors import ApiError, translate
+
+log = logging.getLogger(__name__)
+
+FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
+
+# Parameters of OpenAI's that change nothing here, with the values for which that is true ("any": whatever they say).
+IGNORED: dict[str, tuple[Any, ...] | Literal["any"]] = {
+    "user": "any",
+    "metadata": "any",
+    "store": "any",
+    "service_tier": "any",
+    "safety_identifier": "any",
+    "prompt_cache_key": "any",
+    "prompt_cache_retention": "any",
+    "parallel_tool_calls": "any",
+    "n": (1, None),
+    "frequency_penalty": (0, None),
+    "presence_penalty": (0, None),
+    "logprobs": (False, None),
+    "logit_bias": ({}, None),
+    "modalities": (["text"], None),
+    "response_format": ({"type": "text"}, None),
+    "tools": ([], None),
+    "tool_choice": ("auto", "none", None),
+    "reasoning_effort": ("none", "minimal", None),
+}
+REFUSED = (
+    "top_logprobs",
+    "audio",
+    "prediction",
+    "web_search_options",
+    "functions",
+    "function_call",
+    "verbosity",
+)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class TextPart(BaseModel):
+    """A piece of a message's content."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """A message; what else a client keeps in it is not read."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart]
+
+    def message(self) -> Message:
+        """As the pipeline wants it."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        role: Role = "system" if self.role == "developer" else self.role
+        return Message(role, text)
+
+
+class StreamOptions(BaseModel):
+    """How to stream."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    include_usage: bool = False
+
+
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class ChatRequest(_Body):
+    """The parameters that mean something here."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+
+    def turn(self, id: str) -> Turn:
+        """The turn that answers this request."""
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return Turn(
+            id,
+            tuple(message.message() for message in self.messages),
+            Sampling(
+                temperature=self.temperature,
+                top_p=self.top_p,
+                seed=self.seed,
+                max_tokens=self.max_completion_tokens or self.max_tokens,
+                stop=stop,
+            ),
+        )
+
+
+def read_request(raw: bytes) -> ChatRequest:
+    """Read a request's body. Raises: ApiError 400 that names the parameter."""
+    try:
+        data = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, "invalid_json", f"The body is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ApiError(400, "invalid_json", "The body is a JSON object.")
+    known: dict[str, Any] = {}
+    for name, value in data.items():
+        if name in ChatRequest.model_fields:
+            known[name] = value
+        elif name in IGNORED or name in REFUSED:
+            _check_ignored(name, value)
+        else:
+            near = difflib.get_close_matches(name, [*ChatRequest.model_fields, *IGNORED], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ApiError(400, "unknown_parameter", f"There is no parameter {name!r:.80}.{hint}", name)
+    try:
+        return ChatRequest.model_validate(known)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        param = ".".join(str(part) for part in problem["loc"])
+        code = "missing_required_parameter" if problem["type"] == "missing" else "invalid_value"
+        raise ApiError(400, code, f"{param}: {problem['msg']}", param) from None
+
+
+def _check_ignored(name: str, value: Any) -> None:
+    harmless = IGNORED.get(name, (None,))
+    if harmless != "any" and value not in harmless:
+        raise ApiError(
+            400,
+            "unsupported_parameter",
+            f"This server does not support {name}={json.dumps(value)[:80]}.",
+            name,
+        )
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """Answer a conversation."""
+    backend = request.app[BACKEND]
+    asked = read_request(await request.read())
+    model = backend.names.resolve(asked.model)
+    backend.check_ready()
+    id = f"chatcmpl-{secrets.token_hex(12)}"
+    async with backend.flow(asked.turn(id)) as events:
+        if asked.stream:
+            return await _Stream(request, backend, id, model, asked).run(events)
+        return await _whole(events, id, model)
+
+
+async def _whole(events: AsyncGenerator[Event], id: str, model: str) -> web.Response:
+    text: list[str] = []
+    finished = Finished("stop", Usage())
+    async for event in events:
+        if isinstance(event, TextDelta):
+            text.append(event.text)
+        elif isinstance(event, Finished):
+            finished = event
+    message = {"role": "assistant", "content": "".join(text), "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": FINISH[finished.reason]}
+    body = _object("chat.completion", id, model, [choice])
+    return web.json_response(body | {"usage": _usage(finished.usage)})
+
+
+class _Stream:
+    """A reply as server-sent events."""
+
+    def __init__(self, request: web.Request, backend: Backend, id: str, model: str, asked: ChatRequest) -> None:
+        self._request = request
+        self._backend = backend
+        self._limits = backend.settings.limits
+        self._id = id
+        self._model = model
+        self._with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        self._created = int(time.time())
+        self._begun = False
+        self._response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream; charset=utf-8",
+                "Cache-Control": "no-cache",
+                "X-Accel-Buffering": "no",
+            }
+        )
+
+    async def run(self, events: AsyncGenerator[Event]) -> web.StreamResponse:
+        """Send the events as they come; a failure before the first of them is still an HTTP status."""
+        try:
+            async for event in self._with_comments(events):
+                await self._tell(event)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            if not self._response.prepared:
+                raise
+            if not isinstance(error, StageError):
+                log.exception("request %s failed", self._id)
+            await self._send(json.dumps(translate(error).body()))
+        await self._send("[DONE]")
+        return self._response
+
+    async def _with_comments(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """The events, and a comment to the client whenever none came for a while."""
+        while True:
+            coming = asyncio.ensure_future(anext(events, None))
+            try:
+                while not (await asyncio.wait([coming], timeout=self._limits.sse_keep_alive))[0]:
+                    await self._write(b": keep-alive\n\n")
+                event = coming.result()
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.wait([coming])
+            if event is None:
+                return
+            yield event
+
+    async def _tell(self, event: Event) -> None:
+        match event:
+            case Turn():
+                pass  # the first thing sent waits for the model, which may refuse
+            case TextDelta(text):
+                await self._begin()
+                await self._chunk({"content": text}, None)
+            case Finished(reason, usage):
+                await self._begin()
+                await self._chunk({}, FINISH[reason])
+                if self._with_usage:
+                    await self._send(self._dump([], usage=_usage(usage)))
+
+    async def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            await self._chunk({"role": "assistant", "content": "", "refusal": None}, None)
+
+    async def _chunk(self, delta: dict[str, Any], finish: str | None) -> None:
+        await self._send(self._dump([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]))
+
+    def _dump(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> str:
+        chunk = _object("chat.completion.chunk", self._id, self._model, choices, self._created)
+        if self._with_usage:
+            chunk["usage"] = usage
+        return json.dumps(chunk, separators=(",", ":"))
+
+    async def _send(self, data: str) -> None:
+        await self._write(f"data: {data}\n\n".encode())
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._limits.send_seconds):
+                if not self._response.prepared:
+                    await self._response.prepare(self._request)
+                await self._response.write(data)
+        except TimeoutError:
+            log.info("an HTTP client did not read for %.0f s and was dropped", self._limits.send_seconds)
+            self._backend.metrics.dropped.inc()
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionResetError("the client does not read") from None
+
+
+def _object(
+    kind: str, id: str, model: str, choices: list[dict[str, Any]], created: int | None = None
+) -> dict[str, Any]:
+    return {
+        "id": id,
+        "object": kind,
+        "created": int(time.time()) if created is None else created,
+        "model": model,
+        "choices": choices,
+    }
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }

@@ -1,0 +1,215 @@
+"""The aiohttp application: routes, doors, life cycle and drain."""
+
+import asyncio
+import logging
+import re
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from pipelines.build import Pipeline
+from pipelines.packages import Progress
+from server import logs
+from server.api import chat, models
+from server.auth import Doors
+from server.backend import BACKEND, Backend
+from server.config import Settings
+from server.errors import RETRY_AFTER, ApiError, translate
+from server.names import ModelNames, public_name
+from server.realtime.connection import connect
+
+log = logging.getLogger(__name__)
+
+SEND_BUFFER = 64 * 1024  # bytes; the default lets megabytes pile up for a client that does not read
+BACKLOG = 512
+PROBES = ("/livez", "/readyz")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+REQUEST_ID_KEY = "request_id"
+CLEANUP_PATIENCE = 5.0  # seconds that handlers get after everything was cut
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def application(settings: Settings, pipeline: Pipeline) -> web.Application:
+    """The routes over ``pipeline``; whoever runs it starts and closes the pipeline."""
+    app = web.Application(middlewares=[answer], client_max_size=settings.limits.message_bytes)
+    names = ModelNames(public_name(settings.chat.model), settings.models)
+    app[BACKEND] = Backend(settings, pipeline, names, Doors(settings.server))
+    app.router.add_get("/v1/realtime", connect)
+    app.router.add_post("/v1/chat/completions", chat.create)
+    app.router.add_get("/v1/models", models.list_models)
+    app.router.add_get("/v1/models/{name:.+}", models.retrieve_model)
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    app.on_response_prepare.append(add_headers)
+    return app
+
+
+@web.middleware
+async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Check the doors, and turn every failure into an answer in OpenAI's shape."""
+    given = request.headers.get("x-request-id", "")
+    request[REQUEST_ID_KEY] = given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    logs.request_id.set(request[REQUEST_ID_KEY])
+    backend = request.app[BACKEND]
+    try:
+        with backend.in_flight():
+            return await _admit(backend, request, handler)
+    except web.HTTPException as error:
+        failure = _from_http(error)
+    except Exception as error:
+        failure = translate(error)
+        if failure.code == "internal_error":
+            log.exception("%s %s failed", request.method, request.path)
+    log.info("%s %s: %d %s", request.method, request.path, failure.status, failure.code)
+    if failure.status in (401, 403, 421, 503):
+        backend.metrics.rejected.labels(failure.code).inc()
+    return web.json_response(failure.body(), status=failure.status, headers=failure.headers())
+
+
+async def _admit(backend: Backend, request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.path in PROBES:
+        return await handler(request)
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        backend.doors.check_host(request)
+        backend.doors.check_origin(request)  # a browser sends no key along with its question
+        return web.Response(status=204)
+    backend.doors.check(request)
+    if backend.draining:
+        raise ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after=RETRY_AFTER)
+    return await handler(request)
+
+
+def _from_http(error: web.HTTPException) -> ApiError:
+    codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+    texts = {404: "There is nothing at this path.", 405: "This path does not take this method."}
+    text = texts.get(error.status, error.text or error.reason)
+    return ApiError(error.status, codes.get(error.status, "bad_request"), text)
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Every answer names its request; allowed pages may read it."""
+    response.headers["x-request-id"] = request.get(REQUEST_ID_KEY, "")
+    response.headers.update(request.app[BACKEND].doors.cors(request))
+
+
+async def livez(request: web.Request) -> web.Response:
+    """The process serves."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Turns are taken: no model loads, none died, no shutdown is under way."""
+    backend = request.app[BACKEND]
+    if backend.ready:
+        return web.json_response({"status": "ok"})
+    status = "draining" if backend.draining else backend.pipeline.engine.state.value
+    return web.json_response({"status": status}, status=503, headers={"Retry-After": str(RETRY_AFTER)})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Counters for Prometheus."""
+    body = request.app[BACKEND].metrics.render()
+    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises: OSError when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted sockets inherit it
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+@asynccontextmanager
+async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socket) -> AsyncIterator[Backend]:
+    """Answer on ``listener`` while the block runs; leaving it drains, then closes.
+
+    The pipeline is the caller's to start, and is closed here: only then has everything that uses it ended.
+    """
+    # aiohttp warns of subprotocols that it does not know by printing them, and a browser's key is one.
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+    app = application(settings, pipeline)
+    backend = app[BACKEND]
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,  # a client that goes stops what it asked for
+        keepalive_timeout=settings.limits.keep_alive,
+        shutdown_timeout=CLEANUP_PATIENCE,
+    )
+    await runner.setup()
+    try:
+        site = web.SockSite(runner, listener)
+        await site.start()
+        yield backend
+        await drain(backend, site)
+    finally:
+        await pipeline.close()  # ends what the drain could not, so that no handler waits for the engine
+        await runner.cleanup()
+
+
+async def drain(backend: Backend, site: web.BaseSite) -> None:
+    """Refuse what is new, let replies in flight finish until the deadline, close idle connections at once."""
+    backend.draining = True
+    await site.stop()
+    for connection in tuple(backend.connections):
+        connection.drain()
+    try:
+        async with asyncio.timeout(backend.settings.server.drain):
+            await backend.idle.wait()
+    except TimeoutError:
+        log.warning(
+            "%d requests did not finish in %.0f s and are cut",
+            backend.requests,
+            backend.settings.server.drain,
+        )
+
+
+async def run(
+    settings: Settings,
+    pipeline: Pipeline,
+    listener: socket.socket,
+    *,
+    stop: asyncio.Event,
+    show: Callable[[Progress], None],
+    ready: Callable[[str], Any],
+) -> None:
+    """Serve until ``stop`` is set. ``ready`` is told the server's URL once turns are taken.
+
+    Raises: what preparing or loading the models raises.
+    """
+    async with serving(settings, pipeline, listener):
+        starting = asyncio.create_task(pipeline.start(show), name="start")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                ready(url(listener))
+                await stopping
+        finally:
+            for task in (starting, stopping):
+                task.cancel()
+            await asyncio.wait([starting, stopping])
+
+
+def url(listener: socket.socket) -> str:
+    """The address that clients use."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,111 @@
+"""The doors: keys, Origin, Host."""
+
+import hmac
+import secrets
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from server.config import LOOPBACK_NAMES, ServerSettings, hash_key
+from server.errors import ApiError
+
+KEY_PREFIX = "lq-"
+SUBPROTOCOL = "realtime"
+KEY_SUBPROTOCOL = "openai-insecure-api-key."  # how a browser, which can't set headers, sends its key
+
+CORS_METHODS = "GET, POST, OPTIONS"
+CORS_HEADERS = "Authorization, Content-Type"
+CORS_MAX_AGE = 600  # seconds that a browser may remember the answer
+
+
+class Refusal(Exception):  # noqa: N818 - a decision, not a fault
+    """The server must not start like this; the message says what to do."""
+
+
+def new_key() -> str:
+    """A new API key with 256 random bits."""
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def check_exposure(settings: ServerSettings) -> None:
+    """Raises: Refusal when others than this machine could come in without a key."""
+    if settings.loopback or settings.keys:
+        return
+    raise Refusal(
+        f"{settings.host} can be reached from other machines, and no key is configured.\n"
+        "Make one with `loquent keys new` and put its hash into config.toml, [server] keys,\n"
+        "or listen on this machine only: --host 127.0.0.1."
+    )
+
+
+class Doors:
+    """Decides who may come in."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._hosts = frozenset((*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts))
+
+    def check(self, request: web.Request) -> None:
+        """Raises: ApiError 421 for a strange Host, 403 for a foreign Origin, 401 without a right key."""
+        self.check_host(request)
+        self.check_origin(request)
+        self.check_key(request)
+
+    def check_host(self, request: web.Request) -> None:
+        """Guard against DNS rebinding: a page's own name that was made to point at this server."""
+        if not self._settings.loopback and not self._settings.allowed_hosts:
+            return  # reachable under names that nobody listed, and a key is a must there
+        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname
+        if name not in self._hosts:
+            raise ApiError(
+                421,
+                "host_not_allowed",
+                "The server does not answer to this Host; see [server] allowed_hosts.",
+            )
+
+    def check_origin(self, request: web.Request) -> None:
+        """Absent or the server's own passes, others only by the allow-list."""
+        origin = request.headers.get("Origin")
+        if origin is None or self.origin_allowed(request, origin):
+            return
+        raise ApiError(403, "origin_not_allowed", "This Origin may not connect; see [server] allowed_origins.")
+
+    def origin_allowed(self, request: web.Request, origin: str) -> bool:
+        """Whether a page of this origin may talk to the server."""
+        if origin in self._settings.allowed_origins:
+            return True
+        parts = urlsplit(origin)
+        return parts.scheme in ("http", "https") and parts.netloc == request.headers.get("Host")
+
+    def check_key(self, request: web.Request) -> None:
+        """On loopback without configured keys any Authorization is ignored."""
+        if not self._settings.keys:
+            return
+        given = hash_key(_given_key(request) or "")
+        # Every hash is compared, in constant time, so that the time taken says nothing about any of them.
+        if not sum(hmac.compare_digest(given, known) for known in self._settings.keys):
+            raise ApiError(401, "invalid_api_key", "This needs a right key: Authorization: Bearer <key>.")
+
+    def cors(self, request: web.Request) -> dict[str, str]:
+        """The headers that let an allowed page read an answer."""
+        origin = request.headers.get("Origin")
+        if origin is None or not self.origin_allowed(request, origin):
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": CORS_METHODS,
+            "Access-Control-Allow-Headers": CORS_HEADERS,
+            "Access-Control-Expose-Headers": "x-request-id",
+            "Access-Control-Max-Age": str(CORS_MAX_AGE),
+            "Vary": "Origin",
+        }
+
+
+def _given_key(request: web.Request) -> str | None:
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    for protocol in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if protocol.strip().startswith(KEY_SUBPROTOCOL):
+            return protocol.strip().removeprefix(KEY_SUBPROTOCOL)
+    return None

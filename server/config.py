@@ -1,0 +1,250 @@
+"""The configuration: ``config.toml`` < environment < command line, read once and frozen.
+
+``config.toml`` in the project's root holds every key with its default and a comment; a test keeps the two alike.
+"""
+
+import difflib
+import hashlib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipelines.build import StageName
+from pipelines.chat.settings import ChatSettings
+
+ENV_PREFIX = "LOQUENT__"
+KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+Seconds = Annotated[float, Field(gt=0)]
+Bytes = Annotated[int, Field(ge=1024)]
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the message says which key and what would be right."""
+
+
+def hash_key(key: str) -> str:
+    """What ``config.toml`` holds of an API key. Keys are random, so a plain hash can't be searched backwards."""
+    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+
+
+def _hashes_only(keys: tuple[str, ...]) -> tuple[str, ...]:
+    for key in keys:
+        if not KEY_HASH.fullmatch(key):
+            raise ValueError("holds something that is no hash; make a key and its hash with: loquent keys new")
+    return keys
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Section):
+    """Where the server listens and who may come in."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    keys: Annotated[tuple[str, ...], AfterValidator(_hashes_only)] = ()
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    drain: Seconds = 30.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in LOOPBACK_NAMES or self.host.startswith("127.")
+
+
+class LimitSettings(_Section):
+    """What one connection may take."""
+
+    connections: Annotated[int, Field(ge=1)] = 1000
+    message_bytes: Bytes = 64 * 1024
+    audio_message_bytes: Bytes = 1024 * 1024
+    items: Annotated[int, Field(ge=1)] = 500
+    conversation_bytes: Bytes = 2 * 1024 * 1024
+    responses: Annotated[int, Field(ge=1)] = 4
+    outgoing: Annotated[int, Field(ge=1)] = 64
+    send_seconds: Seconds = 10.0
+    heartbeat: Seconds = 20.0
+    keep_alive: Seconds = 30.0
+    sse_keep_alive: Seconds = 15.0
+
+
+class PipelineSettings(_Section):
+    """Which stages a turn goes through, in order."""
+
+    stages: tuple[StageName, ...] = ("chat",)
+
+
+class ModelsSettings(_Section):
+    """How the names that clients ask for become models."""
+
+    unknown: Literal["default", "error"] = "default"
+    aliases: tuple[str, ...] = (
+        "gpt-realtime",
+        "gpt-realtime-mini",
+        "gpt-4o-mini",
+        "gpt-4o",
+        "gpt-5-mini",
+        "default",
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    models: ModelsSettings = ModelsSettings()
+    chat: ChatSettings = ChatSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what ``read`` puts together: it has merged the sources and knows where each value came from."""
+        return (init_settings,)
+
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The settings, the file they came from, and each value's origin."""
+
+    settings: Settings
+    file: Path | None
+    origins: Mapping[str, str]  # "chat.model" -> "config.toml", "environment", "command line"; absent: the default
+
+
+def find_file(explicit: str | None) -> Path | None:
+    """The configuration file: ``--config``, ``LOQUENT_CONFIG``, ``./config.toml``, the user's folder; or none.
+
+    Raises: ConfigError when a file that was named does not exist.
+    """
+    for named, by in ((explicit, "--config"), (os.environ.get("LOQUENT_CONFIG"), "LOQUENT_CONFIG")):
+        if named:
+            if not Path(named).is_file():
+                raise ConfigError(f"{by} names {named}, and there is no such file.")
+            return Path(named)
+    folder = Path(platformdirs.user_config_dir("loquent", appauthor=False))
+    return next((path for path in (Path("config.toml"), folder / "config.toml") if path.is_file()), None)
+
+
+def read(explicit: str | None = None, command_line: Mapping[str, Any] | None = None) -> Configuration:
+    """Read every source; ``command_line`` maps dotted keys to values, ``None`` for what was not given.
+
+    Raises: ConfigError that names the key, and the nearest right one where a key is unknown.
+    """
+    file = find_file(explicit)
+    sources = (
+        (str(file), _toml(file) if file else {}),
+        ("environment", _environment()),
+        (
+            "command line",
+            _nested({key: value for key, value in (command_line or {}).items() if value is not None}),
+        ),
+    )
+    merged: Values = {}
+    origins: dict[str, str] = {}
+    for name, values in sources:
+        _check_keys(values, name)
+        for key, value in _flat(values):
+            _set(merged, key, value)
+            origins[key] = name
+    try:
+        return Configuration(Settings(**merged), file, origins)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem, origins) for problem in error.errors())) from None
+
+
+def show(configuration: Configuration) -> Iterator[tuple[str, Any, str]]:
+    """Every key, its value and where it came from."""
+    for key, value in _flat(configuration.settings.model_dump(mode="json")):
+        yield key, value, configuration.origins.get(key, "default")
+
+
+def _toml(file: Path) -> Values:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} can't be read: {error}") from None
+
+
+def _environment() -> Values:
+    values = EnvSettingsSource(Settings)()
+    keys = values.get("server", {}).get("keys")
+    if isinstance(keys, list):  # only the environment may hold a key itself; from here on it is a hash
+        values["server"]["keys"] = [key if KEY_HASH.fullmatch(str(key)) else hash_key(str(key)) for key in keys]
+    sections = {name.upper() for name in Settings.model_fields}
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX):
+            section, _, key = name.upper().removeprefix(ENV_PREFIX).partition("__")
+            if section not in sections or not key:
+                raise ConfigError(
+                    f"The environment variable {name} names no key; they look like {ENV_PREFIX}CHAT__MODEL."
+                )
+    return dict(values)
+
+
+def _check_keys(values: Values, source: str) -> None:
+    known = {key for key, _ in _flat(Settings.model_construct().model_dump())}
+    for key, _ in _flat(values):
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            raise ConfigError(f"{source}: there is no key {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+
+
+def _explain(problem: Any, origins: Mapping[str, str]) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path[:2])
+    value = problem.get("input")
+    shown = "" if key == "server.keys" else f" (it is {value!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{origins.get(key, 'configuration')}: {key}: {message}{shown}."
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        key = f"{above}.{name}" if above else str(name)
+        if isinstance(value, Mapping) and not above:
+            yield from _flat(value, key)
+        else:
+            yield key, value
+
+
+def _nested(values: Mapping[str, Any]) -> Values:
+    nested: Values = {}
+    for key, value in values.items():
+        _set(nested, key, value)
+    return nested
+
+
+def _set(values: Values, key: str, value: Any) -> None:
+    section, _, name = key.partition(".")
+    if name:
+        values.setdefault(section, {})[name] = value
+    else:
+        values[section] = value

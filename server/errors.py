@@ -1,0 +1,56 @@
+"""From an exception to what a client sees of it: the one place where that is decided."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.events import ErrorKind, StageError
+
+RETRY_AFTER = 2  # seconds that an overloaded or loading server asks for
+
+_STATUS: dict[ErrorKind, int] = {
+    "invalid_request": 400,
+    "overloaded": 503,
+    "unavailable": 503,
+    "internal": 500,
+}
+_STATUS_OF_CODE = {"model_not_found": 404}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiError(Exception):
+    """An HTTP answer in OpenAI's shape."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after: int | None = None
+
+    def body(self) -> dict[str, Any]:
+        """``{"error": {"message", "type", "code", "param"}}``."""
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "code": self.code, "param": self.param}}
+
+    def headers(self) -> dict[str, str]:
+        """What goes into the answer's header."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+
+def translate(error: BaseException) -> ApiError:
+    """Any exception as an HTTP answer; what is not meant for clients stays in the log."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, StageError):
+        status = _STATUS_OF_CODE.get(error.code, _STATUS[error.kind])
+        retry = RETRY_AFTER if status == 503 else None
+        return ApiError(status, error.code, error.message, error.param, retry)
+    return ApiError(500, "internal_error", "The server failed on this request; its log says why.")
+
+
+def as_stage_error(error: Exception) -> StageError:
+    """Any exception as the error that ends a turn."""
+    if isinstance(error, StageError):
+        return error
+    return StageError("internal", "internal_error", "The server failed on this response; its log says why.")

@@ -1,0 +1,1 @@
+"""The realtime websocket: wire format, turn logic, connection."""

@@ -1,0 +1,171 @@
+"""One realtime websocket: moves events between its socket, its session and the pipeline.
+
+One task owns the session's state. The others only bring it inputs (the reader, and a task for every response in
+progress) or take its events to the socket (the writer). Every queue between them is bounded, so a client that does not
+read slows down nothing but itself, and is dropped when one send takes too long.
+"""
+
+import asyncio
+import logging
+import secrets
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from pipelines.events import Turn
+from server.auth import SUBPROTOCOL
+from server.backend import BACKEND, Backend
+from server.errors import RETRY_AFTER, ApiError, as_stage_error
+from server.realtime import session, wire
+from server.realtime.session import Begin, Input, State, Stop
+
+log = logging.getLogger(__name__)
+
+INBOX = 64  # inputs that wait for the owner
+WRITER_LIMIT = 16 * 1024  # bytes that aiohttp takes before a send waits for the socket
+
+
+class Connection:
+    """A connected client and its session."""
+
+    def __init__(self, socket: web.WebSocketResponse, request: web.Request, backend: Backend) -> None:
+        self._socket = socket
+        self._request = request
+        self._backend = backend
+        self._limits = backend.settings.limits
+        self._state = State(id=secrets.token_hex(8), names=backend.names, limits=self._limits)
+        self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX)
+        self._outgoing: asyncio.Queue[wire.ServerEvent | None] = asyncio.Queue(self._limits.outgoing)
+        self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``
+        self._drain = asyncio.Event()
+        self._sent = 0
+
+    async def run(self) -> None:
+        """Serve the client until either side closes; nothing of it is left behind."""
+        tasks = [
+            asyncio.create_task(work, name=f"realtime-{name}")
+            for name, work in (("read", self._read()), ("own", self._own()), ("write", self._write()))
+        ]
+        tasks.append(asyncio.create_task(self._announce_drain(), name="realtime-drain"))
+        try:
+            # The writer ends when everything was sent, or when it can't send any more.
+            await tasks[2]
+        finally:
+            for task in (*tasks, *self._turns.values()):
+                task.cancel()
+            await asyncio.wait([*tasks, *self._turns.values()])
+            for task in tasks:
+                if not task.cancelled() and (error := task.exception()):
+                    log.error("a realtime connection failed", exc_info=error)
+
+    def drain(self) -> None:
+        """Finish what is in progress, begin nothing new, then close (1001)."""
+        self._drain.set()
+
+    async def _announce_drain(self) -> None:
+        await self._drain.wait()
+        await self._inbox.put(session.Draining())
+
+    async def _read(self) -> None:
+        async for message in self._socket:
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                await self._inbox.put(self._parse(message.data))
+        await self._inbox.put(session.Disconnected())
+
+    def _parse(self, raw: bytes) -> Input:
+        try:
+            return wire.parse(raw, message_bytes=self._limits.message_bytes)
+        except wire.WireError as error:
+            return session.Rejected(error)
+
+    async def _own(self) -> None:
+        """The only task that changes the state."""
+        given: Input = session.Connected()
+        while True:
+            self._state, outputs = session.advance(self._state, given)
+            for output in outputs:
+                await self._perform(output)
+            if self._state.closed or (self._state.draining and not self._state.replies):
+                break
+            given = await self._inbox.get()
+        await self._outgoing.put(None)
+
+    async def _perform(self, output: session.Output) -> None:
+        match output:
+            case Begin(response_id, turn):
+                task = asyncio.create_task(self._respond(response_id, turn), name=response_id)
+                self._turns[response_id] = task
+                task.add_done_callback(lambda _: self._turns.pop(response_id, None))
+            case Stop(response_id):
+                if response_id in self._turns:
+                    self._turns[response_id].cancel()
+            case wire.ServerEvent():
+                await self._outgoing.put(output)
+
+    async def _respond(self, response_id: str, turn: Turn) -> None:
+        """Run one turn and bring what it produces to the owner."""
+        try:
+            async with self._backend.flow(turn) as events:
+                async for event in events:
+                    await self._inbox.put(session.Produced(response_id, event))
+        except Exception as error:
+            failure = as_stage_error(error)
+            if failure is not error:
+                log.exception("response %s failed", response_id)
+            await self._inbox.put(session.Failed(response_id, failure))
+
+    async def _write(self) -> None:
+        while (event := await self._outgoing.get()) is not None:
+            self._sent += 1
+            text = wire.dump(event, f"event_{self._state.id}{self._sent}")
+            try:
+                async with asyncio.timeout(self._limits.send_seconds):
+                    await self._socket.send_str(text)
+            except TimeoutError:
+                log.info("a realtime client did not read for %.0f s and was dropped", self._limits.send_seconds)
+                self._backend.metrics.dropped.inc()
+                abort(self._request)
+                return
+            except ConnectionError:
+                return  # gone; the reader noticed too
+        await self._close()
+
+    async def _close(self) -> None:
+        code = WSCloseCode.GOING_AWAY if self._state.draining else WSCloseCode.OK
+        try:
+            async with asyncio.timeout(self._limits.send_seconds):
+                await self._socket.close(code=code)
+        except TimeoutError:
+            abort(self._request)
+
+
+def abort(request: web.Request) -> None:
+    """Cut the connection now; a close would wait for a peer that does not read."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def connect(request: web.Request) -> web.StreamResponse:
+    """``GET /v1/realtime``: a websocket that speaks OpenAI Realtime."""
+    backend = request.app[BACKEND]
+    limits = backend.settings.limits
+    backend.check_ready()
+    backend.names.resolve(request.query.get("model"))
+    if len(backend.connections) >= limits.connections:
+        raise ApiError(503, "too_many_connections", "Every place for a connection is taken.", retry_after=RETRY_AFTER)
+    socket = web.WebSocketResponse(
+        protocols=(SUBPROTOCOL,),
+        heartbeat=limits.heartbeat,
+        timeout=limits.send_seconds,
+        max_msg_size=limits.audio_message_bytes,
+        compress=False,  # of small frames it makes no smaller ones, at a cost
+        writer_limit=WRITER_LIMIT,
+        decode_text=False,
+    )
+    connection = Connection(socket, request, backend)
+    backend.connections.add(connection)
+    try:
+        await socket.prepare(request)
+        await connection.run()
+    finally:
+        backend.connections.discard(connection)
+    return socket

@@ -1,0 +1,511 @@
+"""The turn logic of a realtime session: a pure function from a state and an input to a state and what to do.
+
+``advance`` touches no socket, no model and no clock. Its promises, whatever comes in whatever order: every ``added``
+gets its ``done``, ``response.done`` comes exactly once for every ``response.created``, and the deltas of a reply are
+its ``done`` text.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pydantic import ValidationError
+
+from pipelines import events
+from pipelines.events import Finished, Message, StageError, Started, Turn, Usage
+from server.config import LimitSettings
+from server.names import ModelNames
+from server.realtime import wire
+from server.realtime.wire import Item, SessionConfig, WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response in progress."""
+
+    id: str
+    item_id: str
+    out_of_band: bool
+    config: wire.Response  # as announced by ``response.created``
+    opened: bool = False  # its item and part are announced
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that a session knows."""
+
+    id: str
+    names: ModelNames
+    limits: LimitSettings
+    config: SessionConfig = field(default_factory=SessionConfig)
+    items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
+    replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
+    serial: int = 0
+    draining: bool = False
+    closed: bool = False
+
+    @property
+    def conversation_id(self) -> str:
+        return f"conv_{self.id}"
+
+    @property
+    def active(self) -> Reply | None:
+        """The response in progress in the conversation."""
+        return next((reply for reply in self.replies if not reply.out_of_band), None)
+
+
+# Inputs, besides the client's events
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The socket is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The socket is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The server wants to stop: what is in progress may finish, nothing new begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The client sent something that is no event."""
+
+    error: WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """The pipeline has an event for a response."""
+
+    response_id: str
+    event: events.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The pipeline could not go on with a response."""
+
+    response_id: str
+    error: StageError
+
+
+Input = wire.ClientEvent | Connected | Disconnected | Draining | Rejected | Produced | Failed
+
+
+# Outputs, besides the server's events
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Run this turn; what it produces belongs to ``response_id``."""
+
+    response_id: str
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop the turn of this response."""
+
+    response_id: str
+
+
+Output = wire.ServerEvent | Begin | Stop
+Step = tuple[State, list[Output]]
+
+
+def advance(state: State, given: Input) -> Step:
+    """One input's effect. Whatever a client sends, the outcome is events; nothing is raised."""
+    if state.closed:
+        return state, []
+    match given:
+        case Connected():
+            return state, [wire.SessionCreated(session=_session(state)), _conversation(state)]
+        case Produced(response_id, event):
+            reply = _find(state, response_id)
+            return _produced(state, reply, event) if reply else (state, [])
+        case Failed(response_id, error):
+            reply = _find(state, response_id)
+            return _close(state, reply, "failed", _failure(error)) if reply else (state, [])
+        case Disconnected():
+            return _disconnect(state)
+        case Draining():
+            return replace(state, draining=True), []
+        case Rejected(error):
+            return state, [_error(error, error.event_id)]
+        case wire.ClientEvent():
+            try:
+                return _client(state, given)
+            except WireError as error:
+                return state, [_error(error, given.event_id)]
+
+
+def _client(state: State, event: wire.ClientEvent) -> Step:
+    match event:
+        case wire.SessionUpdate():
+            return _update(state, event)
+        case wire.ItemCreate():
+            return _create_item(state, event)
+        case wire.ItemDelete():
+            item = _item(state, event.item_id, "item_delete_invalid_item_id")
+            if item.status == "in_progress":
+                raise WireError("item_in_progress", "The item is still being generated; cancel its response first.")
+            kept = tuple(kept for kept in state.items if kept is not item)
+            return replace(state, items=kept), [wire.ItemDeleted(item_id=event.item_id)]
+        case wire.ItemRetrieve():
+            item = _item(state, event.item_id, "item_retrieve_invalid_item_id")
+            return state, [wire.ItemRetrieved(item=item)]
+        case wire.ItemTruncate():
+            return state, [_truncate(state, event)]
+        case wire.ResponseCreate():
+            return _create_response(state, event.response or wire.ResponseConfig())
+        case wire.ResponseCancel():
+            return _cancel(state, event)
+        case wire.AudioAppend():
+            return state, []
+        case wire.AudioClear():
+            return state, [wire.AudioCleared()]
+        case wire.AudioCommit():
+            raise WireError("input_audio_not_supported", "This server does not listen; send the user's words as text.")
+        case _:  # output_audio_buffer.clear
+            raise WireError("unsupported_event", f"{event.type} belongs to WebRTC, which this server does not speak.")
+
+
+# The session
+
+
+def _update(state: State, event: wire.SessionUpdate) -> Step:
+    asked = event.session
+    if asked.get("type", "realtime") != "realtime":
+        raise WireError("invalid_value", "The only type of session here is 'realtime'.", param="session.type")
+    merged = wire.merge(state.config.model_dump(), asked)
+    try:
+        config = SessionConfig.model_validate({key: value for key, value in merged.items() if value is not None})
+    except ValidationError as error:
+        raise wire.explain(error, above="session.") from None
+    _resolve(state, config.model)
+    warnings = []
+    if config.output_modalities != ["text"]:
+        warnings.append("No voice is loaded: replies come as text.")
+    if config.audio.input.turn_detection is not None:
+        warnings.append("This server does not listen: turn_detection stays null.")
+    config = config.model_copy(
+        update={
+            "output_modalities": ["text"],
+            "audio": config.audio.model_copy(
+                update={"input": config.audio.input.model_copy(update={"turn_detection": None})}
+            ),
+        }
+    )
+    state = replace(state, config=config)
+    told = wire.Warnings(warnings=warnings) if warnings else None
+    return state, [wire.SessionUpdated(session=_session(state), loquent=told)]
+
+
+def _session(state: State) -> wire.Session:
+    config = state.config.model_copy(update={"model": state.names.here})
+    return wire.Session(id=f"sess_{state.id}", **dict(config))
+
+
+def _conversation(state: State) -> wire.ConversationCreated:
+    return wire.ConversationCreated(conversation=wire.Conversation(id=state.conversation_id))
+
+
+def _resolve(state: State, model: str) -> None:
+    try:
+        state.names.resolve(model)
+    except StageError as error:
+        raise WireError(error.code, error.message, param="session.model") from None
+
+
+def _disconnect(state: State) -> Step:
+    outputs: list[Output] = []
+    for reply in state.replies:
+        state, closing = _close(state, reply, "cancelled", CANCELLED)
+        outputs += [Stop(reply.id), *closing]
+    return replace(state, closed=True), outputs
+
+
+# Items
+
+
+def _create_item(state: State, event: wire.ItemCreate) -> Step:
+    item = event.item
+    if item.type == "item_reference":
+        raise WireError("invalid_value", "A reference is no item of its own.", param="item.type")
+    _check_room(state)
+    held = sum(len(held.words.encode()) for held in state.items)
+    if held + len(item.words.encode()) > state.limits.conversation_bytes:
+        raise WireError("conversation_full", f"The conversation holds {held} bytes; delete some of its items.")
+    if item.id is None:
+        state, id = _new_id(state, "item")
+        item = item.model_copy(update={"id": id})
+    elif item.id in _taken_ids(state):
+        raise WireError("item_create_duplicate_item_id", f"There is an item {item.id!r} already.", param="item.id")
+    item = _normal(item)
+    at = _place(state, event.previous_item_id)
+    before = state.items[at - 1].id if at else None
+    state = replace(state, items=(*state.items[:at], item, *state.items[at:]))
+    return state, [
+        wire.ItemAdded(previous_item_id=before, item=item),
+        wire.ItemDone(previous_item_id=before, item=item),
+    ]
+
+
+def _taken_ids(state: State) -> set[str | None]:
+    return {item.id for item in state.items} | {reply.item_id for reply in state.replies}
+
+
+def _check_room(state: State) -> None:
+    pending = 1 if state.active and not state.active.opened else 0  # its item will come
+    if len(state.items) + pending >= state.limits.items:
+        raise WireError("conversation_full", f"A conversation has at most {state.limits.items} items; delete some.")
+
+
+def _normal(item: Item) -> Item:
+    """The item as the server keeps it: complete, and its parts named as the role wants it."""
+    update: dict[str, object] = {"object": "realtime.item", "status": "completed"}
+    if item.type == "message":
+        side: Literal["input", "output"] = "output" if item.role == "assistant" else "input"
+        update["content"] = [_normal_part(part, side) for part in item.content or ()]
+    return item.model_copy(update=update)
+
+
+def _normal_part(part: wire.Content, side: Literal["input", "output"]) -> wire.Content:
+    kind = "audio" if "audio" in part.type else "text"
+    return part.model_copy(update={"type": f"{side}_{kind}"})
+
+
+def _place(state: State, previous: str | None) -> int:
+    """Where an item behind ``previous`` goes; without one, at the end."""
+    if previous is None:
+        return len(state.items)
+    if previous == "root":
+        return 0
+    for index, item in enumerate(state.items):
+        if item.id == previous:
+            return index + 1
+    raise WireError(
+        "item_create_invalid_previous_item_id",
+        f"There is no item {previous!r:.140}.",
+        param="previous_item_id",
+    )
+
+
+def _item(state: State, id: str, code: str) -> Item:
+    for item in state.items:
+        if item.id == id:
+            return item
+    raise WireError(code, f"There is no item {id!r:.140} in this conversation.", param="item_id")
+
+
+def _truncate(state: State, event: wire.ItemTruncate) -> wire.ItemTruncated:
+    """Cut what was not heard. A reply without audio was not heard at all but read, so its text stays."""
+    item = _item(state, event.item_id, "item_truncate_invalid_item_id")
+    if item.role != "assistant":
+        raise WireError("invalid_value", "Only the assistant's messages can be truncated.", param="item_id")
+    if event.content_index >= max(len(item.content or ()), 1):
+        raise WireError("invalid_value", "The item has no such part.", param="content_index")
+    return wire.ItemTruncated(item_id=event.item_id, content_index=event.content_index, audio_end_ms=0)
+
+
+# Responses
+
+
+def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
+    out_of_band = asked.conversation == "none"
+    if state.draining:
+        raise WireError("server_shutting_down", "The server is shutting down; connect again.")
+    if not out_of_band and state.active:
+        raise WireError(
+            "conversation_already_has_active_response",
+            f"The response {state.active.id} is in progress; wait for its response.done, or cancel it.",
+        )
+    if len(state.replies) >= state.limits.responses:
+        raise WireError("too_many_responses", f"{len(state.replies)} responses are in progress, and no more may be.")
+    if not out_of_band:
+        _check_room(state)
+    messages = _messages(state, asked)
+    state, response_id = _new_id(state, "resp")
+    state, item_id = _new_id(state, "item")
+    max_tokens = asked.max_output_tokens or state.config.max_output_tokens
+    response = wire.Response(
+        id=response_id,
+        status="in_progress",
+        conversation_id=None if out_of_band else state.conversation_id,
+        output_modalities=["text"],
+        max_output_tokens=max_tokens,
+        metadata=asked.metadata,
+    )
+    state = replace(state, replies=(*state.replies, Reply(response_id, item_id, out_of_band, response)))
+    sampling = _sampling(asked.loquent).over(_sampling(state.config.loquent))
+    if max_tokens != "inf":
+        sampling = replace(sampling, max_tokens=max_tokens)
+    return state, [
+        wire.ResponseCreated(response=response),
+        wire.RateLimits(),
+        Begin(response_id, Turn(f"{state.id}.{response_id}", messages, sampling)),
+    ]
+
+
+def _sampling(extension: wire.Extension | None) -> wire.SamplingExtension:
+    return (extension and extension.sampling) or wire.SamplingExtension()
+
+
+def _messages(state: State, asked: wire.ResponseConfig) -> tuple[Message, ...]:
+    """What the model reads: the instructions, then the response's own input or the conversation."""
+    instructions = state.config.instructions if asked.instructions is None else asked.instructions
+    messages = [Message("system", instructions)] if instructions else []
+    for item in state.items if asked.input is None else _referenced(state, asked.input):
+        if item.type == "function_call_output":
+            messages.append(Message("tool", item.words))
+        elif item.role is not None and item.words and item.status != "in_progress":
+            messages.append(Message(item.role, item.words))
+    # The protocol lets a client ask for a reply before anybody said anything; templates want a message to answer.
+    return tuple(messages) or (Message("user", ""),)
+
+
+def _referenced(state: State, given: list[Item]) -> list[Item]:
+    return [
+        _item(state, item.id or "", "item_reference_invalid_item_id") if item.type == "item_reference" else item
+        for item in given
+    ]
+
+
+def _produced(state: State, reply: Reply, event: events.Event) -> Step:
+    match event:
+        case Started(input_tokens, cached_tokens):
+            usage = replace(reply.usage, input_tokens=input_tokens, cached_tokens=cached_tokens)
+            return _put(state, replace(reply, usage=usage)), []
+        case events.TextDelta(text, tokens):
+            usage = replace(reply.usage, output_tokens=reply.usage.output_tokens + tokens)
+            state, reply, outputs = _open(state, replace(reply, usage=usage))
+            state = _put(state, replace(reply, text=reply.text + text))
+            delta = wire.TextDelta(response_id=reply.id, item_id=reply.item_id, delta=text)
+            return state, [*outputs, delta]
+        case Finished(reason, usage):
+            state, reply, outputs = _open(state, replace(reply, usage=usage))
+            if reason == "length":
+                details = wire.StatusDetails(type="incomplete", reason="max_output_tokens")
+                state, closing = _close(state, reply, "incomplete", details)
+            elif reason == "cancelled":
+                state, closing = _close(state, reply, "cancelled", CANCELLED)
+            else:
+                state, closing = _close(state, reply, "completed", None)
+            return state, [*outputs, *closing]
+        case _:
+            return state, []
+
+
+def _open(state: State, reply: Reply) -> tuple[State, Reply, list[Output]]:
+    """Announce the reply's item and part, once; with the first text, so that a reply that fails early has none."""
+    if reply.opened:
+        return state, reply, []
+    reply = replace(reply, opened=True)
+    item = _reply_item(reply, "in_progress")
+    outputs: list[Output] = [wire.OutputItemAdded(response_id=reply.id, item=item)]
+    if not reply.out_of_band:
+        before = state.items[-1].id if state.items else None
+        state = replace(state, items=(*state.items, item))
+        outputs.append(wire.ItemAdded(previous_item_id=before, item=item))
+    outputs.append(wire.PartAdded(response_id=reply.id, item_id=reply.item_id, part=wire.Part(text="")))
+    return _put(state, reply), reply, outputs
+
+
+def _close(
+    state: State,
+    reply: Reply,
+    status: Literal["completed", "cancelled", "failed", "incomplete"],
+    details: wire.StatusDetails | None,
+) -> Step:
+    """End a reply: what was added is done, and then the response is."""
+    outputs: list[Output] = []
+    output: list[Item] = []
+    if reply.opened:
+        item = _reply_item(reply, "completed" if status == "completed" else "incomplete")
+        output = [item]
+        outputs += [
+            wire.TextDone(response_id=reply.id, item_id=reply.item_id, text=reply.text),
+            wire.PartDone(response_id=reply.id, item_id=reply.item_id, part=wire.Part(text=reply.text)),
+            wire.OutputItemDone(response_id=reply.id, item=item),
+        ]
+        if not reply.out_of_band:
+            at = next(index for index, held in enumerate(state.items) if held.id == item.id)
+            before = state.items[at - 1].id if at else None
+            state = replace(state, items=(*state.items[:at], item, *state.items[at + 1 :]))
+            outputs.append(wire.ItemDone(previous_item_id=before, item=item))
+    response = reply.config.model_copy(
+        update={
+            "status": status,
+            "status_details": details,
+            "output": output,
+            "usage": wire.ResponseUsage.of(reply.usage),
+        }
+    )
+    outputs.append(wire.ResponseDone(response=response))
+    return replace(state, replies=tuple(held for held in state.replies if held.id != reply.id)), outputs
+
+
+def _cancel(state: State, event: wire.ResponseCancel) -> Step:
+    reply = _find(state, event.response_id) if event.response_id else state.active
+    if reply is None:
+        raise WireError("response_cancel_not_active", "There is no such response in progress.", param="response_id")
+    state, closing = _close(state, reply, "cancelled", CANCELLED)
+    return state, [Stop(reply.id), *closing]
+
+
+CANCELLED = wire.StatusDetails(type="cancelled", reason="client_cancelled")
+
+
+def _failure(error: StageError) -> wire.StatusDetails:
+    kind = "invalid_request_error" if error.kind == "invalid_request" else "server_error"
+    return wire.StatusDetails(type="failed", error=wire.StatusError(type=kind, code=error.code, message=error.message))
+
+
+def _reply_item(reply: Reply, status: Literal["in_progress", "completed", "incomplete"]) -> Item:
+    content = [] if status == "in_progress" else [wire.Content(type="output_text", text=reply.text)]
+    return Item(
+        id=reply.item_id,
+        object="realtime.item",
+        type="message",
+        status=status,
+        role="assistant",
+        content=content,
+    )
+
+
+def _find(state: State, response_id: str) -> Reply | None:
+    return next((reply for reply in state.replies if reply.id == response_id), None)
+
+
+def _put(state: State, reply: Reply) -> State:
+    return replace(state, replies=tuple(reply if held.id == reply.id else held for held in state.replies))
+
+
+def _new_id(state: State, kind: str) -> tuple[State, str]:
+    """An id that no item of the conversation has, whatever ids the client made up."""
+    taken = _taken_ids(state)
+    serial = state.serial
+    while True:
+        serial += 1
+        id = f"{kind}_{state.id}{serial}"
+        if id not in taken:
+            return replace(state, serial=serial), id
+
+
+def _error(error: WireError, event_id: str | None) -> wire.Error:
+    body = wire.ErrorBody(
+        type="invalid_request_error",
+        code=error.code,
+        message=error.message,
+        param=error.param,
+        event_id=event_id,
+    )
+    return wire.Error(error=body)

@@ -1,0 +1,94 @@
+"""``loquent serve``: from a configuration to a running server, and its exit."""
+
+import asyncio
+import errno
+import logging
+import signal
+import time
+from contextlib import ExitStack
+
+from pipelines.build import build
+from pipelines.packages import PackageError
+from server import logs
+from server.app import listen, run
+from server.auth import Refusal, check_exposure
+from server.config import Configuration
+from server.progress import display
+
+log = logging.getLogger(__name__)
+
+
+class ServeError(Exception):
+    """The server can't run; ``usage`` says that it was asked for something impossible."""
+
+    def __init__(self, message: str, *, usage: bool = False) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+def serve(configuration: Configuration) -> bool:
+    """Serve until SIGTERM or SIGINT. Returns False when it was interrupted before it was ready.
+
+    Raises: ServeError with what to do.
+    """
+    settings = configuration.settings
+    logs.configure(settings.server.log_level)
+    try:
+        check_exposure(settings.server)
+    except Refusal as refusal:
+        raise ServeError(str(refusal), usage=True) from None
+    try:
+        listener = listen(settings.server.host, settings.server.port)
+    except OSError as error:
+        raise ServeError(_why_not(error, settings.server.host, settings.server.port)) from None
+    pipeline = build(settings.pipeline.stages, settings.chat)
+    started = time.monotonic()
+    served = False
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def asked_to_stop() -> None:
+            stop.set()
+            for name in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(name)  # a second one ends the process at once
+
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, asked_to_stop)
+
+        with ExitStack() as loading:
+            progress = loading.enter_context(display())
+
+            def ready(address: str) -> None:
+                nonlocal served
+                served = True
+                loading.close()
+                seconds = time.monotonic() - started
+                print(
+                    f"Loquent listens on {address} ({settings.chat.model}, ready in {seconds:.1f} s)",
+                    flush=True,
+                )
+
+            await run(settings, pipeline, listener, stop=stop, show=progress, ready=ready)
+
+    try:
+        asyncio.run(main())
+    except PackageError as error:
+        raise ServeError(str(error)) from None
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        if served:
+            raise
+        log.debug("the model could not be loaded", exc_info=True)
+        raise ServeError(f"The model {settings.chat.model!r} could not be loaded: {error}") from None
+    return served
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {port} on {host} is taken: stop what uses it, or choose another with --port (0 takes any free one)."
+        )
+    if error.errno == errno.EACCES:
+        return f"Port {port} is not for everybody: choose one above 1023 with --port."
+    return f"The server can't listen on {host}: {error.strerror or error}."
