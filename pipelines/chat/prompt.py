@@ -1,5 +1,6 @@
 """Makes a conversation fit the model's context."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,26 +22,26 @@ def fit(
     Raises: StageError ``context_length_exceeded`` with the numbers, when it does not fit.
     """
     prompt = tokenizer.render(messages)
+    room = context - min(max_tokens, context // SHARE_FOR_REPLY)
+    if overflow == "trim" and len(prompt) > room:
+        prompt = _trim(tokenizer, messages, room=room)
     if len(prompt) < context:
         return prompt
-    if overflow == "trim":
-        room = context - min(max_tokens, context // SHARE_FOR_REPLY)
-        removable = [i for i, message in enumerate(messages[:-1]) if message.role != "system"]
-        low, high = 1, len(removable)  # the fewest messages whose removal makes it fit, by bisection
-        shortest: list[int] | None = None
-        while low <= high:
-            count = (low + high) // 2
-            removed = set(removable[:count])
-            trimmed = tokenizer.render([message for i, message in enumerate(messages) if i not in removed])
-            if len(trimmed) <= room:
-                shortest, high = trimmed, count - 1
-            else:
-                low = count + 1
-        if shortest is not None:
-            return shortest
     hint = "Shorten the conversation" + ("" if overflow == "trim" else ', or set [chat] overflow = "trim"')
     raise StageError(
         "invalid_request",
         "context_length_exceeded",
         f"The prompt has {len(prompt)} tokens, and the context of {context} must hold the reply too. {hint}.",
     )
+
+
+def _trim(tokenizer: Tokenizer, messages: Sequence[Message], *, room: int) -> list[int]:
+    """The prompt without as few of the oldest messages as let it fit ``room``; without all of them if none do."""
+    removable = [index for index, message in enumerate(messages[:-1]) if message.role != "system"]
+
+    def without(count: int) -> list[int]:
+        removed = set(removable[:count])
+        return tokenizer.render([message for index, message in enumerate(messages) if index not in removed])
+
+    # Rendering is what costs, so the count is found by bisection.
+    return without(bisect_left(range(len(removable)), True, key=lambda count: len(without(count)) <= room))

@@ -83,10 +83,7 @@ class Transformer:
         self._model = model
         self._cached = _has_key_value_cache(model)
         if not self._cached:
-            log.warning(
-                "%s has no key-value cache that can be shared out: every token reads the whole text again",
-                name,
-            )
+            log.warning("the model has no key-value cache of the usual form: every token reads the whole text again")
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
         """Sample token ids, one for each ``next``, without end."""
@@ -131,8 +128,11 @@ def placement(device: str, weights: int, free: int) -> dict[str, Any]:
     """
     if device != "auto":
         return {"device_map": {"": device}}
-    if torch.accelerator.is_available() or weights > MEMORY_SHARE * free:
-        return {"device_map": "auto", "offload_folder": str(cache_folder() / "offload")}
+    offload = {"device_map": "auto", "offload_folder": str(cache_folder() / "offload")}
+    if torch.accelerator.is_available():
+        return offload
+    if weights > MEMORY_SHARE * free:
+        return offload | {"max_memory": {"cpu": int(MEMORY_SHARE * free)}}
     return {}
 
 

@@ -1,0 +1,65 @@
+"""Fixtures for every test."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 300.0  # the first start fetches and converts the model
+
+
+@pytest.fixture(autouse=True)
+async def no_task_left_behind() -> AsyncIterator[None]:
+    """After each test the event loop is as it was."""
+    before = asyncio.all_tasks()
+    yield
+    left = {task for task in asyncio.all_tasks() - before - {asyncio.current_task()} if not task.done()}
+    assert not left, f"tasks left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No configuration, key or history of whoever runs the tests."""
+    for name in ("LOQUENT_CONFIG", "LOQUENT_URL", "LOQUENT_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture(scope="session")
+def loquent() -> str:
+    """The installed command."""
+    return str(Path(sys.executable).parent / "loquent")
+
+
+@pytest.fixture(scope="session")
+def server_url(loquent: str) -> Iterator[str]:
+    """The real server with the real bundled model, in a process of its own."""
+    process = subprocess.Popen(
+        [loquent, "serve", "--port", "0", "--log-level", "warning"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = process.stderr
+    log: list[str] = []
+    reader = threading.Thread(target=lambda: log.extend(errors), daemon=True)
+    reader.start()
+    guard = threading.Timer(START_SECONDS, process.kill)
+    guard.start()
+    line = process.stdout.readline()
+    guard.cancel()
+    assert line.startswith("Loquent listens on http://"), f"the server did not start: {line!r} {log}"
+    yield line.split()[3]
+    process.terminate()
+    assert process.wait(timeout=60) == 0, "SIGTERM ends the server well"
+    reader.join(timeout=10)
+    assert not [line for line in log if '"error"' in line or "Traceback" in line], log

@@ -1,0 +1,254 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from pipelines.chat import engine as engine_module
+from pipelines.chat.engine import Engine, EngineState, Mailbox
+from pipelines.events import Event, Finished, Sampling, StageError, Started, TextDelta, Usage
+from tests.support import ScriptedModel, eventually
+
+PLENTY = Sampling(max_tokens=1000)
+
+
+@asynccontextmanager
+async def started(model: ScriptedModel, *, streams: int = 4, waiting: int = 16) -> AsyncIterator[Engine]:
+    engine = Engine(lambda: model, streams=streams, waiting=waiting)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def generate(engine: Engine, id: str = "r", prompt: str = "hi", sampling: Sampling = PLENTY) -> list[Event]:
+    engine.reserve()
+    async with aclosing(engine.generate(id, [ord(c) for c in prompt], sampling)) as events:
+        return [event async for event in events]
+
+
+def text(events: Sequence[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+async def test_a_reply_is_started_then_text_then_finished() -> None:
+    async with started(ScriptedModel(["Hel", "lo."])) as engine:
+        events = await generate(engine, prompt="four")
+    assert events[0] == Started(4)
+    assert text(events) == "Hello."
+    assert events[-1] == Finished("stop", Usage(input_tokens=4, output_tokens=2))
+    assert sum(event.tokens for event in events if isinstance(event, TextDelta)) == 2
+
+
+async def test_max_tokens_ends_a_reply_with_length() -> None:
+    async with started(ScriptedModel("abcdef")) as engine:
+        events = await generate(engine, sampling=Sampling(max_tokens=3))
+    assert text(events) == "abc"
+    assert events[-1] == Finished("length", Usage(input_tokens=2, output_tokens=3))
+
+
+async def test_a_stop_string_ends_a_reply_and_the_model() -> None:
+    async with started(ScriptedModel(["one E", "ND two", "three"])) as engine:
+        events = await generate(engine, sampling=Sampling(max_tokens=99, stop=("END",)))
+        assert text(events) == "one "
+        assert events[-1] == Finished("stop", Usage(input_tokens=2, output_tokens=2))
+        assert engine.steps == 2
+
+
+async def test_text_held_back_for_a_stop_string_is_not_lost() -> None:
+    async with started(ScriptedModel(["one E", "N"])) as engine:
+        events = await generate(engine, sampling=Sampling(max_tokens=99, stop=("END",)))
+    assert text(events) == "one EN"
+
+
+async def test_many_streams_advance_together_and_keep_their_own_text() -> None:
+    model = ScriptedModel(lambda prompt: [f"{prompt}{number} " for number in range(20)])
+    async with started(model, streams=4) as engine:
+        replies = await asyncio.gather(*(generate(engine, f"r{i}", f"p{i}:") for i in range(12)))
+    for i, events in enumerate(replies):
+        assert text(events) == "".join(f"p{i}:{number} " for number in range(20))
+
+
+async def test_at_most_so_many_streams_run_and_the_others_wait_their_turn() -> None:
+    gate = threading.Semaphore(0)
+    async with started(ScriptedModel("ab", gate=gate), streams=2, waiting=3) as engine:
+        requests = [asyncio.create_task(generate(engine, f"r{i}")) for i in range(5)]
+        await eventually(lambda: (engine.running, engine.queued) == (2, 3), "two run, three wait")
+        gate.release(100)
+        assert [text(events) for events in await asyncio.gather(*requests)] == ["ab"] * 5
+        await eventually(lambda: (engine.running, engine.queued) == (0, 0), "all are gone")
+
+
+async def test_one_more_than_all_places_is_refused_with_the_numbers() -> None:
+    gate = threading.Semaphore(0)
+    async with started(ScriptedModel("a", gate=gate), streams=1, waiting=1) as engine:
+        requests = [asyncio.create_task(generate(engine, f"r{i}")) for i in range(2)]
+        await eventually(lambda: engine.running == 1, "one runs")
+        with pytest.raises(StageError, match="All 2 places") as refused:
+            engine.reserve()
+        assert (refused.value.kind, refused.value.code) == ("overloaded", "server_overloaded")
+        gate.release(100)
+        await asyncio.gather(*requests)
+        await eventually(lambda: engine.queued == 0, "the places are free")
+        assert text(await generate(engine)) == "a"
+
+
+async def test_a_cancel_takes_effect_before_the_next_token() -> None:
+    gate = threading.Semaphore(1)
+    async with started(ScriptedModel("abcdef", gate=gate)) as engine:
+        engine.reserve()
+        async with aclosing(engine.generate("r", [1], PLENTY)) as events:
+            assert await anext(events) == Started(1)
+            assert await anext(events) == TextDelta("a")
+            await eventually(lambda: engine.steps == 2, "the second token is being computed")
+        gate.release(100)  # the step under way may end; no other may begin
+        await eventually(lambda: engine.running == 0, "the stream is gone")
+        assert engine.steps == 2
+
+
+async def test_cancelling_one_stream_leaves_its_neighbour_alone() -> None:
+    gate = threading.Semaphore(0)
+    async with started(ScriptedModel("abc", gate=gate)) as engine:
+        neighbour = asyncio.create_task(generate(engine, "neighbour"))
+        leaver = asyncio.create_task(generate(engine, "leaver"))
+        await eventually(lambda: engine.running == 2, "both run")
+        leaver.cancel()
+        gate.release(100)
+        assert text(await neighbour) == "abc"
+        await asyncio.wait([leaver])
+        await eventually(lambda: (engine.running, engine.queued) == (0, 0), "both are gone")
+
+
+async def test_cancelling_a_request_that_waits_frees_its_place_and_nobody_elses() -> None:
+    gate = threading.Semaphore(0)
+    async with started(ScriptedModel("abc", gate=gate), streams=1) as engine:
+        runs = asyncio.create_task(generate(engine, "runs"))
+        await eventually(lambda: engine.running == 1, "the first runs")
+        waits = asyncio.create_task(generate(engine, "waits"))
+        await eventually(lambda: engine.queued == 1, "the second waits")
+        waits.cancel()
+        gate.release(100)
+        assert text(await runs) == "abc"
+        await eventually(lambda: (engine.running, engine.queued) == (0, 0), "no place is taken")
+        assert engine.steps == 4  # of the first only
+
+
+async def test_a_reader_that_lags_gets_its_text_merged_and_nothing_lost() -> None:
+    async with started(ScriptedModel([f"{number} " for number in range(500)])) as engine:
+        engine.reserve()
+        async with aclosing(engine.generate("r", [1], PLENTY)) as events:
+            first = await anext(events)
+            await eventually(lambda: engine.running == 0, "the engine did not wait for the reader")
+            rest = [event async for event in events]
+    assert first == Started(1)
+    assert rest[-1] == Finished("stop", Usage(1, 0, 500))
+    assert text(rest) == "".join(f"{number} " for number in range(500))
+    assert len(rest) <= 3
+
+
+async def test_a_mailbox_holds_three_events_at_most() -> None:
+    mailbox = Mailbox()
+    mailbox.put(Started(1))
+    for _ in range(1000):
+        mailbox.put(TextDelta("x"))
+    mailbox.put(Finished("stop", Usage()))
+    assert [await mailbox.get() for _ in range(3)] == [
+        Started(1),
+        TextDelta("x" * 1000, 1000),
+        Finished("stop", Usage()),
+    ]
+
+
+async def test_a_request_that_the_model_fails_on_takes_no_other_with_it() -> None:
+    def reply(prompt: str) -> list[str]:
+        if prompt == "poison":
+            raise ValueError("a fault in the model")
+        return ["fine"]
+
+    async with started(ScriptedModel(reply)) as engine:
+        healthy, poisoned = await asyncio.gather(
+            generate(engine, "h"), generate(engine, "p", "poison"), return_exceptions=True
+        )
+        assert isinstance(healthy, list)
+        assert text(healthy) == "fine"
+        assert isinstance(poisoned, StageError)
+        assert poisoned.code == "generation_failed"
+        assert "fault" not in poisoned.message  # what broke is for the log
+        assert engine.ready
+
+
+class WorkerDied(BaseException):
+    """What ``except Exception`` does not stop."""
+
+
+async def test_a_worker_that_dies_fails_its_requests_and_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "RESTART_WAIT", 0.01)
+    gate = threading.Semaphore(0)
+    deaths = iter([True])
+
+    def reply(prompt: str) -> list[str]:
+        if next(deaths, False):
+            raise WorkerDied
+        return ["fine"]
+
+    states: list[EngineState] = []
+    model = ScriptedModel(reply, gate=gate)
+    engine = Engine(lambda: (states.append(engine.state), model)[1], streams=2, waiting=2)
+    await engine.start()
+    try:
+        with pytest.raises(StageError, match="being restarted") as failed:
+            await generate(engine)
+        assert failed.value.code == "engine_failed"
+        await eventually(lambda: engine.restarts == 1 and engine.ready, "the engine is back")
+        gate.release(10)
+        assert text(await generate(engine, "again")) == "fine"
+        assert states == [EngineState.LOADING] * 2
+        assert engine.queued == 0
+    finally:
+        await engine.close()
+
+
+async def test_a_model_that_does_not_load_is_told_to_whoever_starts_it() -> None:
+    def load() -> ScriptedModel:
+        raise LookupError("no such model")
+
+    engine = Engine(load, streams=1, waiting=0)
+    with pytest.raises(LookupError, match="no such model"):
+        await engine.start()
+    assert not engine.ready
+    with pytest.raises(StageError, match="dead"):
+        _ = engine.model
+    await engine.close()
+
+
+async def test_closing_ends_what_runs_and_what_waits_with_an_error() -> None:
+    gate = threading.Semaphore(0)
+    engine = Engine(lambda: ScriptedModel("abc", gate=gate), streams=1, waiting=1)
+    await engine.start()
+    requests = [asyncio.create_task(generate(engine, f"r{i}")) for i in range(2)]
+    await eventually(lambda: (engine.running, engine.queued) == (1, 1), "one runs, one waits")
+    closing = asyncio.create_task(engine.close())
+    await asyncio.sleep(0)
+    gate.release(100)
+    results = await asyncio.gather(*requests, return_exceptions=True)
+    await closing
+    await engine.close()  # twice is the same as once
+    assert [getattr(result, "code", result) for result in results] == ["server_shutting_down"] * 2
+    assert engine.state is EngineState.CLOSED
+
+
+async def test_a_flood_of_requests_that_are_dropped_leaves_the_engine_as_it_was() -> None:
+    async with started(ScriptedModel("abc"), streams=3, waiting=200) as engine:
+
+        async def briefly(i: int) -> None:
+            engine.reserve()
+            async with aclosing(engine.generate(f"r{i}", [1], PLENTY)) as events:
+                for _ in range(i % 4):
+                    await anext(events)
+
+        await asyncio.gather(*(briefly(i) for i in range(150) if i % 4))
+        await eventually(lambda: (engine.running, engine.queued) == (0, 0), "every place is free")
+        assert not engine._waiting
+        assert not engine._running

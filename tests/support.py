@@ -1,0 +1,225 @@
+"""What many tests need: a model that follows a script, a server around it, and strict eyes on what the server says."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import aiohttp
+from openai.types.realtime import RealtimeSessionCreateResponse
+from openai.types.realtime.realtime_server_event import RealtimeServerEvent
+from pydantic import BaseModel, TypeAdapter
+from websockets.asyncio.client import ClientConnection, connect
+
+from pipelines.build import Pipeline
+from pipelines.chat.engine import Engine
+from pipelines.chat.settings import ChatSettings
+from pipelines.chat.stage import ChatStage
+from pipelines.events import Event, Message, Sampling, Turn
+from server.app import listen, serving, url
+from server.backend import Backend
+from server.config import Settings
+
+PATIENCE = 20.0  # seconds that a test waits for what must come
+END = 0  # the scripted model's end-of-reply token
+
+
+class ScriptedTokenizer:
+    """Reads a prompt character by character; knows the pieces that the script says as one token each."""
+
+    def __init__(self) -> None:
+        self._pieces = [""]
+
+    def token(self, piece: str) -> int:
+        self._pieces.append(piece)
+        return len(self._pieces) - 1
+
+    def render(self, messages: Sequence[Message]) -> list[int]:
+        return [ord(character) for character in "\n".join(f"{m.role}: {m.content}" for m in messages)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(self._pieces[token] for token in tokens)
+
+
+class ScriptedModel:
+    """The fake at the model seam: ``reply`` gets the prompt's text and returns the pieces to say.
+
+    With a ``gate`` every token waits for one ``gate.release()``.
+    """
+
+    def __init__(
+        self,
+        reply: Callable[[str], Iterable[str]] | Iterable[str],
+        *,
+        gate: threading.Semaphore | None = None,
+        context: int = 100_000,
+    ) -> None:
+        pieces = reply if callable(reply) else None
+        fixed = () if callable(reply) else tuple(reply)
+        self._reply: Callable[[str], Iterable[str]] = pieces or (lambda prompt: fixed)
+        self._gate = gate
+        self.tokenizer = ScriptedTokenizer()
+        self.context = context
+        self.stop_tokens = frozenset({END})
+        self.prompts: list[str] = []
+        self.samplings: list[Sampling] = []
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
+        text = "".join(map(chr, prompt))
+        self.prompts.append(text)
+        self.samplings.append(sampling)
+        for piece in self._reply(text):
+            if self._gate is not None and not self._gate.acquire(timeout=PATIENCE):
+                raise TimeoutError("the test never opened the gate")
+            yield self.tokenizer.token(piece)
+        yield END
+
+
+def scripted_pipeline(model: ScriptedModel, *, streams: int = 8, waiting: int = 64, **chat: Any) -> Pipeline:
+    """A pipeline around a scripted model, not started."""
+    engine = Engine(lambda: model, streams=streams, waiting=waiting)
+    return Pipeline((ChatStage(engine, ChatSettings(**chat)),), engine)
+
+
+def echo(prompt: str) -> list[str]:
+    """A script that says the last message again, word by word."""
+    return [word + " " for word in prompt.rpartition("user: ")[2].split()]
+
+
+@dataclass
+class Running:
+    """A server on a free port of this machine."""
+
+    url: str
+    backend: Backend
+    http: aiohttp.ClientSession
+
+    @property
+    def engine(self) -> Engine:
+        return self.backend.pipeline.engine
+
+    @asynccontextmanager
+    async def client(self, **options: Any) -> AsyncIterator["Client"]:
+        async with connect(realtime(self.url), compression=None, max_size=None, **options) as socket:
+            yield Client(socket)
+
+
+def realtime(url: str) -> str:
+    return url.replace("http", "ws", 1) + "/v1/realtime"
+
+
+@asynccontextmanager
+async def running(pipeline: Pipeline | ScriptedModel, settings: Settings | None = None) -> AsyncIterator[Running]:
+    """The real server around this pipeline, started; drained and closed behind the block."""
+    if isinstance(pipeline, ScriptedModel):
+        pipeline = scripted_pipeline(pipeline)
+    listener = listen("127.0.0.1", 0)
+    async with serving(settings or Settings(), pipeline, listener) as backend:
+        await pipeline.start(lambda step: None)
+        async with aiohttp.ClientSession() as http:
+            yield Running(url(listener), backend, http)
+
+
+class Client:
+    """A websocket client that checks every event of the server against the SDK's own types."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.seen: list[dict[str, Any]] = []
+
+    async def send(self, type: str, **fields: Any) -> None:
+        await self.socket.send(json.dumps({"type": type, **fields}))
+
+    async def receive(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            event: dict[str, Any] = json.loads(await self.socket.recv())
+        validate(event)
+        self.seen.append(event)
+        return event
+
+    async def until(self, kind: str) -> list[dict[str, Any]]:
+        """Everything up to and including the next event of this type."""
+        events = [await self.receive()]
+        while events[-1]["type"] != kind:
+            events.append(await self.receive())
+        return events
+
+    async def expect(self, *kinds: str) -> list[dict[str, Any]]:
+        """Exactly these events, in this order."""
+        events = [await self.receive() for _ in kinds]
+        assert [event["type"] for event in events] == list(kinds)
+        return events
+
+    async def greet(self) -> None:
+        await self.expect("session.created", "conversation.created")
+
+    async def say(self, text: str, **fields: Any) -> dict[str, Any]:
+        """Create a user's message; returns the item."""
+        await self.send("conversation.item.create", item=user(text), **fields)
+        added, done = await self.expect("conversation.item.added", "conversation.item.done")
+        assert added["item"] == done["item"]
+        item: dict[str, Any] = done["item"]
+        return item
+
+    async def ask(self, text: str) -> list[dict[str, Any]]:
+        """A whole turn; returns its events from ``response.created`` to ``response.done``."""
+        await self.say(text)
+        await self.send("response.create")
+        return await self.until("response.done")
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+
+
+def text_of(events: Iterable[dict[str, Any]]) -> str:
+    """What the deltas among these events say."""
+    return "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+
+
+async def replies(pipeline: Pipeline, turn: Turn) -> list[Event]:
+    """Everything that a turn produces."""
+    async with pipeline.flow(turn) as events:
+        return [event async for event in events]
+
+
+_EVENTS = {
+    member.model_fields["type"].annotation.__args__[0]: TypeAdapter(member)
+    for member in get_args(get_args(RealtimeServerEvent)[0])
+}
+_SESSION = TypeAdapter(RealtimeSessionCreateResponse)
+
+
+def validate(event: dict[str, Any]) -> None:
+    """Fail unless ``event`` is, strictly, one that the openai package knows: no field missing, wrong or made up."""
+    assert event["type"] in _EVENTS, f"clients know no event {event['type']!r}"
+    if "session" in event:
+        _no_extras(_SESSION.validate_python(event["session"], strict=True), "session")
+        # The event's own type for it is the request's, which lacks what only the server can tell.
+        session = {key: value for key, value in event["session"].items() if key not in ("id", "object")}
+        event = event | {"session": session}
+    _no_extras(_EVENTS[event["type"]].validate_python(event, strict=True), event["type"])
+
+
+def _no_extras(value: Any, path: str) -> None:
+    if isinstance(value, BaseModel):
+        made_up = set(value.model_extra or ()) - {"loquent"}
+        assert not made_up, f"{path} has fields that clients do not know: {made_up}"
+        for name in type(value).model_fields:
+            _no_extras(getattr(value, name), f"{path}.{name}")
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            _no_extras(entry, f"{path}[{index}]")
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until ``condition`` holds, for what other threads and the peer's socket decide on."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"this never came true: {what}") from None
