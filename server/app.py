@@ -28,7 +28,7 @@ SEND_BUFFER = 64 * 1024  # bytes; the default lets megabytes pile up for a clien
 BACKLOG = 512
 PROBES = ("/livez", "/readyz")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-REQUEST_ID_KEY = "request_id"
+REQUEST_ID_KEY = web.RequestKey("request_id", str)
 CLEANUP_PATIENCE = 5.0  # seconds that handlers get after everything was cut
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -95,6 +95,7 @@ def _from_http(error: web.HTTPException) -> ApiError:
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Every answer names its request; allowed pages may read it."""
     response.headers["x-request-id"] = request.get(REQUEST_ID_KEY, "")
+    response.headers["Server"] = "loquent"  # aiohttp's own names every version
     response.headers.update(request.app[BACKEND].doors.cors(request))
 
 

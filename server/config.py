@@ -15,7 +15,13 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from pipelines.build import StageName
 from pipelines.chat.settings import ChatSettings
@@ -194,7 +200,10 @@ def _toml(file: Path) -> Values:
 
 
 def _environment() -> Values:
-    values = EnvSettingsSource(Settings)()
+    try:
+        values = EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise ConfigError(f'environment: {error}. A list is JSON there: ["one", "two"].') from None
     keys = values.get("server", {}).get("keys")
     if isinstance(keys, list):  # only the environment may hold a key itself; from here on it is a hash
         values["server"]["keys"] = [key if KEY_HASH.fullmatch(str(key)) else hash_key(str(key)) for key in keys]

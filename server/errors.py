@@ -1,6 +1,5 @@
 """From an exception to what a client sees of it: the one place where that is decided."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from pipelines.events import ErrorKind, StageError
@@ -16,15 +15,18 @@ _STATUS: dict[ErrorKind, int] = {
 _STATUS_OF_CODE = {"model_not_found": 404}
 
 
-@dataclass(frozen=True, slots=True)
 class ApiError(Exception):
     """An HTTP answer in OpenAI's shape."""
 
-    status: int
-    code: str
-    message: str
-    param: str | None = None
-    retry_after: int | None = None
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, *, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after  # seconds
 
     def body(self) -> dict[str, Any]:
         """``{"error": {"message", "type", "code", "param"}}``."""
@@ -45,7 +47,7 @@ def translate(error: BaseException) -> ApiError:
     if isinstance(error, StageError):
         status = _STATUS_OF_CODE.get(error.code, _STATUS[error.kind])
         retry = RETRY_AFTER if status == 503 else None
-        return ApiError(status, error.code, error.message, error.param, retry)
+        return ApiError(status, error.code, error.message, error.param, retry_after=retry)
     return ApiError(500, "internal_error", "The server failed on this request; its log says why.")
 
 

@@ -329,28 +329,39 @@ class Engine:
                 wait = min(2 * wait, RESTART_LONGEST)
 
     def _serve(self, model: LanguageModel) -> None:
-        while self._collect(model, wait=not self._running):
-            for stream in tuple(self._running):
-                # Looked at before every token, so that a cancel stops its stream within one step.
-                if not self._collect(model, wait=False):
-                    return
-                if stream in self._running:
-                    self._advance(stream)
+        # What waits here holds no stream in a local variable: that would keep its KV cache in memory.
+        while self._collect(model, wait=not self._running) and self._round(model):
+            pass
+
+    def _round(self, model: LanguageModel) -> bool:
+        """Give every running stream one token. Returns False when the engine is to close."""
+        for stream in tuple(self._running):
+            # Looked at before every token, so that a cancel stops its stream within one step.
+            if not self._collect(model, wait=False):
+                return False
+            if stream in self._running:
+                self._advance(stream)
+        return True
 
     def _collect(self, model: LanguageModel, *, wait: bool) -> bool:
         """Take in messages and give out free places. Returns False when the engine is to close."""
         while wait or not self._inbox.empty():
-            match self._inbox.get():
-                case Generate() as request:
-                    self._waiting.append(request)
-                case Cancel(id):
-                    self._cancel(id)
-                case Close():
-                    self._fail_all(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
-                    return False
+            if not self._take(self._inbox.get()):
+                return False
             wait = False
         while self._waiting and len(self._running) < self._limit:
             self._running.append(_Stream(self._waiting.popleft(), model))
+        return True
+
+    def _take(self, message: Generate | Cancel | Close) -> bool:
+        match message:
+            case Generate():
+                self._waiting.append(message)
+            case Cancel(id):
+                self._cancel(id)
+            case Close():
+                self._fail_all(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
+                return False
         return True
 
     def _advance(self, stream: _Stream) -> None:

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -18,7 +19,7 @@ class Pieces:
     def __init__(self, text: str, cuts: Sequence[int]) -> None:
         raw = text.encode()
         edges = [0, *sorted({cut % (len(raw) + 1) for cut in cuts}), len(raw)]
-        self.pieces = [raw[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+        self.pieces = [raw[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return b"".join(self.pieces[token] for token in tokens).decode("utf-8", errors="replace")

@@ -195,7 +195,12 @@ async def test_a_worker_that_dies_fails_its_requests_and_is_restarted(monkeypatc
 
     states: list[EngineState] = []
     model = ScriptedModel(reply, gate=gate)
-    engine = Engine(lambda: (states.append(engine.state), model)[1], streams=2, waiting=2)
+
+    def load() -> ScriptedModel:
+        states.append(engine.state)
+        return model
+
+    engine = Engine(load, streams=2, waiting=2)
     await engine.start()
     try:
         with pytest.raises(StageError, match="being restarted") as failed:

@@ -13,6 +13,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     MambaConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     set_seed,
@@ -28,7 +29,10 @@ from tests.support import replies
 
 GREEDY = Sampling(temperature=0)
 HELLO = (Message("user", "Hello there"),)
-TEMPLATE = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>{% endif %}"
+)
 
 
 def byte_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
@@ -59,6 +63,7 @@ TINY = {
 def tiny_folder(folder: Path, kind: str) -> Path:
     """A seeded random model of this architecture, saved as people save models."""
     set_seed(7)
+    config: PreTrainedConfig
     if kind == "mamba":
         config = MambaConfig(vocab_size=258, hidden_size=32, num_hidden_layers=2, bos_token_id=256, eos_token_id=257)
     elif kind == "gpt2":
@@ -130,7 +135,8 @@ def test_accelerate_places_a_model_that_memory_can_not_hold(tmp_path: Path) -> N
     size = weight_bytes(folder)
     placed = placement("auto", weights=size, free=size) | {"offload_folder": str(tmp_path / "offload")}
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **placed)
-    assert set(model.hf_device_map.values()) == {"cpu", "disk"}
+    places: dict[str, str] = vars(model)["hf_device_map"]
+    assert set(places.values()) == {"cpu", "disk"}
     transformer = Transformer(model, ChatTokenizer(byte_tokenizer()), context=256)
     prompt = transformer.tokenizer.render(HELLO)
     plain = load(folder, settings(folder))

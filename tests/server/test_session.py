@@ -1,0 +1,534 @@
+"""The turn logic: whatever comes in whatever order, every reply is told whole and once."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.events import Finished, Message, Sampling, StageError, Started, TextDelta, Turn, Usage
+from server.config import LimitSettings, ModelsSettings
+from server.names import ModelNames
+from server.realtime import session, wire
+from server.realtime.session import Begin, Output, State, Stop, advance
+from server.realtime.wire import parse
+from tests.support import user, validate
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Table:
+    """A session on paper: gives it inputs, keeps what it puts out, and holds it to its promises."""
+
+    state: State = field(
+        default_factory=lambda: State(
+            id="s",
+            names=ModelNames("tiny", ModelsSettings()),
+            limits=LimitSettings(items=8, responses=3, conversation_bytes=1024),
+        )
+    )
+    events: list[Json] = field(default_factory=list)
+    turns: dict[str, Turn] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
+
+    def give(self, given: session.Input) -> list[Json]:
+        """Apply one input; returns the events it caused, as a client reads them."""
+        self.state, outputs = advance(self.state, given)
+        caused = [self._take(output) for output in outputs]
+        events = [event for event in caused if event is not None]
+        self.events += events
+        return events
+
+    def send(self, type: str, **fields: Any) -> list[Json]:
+        """A client's event, by way of the wire."""
+
+        try:
+            return self.give(parse(json.dumps({"type": type, **fields}), message_bytes=4096))
+        except wire.WireError as error:
+            return self.give(session.Rejected(error))
+
+    def produce(self, response_id: str, *produced: TextDelta | Started | Finished) -> list[Json]:
+        return [event for one in produced for event in self.give(session.Produced(response_id, one))]
+
+    def _take(self, output: Output) -> Json | None:
+        if isinstance(output, Begin):
+            self.turns[output.response_id] = output.turn
+            return None
+        if isinstance(output, Stop):
+            self.stopped.add(output.response_id)
+            return None
+
+        event: Json = json.loads(wire.dump(output, "event_1"))
+        validate(event)
+        return event
+
+    def check(self) -> None:
+        """The promises, over everything that was told."""
+        for response_id in self.turns:
+            self._check_response(response_id)
+        told = [e["response"]["id"] for e in self.events if e["type"] == "response.created"]
+        assert told == list(self.turns)
+        done = [e["response"]["id"] for e in self.events if e["type"] == "response.done"]
+        assert len(done) == len(set(done))
+        active = {reply.id for reply in self.state.replies}
+        assert set(told) == set(done) | active
+        assert sum(not reply.out_of_band for reply in self.state.replies) <= 1
+        ids = [item.id for item in self.state.items]
+        assert len(ids) == len(set(ids))
+        assert len(ids) <= self.state.limits.items
+        for kind in ("conversation.item", "response.output_item"):
+            self._check_pairs(kind)
+
+    def _check_pairs(self, kind: str) -> None:
+        open_items = {reply.item_id for reply in self.state.replies if reply.opened}
+        added = [e["item"]["id"] for e in self.events if e["type"] == f"{kind}.added"]
+        done = [e["item"]["id"] for e in self.events if e["type"] == f"{kind}.done"]
+        still_open = list(added)
+        for id in done:
+            assert id in still_open, f"{kind} {id} was done before it was added"
+            still_open.remove(id)
+        assert set(still_open) <= open_items
+
+    def _check_response(self, response_id: str) -> None:
+        mine = [
+            event
+            for event in self.events
+            if event.get("response_id") == response_id or event.get("response", {}).get("id") == response_id
+        ]
+        kinds = [event["type"].removeprefix("response.") for event in mine]
+        assert kinds[0] == "created"
+        text = "".join(event["delta"] for event in mine if event["type"] == "response.output_text.delta")
+        if kinds[-1] == "done":
+            middle = kinds[1:-1]
+            response = mine[-1]["response"]
+            assert response["status"] != "in_progress"
+            assert response["usage"]["total_tokens"] == sum(
+                response["usage"][side] for side in ("input_tokens", "output_tokens")
+            )
+            if not middle:
+                assert response["output"] == []
+                return
+            assert middle[:2] == ["output_item.added", "content_part.added"]
+            assert middle[-3:] == ["output_text.done", "content_part.done", "output_item.done"]
+            assert set(middle[2:-3]) <= {"output_text.delta"}
+            whole = [event["text"] for event in mine if event["type"] == "response.output_text.done"]
+            assert whole == [text]
+            assert response["output"][0]["content"] == [{"type": "output_text", "text": text}]
+        else:
+            assert "output_text.done" not in kinds
+            assert kinds.count("output_item.added") <= 1
+
+
+IDS = st.sampled_from(["a", "b", "c", "d", "item_s1", "item_s2", "item_s3", "item_s5", "nobody", ""])
+TEXT = st.text("ab \n€", max_size=4)
+CONTENT = st.lists(st.fixed_dictionaries({"type": st.just("input_text"), "text": TEXT}), max_size=2)
+ITEMS = st.fixed_dictionaries(
+    {"type": st.just("message"), "role": st.sampled_from(["user", "system", "assistant"]), "content": CONTENT},
+    optional={"id": IDS},
+) | st.fixed_dictionaries(
+    {"type": st.just("function_call_output"), "call_id": TEXT, "output": TEXT}, optional={"id": IDS}
+)
+RESPONSES = st.fixed_dictionaries(
+    {},
+    optional={
+        "conversation": st.sampled_from(["auto", "none"]),
+        "input": st.lists(ITEMS | st.fixed_dictionaries({"type": st.just("item_reference"), "id": IDS}), max_size=2),
+        "instructions": TEXT,
+        "metadata": st.dictionaries(TEXT, TEXT, max_size=1),
+        "max_output_tokens": st.sampled_from([1, 7, "inf", 0, "seven"]),
+    },
+)
+
+
+def step(name: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, Json]]:
+    return st.tuples(st.just(name), st.fixed_dictionaries(fields))
+
+
+PRODUCED = st.sampled_from(
+    [
+        Started(5),
+        TextDelta("x"),
+        TextDelta("€ y", 3),
+        Finished("stop", Usage(5, 0, 9)),
+        Finished("length", Usage(5, 0, 9)),
+    ]
+)
+STEPS = st.one_of(
+    step("conversation.item.create", item=ITEMS),
+    step("conversation.item.create", item=ITEMS, previous_item_id=IDS),
+    step("conversation.item.delete", item_id=IDS),
+    step("conversation.item.retrieve", item_id=IDS),
+    step("conversation.item.truncate", item_id=IDS, content_index=st.just(0), audio_end_ms=st.integers(-1, 9)),
+    step(
+        "session.update", session=st.dictionaries(st.sampled_from(["instructions", "tools", "audio"]), TEXT, max_size=2)
+    ),
+    step("response.create", response=RESPONSES),
+    step("response.create"),
+    step("response.cancel"),
+    step("response.cancel", response_id=st.sampled_from(["resp_s1", "resp_s3", "resp_s5", "nobody"])),
+    step("input_audio_buffer.append", audio=TEXT),
+    step("input_audio_buffer.commit"),
+    step("input_audio_buffer.clear"),
+    step("output_audio_buffer.clear"),
+    step("nonsense", x=TEXT),
+    step("!produce", which=st.integers(0, 5), event=PRODUCED),
+    step("!produce", which=st.integers(0, 5), event=PRODUCED),
+    step("!fail", which=st.integers(0, 5)),
+    step("!drain"),
+    step("!disconnect"),
+)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.lists(STEPS, max_size=30))
+def test_any_interleaving_keeps_every_promise(steps: list[tuple[str, Json]]) -> None:
+    table = Table()
+    table.give(session.Connected())
+    for name, fields in steps:
+        # The pipeline may still bring something for a response that has ended meanwhile.
+        started = list(table.turns) or ["nobody"]
+        target = started[fields["which"] % len(started)] if "which" in fields else ""
+        match name:
+            case "!produce":
+                table.give(session.Produced(target, fields["event"]))
+            case "!fail":
+                table.give(session.Failed(target, StageError("internal", "engine_failed", "It died.")))
+            case "!drain":
+                table.give(session.Draining())
+            case "!disconnect":
+                active = {reply.id for reply in table.state.replies}
+                table.give(session.Disconnected())
+                assert active <= table.stopped
+            case _:
+                table.send(name, **fields)
+        table.check()
+    table.give(session.Disconnected())
+    table.check()
+    assert table.state.replies == ()
+    assert table.give(session.Connected()) == [], "a closed session says nothing more"
+
+
+# The sequences of the protocol, one by one
+
+
+@pytest.fixture
+def table() -> Table:
+    made = Table()
+    made.give(session.Connected())
+    return made
+
+
+def kinds(events: list[Json]) -> list[str]:
+    return [event["type"] for event in events]
+
+
+def ask(table: Table, text: str = "Hi", **response: Any) -> str:
+    """A user's message and a response to it; returns the response's id."""
+    table.send("conversation.item.create", item=user(text))
+    (created, _limits) = table.send("response.create", **({"response": response} if response else {}))
+    id: str = created["response"]["id"]
+    return id
+
+
+def error_of(events: list[Json]) -> Json:
+    assert kinds(events) == ["error"]
+    error: Json = events[0]["error"]
+    return error
+
+
+def test_a_text_turn_is_told_in_the_protocols_order(table: Table) -> None:
+    response_id = ask(table)
+    assert kinds(table.produce(response_id, Started(9))) == []
+    assert kinds(table.produce(response_id, TextDelta("Hel"), TextDelta("lo"))) == [
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.delta",
+    ]
+    closing = table.produce(response_id, Finished("stop", Usage(9, 2, 4)))
+    assert kinds(closing) == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+    ]
+    response = closing[-1]["response"]
+    assert (response["status"], response["status_details"]) == ("completed", None)
+    assert response["conversation_id"] == "conv_s"
+    assert response["usage"]["input_token_details"]["cached_tokens"] == 2
+    assert response["output"][0]["content"] == [{"type": "output_text", "text": "Hello"}]
+    assert kinds(table.events)[:6] == [
+        "session.created",
+        "conversation.created",
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.created",
+        "rate_limits.updated",
+    ]
+
+
+def test_the_reply_becomes_part_of_the_conversation(table: Table) -> None:
+    first = ask(table, "One")
+    table.produce(first, TextDelta("Uno"), Finished("stop", Usage()))
+    second = ask(table, "Two")
+    said = [Message("user", "One"), Message("assistant", "Uno"), Message("user", "Two")]
+    assert table.turns[second].messages == tuple(said)
+
+
+def test_an_empty_reply_has_its_item_all_the_same(table: Table) -> None:
+    closing = table.produce(ask(table), Finished("stop", Usage(3, 0, 0)))
+    assert "response.output_text.delta" not in kinds(closing)
+    assert closing[-1]["response"]["output"][0]["content"] == [{"type": "output_text", "text": ""}]
+
+
+def test_a_cancel_closes_what_is_open_and_stops_the_turn(table: Table) -> None:
+    response_id = ask(table)
+    table.produce(response_id, Started(5), TextDelta("Hel", 2))
+    closing = table.send("response.cancel")
+    assert kinds(closing)[-3:] == ["response.output_item.done", "conversation.item.done", "response.done"]
+    response = closing[-1]["response"]
+    assert response["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
+    assert (response["output"][0]["status"], response["usage"]["output_tokens"]) == ("incomplete", 2)
+    assert table.stopped == {response_id}
+    assert table.produce(response_id, TextDelta("lo"), Finished("cancelled", Usage())) == []
+
+
+def test_a_cancel_before_the_first_token_has_nothing_to_close(table: Table) -> None:
+    ask(table)
+    closing = table.send("response.cancel")
+    assert kinds(closing) == ["response.done"]
+    assert closing[0]["response"]["output"] == []
+
+
+def test_a_second_cancel_is_an_error_that_clients_know(table: Table) -> None:
+    ask(table)
+    table.send("response.cancel")
+    assert error_of(table.send("response.cancel", event_id="mine")) == {
+        "type": "invalid_request_error",
+        "code": "response_cancel_not_active",
+        "message": "There is no such response in progress.",
+        "param": "response_id",
+        "event_id": "mine",
+    }
+
+
+def test_one_conversation_has_one_response_at_a_time(table: Table) -> None:
+    ask(table)
+    assert error_of(table.send("response.create"))["code"] == "conversation_already_has_active_response"
+
+
+def test_responses_out_of_band_run_beside_it_and_leave_no_trace(table: Table) -> None:
+    active = ask(table, "Hi")
+    before = table.state.items
+    created, _ = table.send(
+        "response.create", response={"conversation": "none", "input": [user("Sum up")], "metadata": {"topic": "sum"}}
+    )
+    response_id = created["response"]["id"]
+    assert table.turns[response_id].messages == (Message("user", "Sum up"),)
+    events = table.produce(response_id, TextDelta("Sum"), Finished("stop", Usage()))
+    assert not [kind for kind in kinds(events) if kind.startswith("conversation")]
+    assert events[-1]["response"]["metadata"] == {"topic": "sum"}
+    assert events[-1]["response"]["conversation_id"] is None
+    assert table.state.items == before
+    assert [reply.id for reply in table.state.replies] == [active]
+    for _ in range(2):
+        table.send("response.create", response={"conversation": "none"})
+    assert error_of(table.send("response.create", response={"conversation": "none"}))["code"] == "too_many_responses"
+
+
+def test_an_input_may_refer_to_items_of_the_conversation(table: Table) -> None:
+    table.send("conversation.item.create", item=user("Known") | {"id": "k"})
+    given = [{"type": "item_reference", "id": "k"}, user("New")]
+    table.send("response.create", response={"conversation": "none", "input": given, "instructions": "Be brief"})
+    (turn,) = table.turns.values()
+    assert [message.content for message in turn.messages] == ["Be brief", "Known", "New"]
+    missing = [{"type": "item_reference", "id": "nobody"}]
+    error = error_of(table.send("response.create", response={"input": missing}))
+    assert error["code"] == "item_reference_invalid_item_id"
+
+
+def test_a_response_may_differ_from_its_session(table: Table) -> None:
+    sampling = {"temperature": 0.5, "seed": 4}
+    table.send(
+        "session.update",
+        session={"instructions": "Be kind", "max_output_tokens": 50, "loquent": {"sampling": sampling}},
+    )
+    plain = ask(table, "Hi")
+    assert table.turns[plain].messages[0] == Message("system", "Be kind")
+    assert table.turns[plain].sampling == Sampling(temperature=0.5, seed=4, max_tokens=50)
+    table.send("response.cancel")
+    own = {"sampling": {"seed": 9, "stop": ["END"]}}
+    other = ask(table, "Hi", instructions="Be brief", max_output_tokens=7, loquent=own)
+    assert table.turns[other].messages[0] == Message("system", "Be brief")
+    assert table.turns[other].sampling == Sampling(temperature=0.5, seed=9, max_tokens=7, stop=("END",))
+
+
+def test_out_of_tokens_is_incomplete(table: Table) -> None:
+    closing = table.produce(ask(table), TextDelta("x"), Finished("length", Usage()))
+    assert closing[-1]["response"]["status"] == "incomplete"
+    assert closing[-1]["response"]["status_details"] == {"type": "incomplete", "reason": "max_output_tokens"}
+
+
+@pytest.mark.parametrize("said", [(), (TextDelta("Hal"),)])
+def test_a_failure_is_told_in_the_response_and_not_as_an_error(table: Table, said: tuple[TextDelta, ...]) -> None:
+    response_id = ask(table)
+    table.produce(response_id, *said)
+    closing = table.give(session.Failed(response_id, StageError("invalid_request", "context_length_exceeded", "Long.")))
+    response = closing[-1]["response"]
+    assert "error" not in kinds(closing)
+    assert response["status_details"]["error"] == {
+        "type": "invalid_request_error",
+        "code": "context_length_exceeded",
+        "message": "Long.",
+    }
+    assert bool(response["output"]) == bool(said)
+
+
+def test_a_session_update_merges_deeply(table: Table) -> None:
+    table.send(
+        "session.update", session={"audio": {"output": {"voice": "joe", "speed": 1.25}}, "instructions": "Be kind"}
+    )
+    table.send("session.update", session={"audio": {"input": {"noise_reduction": {"type": "near_field"}}}})
+    (updated,) = table.send("session.update", session={"audio": {"output": {"speed": 1.0}}})
+    told = updated["session"]
+    assert told["audio"]["output"]["voice"] == "joe"
+    assert told["audio"]["output"]["speed"] == 1.0
+    assert told["audio"]["input"]["noise_reduction"] == {"type": "near_field"}
+    assert told["audio"]["input"]["turn_detection"] is None
+    assert told["instructions"] == "Be kind"
+    (updated,) = table.send("session.update", session={"audio": {"input": {"noise_reduction": None}}})
+    assert updated["session"]["audio"]["input"]["noise_reduction"] is None
+
+
+def test_what_can_not_be_had_is_said_and_not_refused(table: Table) -> None:
+    wanted = {"output_modalities": ["audio"], "audio": {"input": {"turn_detection": {"type": "server_vad"}}}}
+    (updated,) = table.send("session.update", session=wanted)
+    assert updated["session"]["output_modalities"] == ["text"]
+    assert updated["session"]["audio"]["input"]["turn_detection"] is None
+    assert len(updated["loquent"]["warnings"]) == 2
+
+
+def test_a_bad_session_update_changes_nothing_and_names_its_place(table: Table) -> None:
+    before = table.state
+    error = error_of(table.send("session.update", session={"instructions": "x", "audio": {"output": {"speed": 9}}}))
+    assert (error["code"], error["param"]) == ("invalid_value", "session.audio.output.speed")
+    error = error_of(table.send("session.update", session={"loquent": {"sampling": {"temprature": 1}}}))
+    assert (error["code"], error["param"]) == ("unknown_parameter", "session.loquent.sampling.temprature")
+    assert table.state == before
+
+
+def test_a_model_that_is_not_here_is_an_error_only_where_configured(table: Table) -> None:
+    (updated,) = table.send("session.update", session={"model": "gpt-next"})
+    assert updated["session"]["model"] == "tiny"
+    strict = Table(State(id="s", names=ModelNames("tiny", ModelsSettings(unknown="error")), limits=LimitSettings()))
+    assert error_of(strict.send("session.update", session={"model": "gpt-next"}))["code"] == "model_not_found"
+    assert kinds(strict.send("session.update", session={"model": "gpt-realtime"})) == ["session.updated"]
+
+
+def test_tools_are_kept_and_given_back(table: Table) -> None:
+    tools = [{"type": "function", "name": "now", "parameters": {"type": "object", "properties": {}}}]
+    (updated,) = table.send("session.update", session={"tools": tools, "tool_choice": "none"})
+    assert (updated["session"]["tools"], updated["session"]["tool_choice"]) == (tools, "none")
+
+
+def test_items_go_where_they_are_put(table: Table) -> None:
+    for name, previous in [("a", None), ("b", None), ("c", "a"), ("d", "root")]:
+        (added, done) = table.send(
+            "conversation.item.create", item=user(name) | {"id": name}, previous_item_id=previous
+        )
+        assert added["previous_item_id"] == done["previous_item_id"]
+    assert [item.id for item in table.state.items] == ["d", "a", "c", "b"]
+    assert [e["previous_item_id"] for e in table.events if e["type"].endswith(".added")] == [None, "a", "a", None]
+    error = error_of(table.send("conversation.item.create", item=user("e"), previous_item_id="nobody"))
+    assert error["code"] == "item_create_invalid_previous_item_id"
+    error = error_of(table.send("conversation.item.create", item=user("e") | {"id": "a"}))
+    assert error["code"] == "item_create_duplicate_item_id"
+
+
+def test_items_are_retrieved_and_deleted_by_id(table: Table) -> None:
+    (added, _) = table.send("conversation.item.create", item=user("Hi") | {"id": "mine"})
+    (retrieved,) = table.send("conversation.item.retrieve", item_id="mine")
+    assert retrieved["item"] == added["item"]
+    assert kinds(table.send("conversation.item.delete", item_id="mine")) == ["conversation.item.deleted"]
+    assert table.state.items == ()
+    error = error_of(table.send("conversation.item.retrieve", item_id="mine", event_id="rci_mine"))
+    assert (error["code"], error["event_id"]) == ("item_retrieve_invalid_item_id", "rci_mine")
+    assert error_of(table.send("conversation.item.delete", item_id="mine"))["code"] == "item_delete_invalid_item_id"
+
+
+def test_an_item_that_is_being_generated_stays(table: Table) -> None:
+    response_id = ask(table)
+    (added, *_) = table.produce(response_id, TextDelta("x"))
+    assert error_of(table.send("conversation.item.delete", item_id=added["item"]["id"]))["code"] == "item_in_progress"
+
+
+def test_truncating_an_item_without_audio_is_answered_and_changes_nothing(table: Table) -> None:
+    response_id = ask(table)
+    closing = table.produce(response_id, TextDelta("Hello"), Finished("stop", Usage()))
+    item_id = closing[-1]["response"]["output"][0]["id"]
+    before = table.state.items
+    (truncated,) = table.send("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=99_999)
+    assert (truncated["item_id"], truncated["audio_end_ms"]) == (item_id, 0)
+    assert table.state.items == before
+    refusals: list[tuple[Json, str]] = [
+        ({"item_id": "nobody", "content_index": 0}, "item_truncate_invalid_item_id"),
+        ({"item_id": item_id, "content_index": 3}, "invalid_value"),
+        ({"item_id": before[0].id, "content_index": 0}, "invalid_value"),
+    ]
+    for fields, code in refusals:
+        assert error_of(table.send("conversation.item.truncate", audio_end_ms=1, **fields))["code"] == code
+
+
+def test_a_conversation_has_its_limits(table: Table) -> None:
+    error = error_of(table.send("conversation.item.create", item=user("x" * 1025)))
+    assert error["code"] == "conversation_full"
+    for _ in range(8):
+        table.send("conversation.item.create", item=user("x"))
+    assert error_of(table.send("conversation.item.create", item=user("x")))["code"] == "conversation_full"
+    assert error_of(table.send("response.create"))["code"] == "conversation_full"
+
+
+def test_a_reply_in_the_making_has_its_place_among_the_items(table: Table) -> None:
+    for _ in range(6):
+        table.send("conversation.item.create", item=user("x"))
+    response_id = ask(table)
+    assert error_of(table.send("conversation.item.create", item=user("x")))["code"] == "conversation_full"
+    table.produce(response_id, TextDelta("y"), Finished("stop", Usage()))
+    assert len(table.state.items) == 8
+
+
+def test_a_reply_may_be_asked_for_before_anybody_spoke(table: Table) -> None:
+    table.send("response.create")
+    (turn,) = table.turns.values()
+    assert turn.messages == (Message("user", ""),)
+
+
+def test_tool_outputs_and_spoken_words_are_read(table: Table) -> None:
+    spoken = {"type": "message", "role": "assistant", "content": [{"type": "output_audio", "transcript": "I said"}]}
+    table.send("conversation.item.create", item=spoken)
+    table.send(
+        "conversation.item.create", item={"type": "function_call", "call_id": "1", "name": "now", "arguments": "{}"}
+    )
+    table.send("conversation.item.create", item={"type": "function_call_output", "call_id": "1", "output": "noon"})
+    table.send("response.create")
+    (turn,) = table.turns.values()
+    assert turn.messages == (Message("assistant", "I said"), Message("tool", "noon"))
+
+
+def test_audio_is_dropped_until_there_are_ears(table: Table) -> None:
+    assert table.send("input_audio_buffer.append", audio="AAAA") == []
+    assert kinds(table.send("input_audio_buffer.clear")) == ["input_audio_buffer.cleared"]
+    assert error_of(table.send("input_audio_buffer.commit"))["code"] == "input_audio_not_supported"
+    assert error_of(table.send("output_audio_buffer.clear"))["code"] == "unsupported_event"
+
+
+def test_nothing_begins_while_the_server_drains(table: Table) -> None:
+    response_id = ask(table)
+    table.give(session.Draining())
+    assert kinds(table.produce(response_id, TextDelta("x"), Finished("stop", Usage())))[-1] == "response.done"
+    assert error_of(table.send("response.create"))["code"] == "server_shutting_down"

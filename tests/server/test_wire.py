@@ -1,0 +1,204 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.events import Usage
+from server.realtime import wire
+from server.realtime.wire import CLIENT_EVENTS, SERVER_EVENTS, WireError, merge, parse
+from tests.support import user, validate
+
+Json = dict[str, Any]
+
+CLIENT_SAMPLES: dict[str, Json] = {
+    "session.update": {"session": {"instructions": "Be kind"}},
+    "conversation.item.create": {"item": user("Hi") | {"id": "mine"}, "previous_item_id": "root"},
+    "conversation.item.delete": {"item_id": "mine"},
+    "conversation.item.retrieve": {"item_id": "mine"},
+    "conversation.item.truncate": {"item_id": "mine", "content_index": 0, "audio_end_ms": 5},
+    "input_audio_buffer.append": {"audio": "AAAA"},
+    "input_audio_buffer.commit": {},
+    "input_audio_buffer.clear": {},
+    "output_audio_buffer.clear": {},
+    "response.create": {"response": {"conversation": "none", "input": [user("Hi")], "metadata": {"a": "b"}}},
+    "response.cancel": {"response_id": "r"},
+}
+
+ITEM = wire.Item(id="i", type="message", role="user", content=[wire.Content(type="input_text", text="Hi")])
+REPLY = wire.Item(
+    id="i",
+    type="message",
+    role="assistant",
+    content=[wire.Content(type="output_text", text='é"\n')],
+    status="completed",
+)
+RESPONSE = wire.Response(
+    id="r",
+    status="completed",
+    output=[REPLY],
+    conversation_id="c",
+    output_modalities=["text"],
+    max_output_tokens="inf",
+    metadata={"a": "b"},
+    usage=wire.ResponseUsage.of(Usage(5, 3, 2)),
+)
+OF_PART: Json = {"response_id": "r", "item_id": "i"}
+SERVER_SAMPLES: list[wire.ServerEvent] = [
+    wire.Error(error=wire.ErrorBody(type="invalid_request_error", code="c", message="m", event_id="e")),
+    wire.SessionCreated(session=wire.Session(id="s", model="tiny")),
+    wire.SessionUpdated(session=wire.Session(id="s"), loquent=wire.Warnings(warnings=["w"])),
+    wire.ConversationCreated(conversation=wire.Conversation(id="c")),
+    wire.ItemAdded(previous_item_id=None, item=ITEM),
+    wire.ItemDone(previous_item_id="p", item=REPLY),
+    wire.ItemDeleted(item_id="i"),
+    wire.ItemRetrieved(item=ITEM),
+    wire.ItemTruncated(item_id="i", content_index=0, audio_end_ms=0),
+    wire.AudioCleared(),
+    wire.ResponseCreated(response=RESPONSE.model_copy(update={"status": "in_progress", "output": [], "usage": None})),
+    wire.ResponseDone(response=RESPONSE),
+    wire.RateLimits(),
+    wire.OutputItemAdded(response_id="r", item=REPLY),
+    wire.OutputItemDone(response_id="r", item=REPLY),
+    wire.PartAdded(**OF_PART, part=wire.Part(text="")),
+    wire.PartDone(**OF_PART, part=wire.Part(text="x")),
+    wire.TextDelta(**OF_PART, delta="x"),
+    wire.TextDone(**OF_PART, text="x"),
+]
+
+
+def read(type: str, **fields: Any) -> wire.ClientEvent:
+    return parse(json.dumps({"type": type, **fields}), message_bytes=2000)
+
+
+def refusal(raw: str | bytes) -> WireError:
+    with pytest.raises(WireError) as refused:
+        parse(raw, message_bytes=2000)
+    return refused.value
+
+
+def test_the_tables_name_every_event_class() -> None:
+    assert set(CLIENT_SAMPLES) == set(CLIENT_EVENTS)
+    assert {type(event) for event in SERVER_SAMPLES} == set(SERVER_EVENTS.values())
+    client = {kind for kind in wire.ClientEvent.__subclasses__() if not kind.__name__.startswith("_")}
+    assert client == set(CLIENT_EVENTS.values())
+
+
+@pytest.mark.parametrize("type", CLIENT_SAMPLES)
+def test_a_client_event_round_trips(type: str) -> None:
+    event = read(type, event_id="e", **CLIENT_SAMPLES[type])
+    assert event.__class__ is CLIENT_EVENTS[type]
+    assert event.event_id == "e"
+    again = parse(event.model_dump_json(exclude_none=True), message_bytes=2000)
+    assert again == event
+
+
+@pytest.mark.parametrize("event", SERVER_SAMPLES, ids=lambda event: event.type)
+def test_a_server_event_round_trips_and_is_one_that_the_sdk_knows(event: wire.ServerEvent) -> None:
+    told = json.loads(wire.dump(event, "event_1"))
+    assert told["event_id"] == "event_1"
+    validate(told)
+    assert SERVER_EVENTS[told["type"]].model_validate(told) == event
+
+
+def test_what_a_response_says_it_always_says() -> None:
+    told = json.loads(wire.dump(SERVER_SAMPLES[10], "e"))["response"]
+    assert told["status_details"] is None
+    assert told["output"] == []
+    assert told["metadata"] == {"a": "b"}
+    assert "usage" in told
+    assert RESPONSE.usage is not None
+    assert RESPONSE.usage.total_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "param"),
+    [
+        ("{", "invalid_json", None),
+        ("[" * 5000, "invalid_json", None),
+        ("[]", "invalid_json", None),
+        ('"x"', "invalid_json", None),
+        (b"\xff\xfe", "invalid_json", None),
+        ('{"type": NaN}', "invalid_json", None),
+        ("{}", "missing_required_parameter", "type"),
+        ('{"type": 5}', "unknown_event", "type"),
+        ('{"type": "response.crate"}', "unknown_event", "type"),
+        ('{"type": "response.created"}', "unknown_event", "type"),
+        ('{"type": "conversation.item.create"}', "missing_required_parameter", "item"),
+        ('{"type": "conversation.item.delete", "item_id": 5}', "invalid_value", "item_id"),
+        ('{"type": "conversation.item.create", "item": {"type": "message"}}', "missing_required_parameter", "item"),
+        ('{"type": "response.create", "response": {"max_output_tokens": "5"}}', "invalid_value", None),
+        ('{"type": "response.create", "response": {"metadata": {"a": 1}}}', "invalid_value", "response.metadata.a"),
+        ('{"type": "response.create", "response": {"loquent": {"x": 1}}}', "unknown_parameter", "response.loquent.x"),
+    ],
+)
+def test_what_is_no_event_is_an_error_that_says_where(raw: str | bytes, code: str, param: str | None) -> None:
+    error = refusal(raw)
+    assert error.code == code
+    if param:
+        assert error.param == param
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "input_image", "image_url": "data:"}, {"type": "input_audio", "audio": "AA"}]
+)
+def test_content_that_no_model_here_reads_is_refused(part: Json) -> None:
+    item = {"type": "message", "role": "user", "content": [part]}
+    error = refusal(json.dumps({"type": "conversation.item.create", "item": item}))
+    assert (error.code, error.param) == ("unsupported_content", "item.content.0")
+
+
+def test_an_error_names_the_clients_event() -> None:
+    assert refusal('{"type": "nonsense", "event_id": "mine"}').event_id == "mine"
+    assert refusal('{"type": "conversation.item.delete", "event_id": "mine"}').event_id == "mine"
+
+
+def test_unknown_keys_of_newer_clients_are_ignored() -> None:
+    event = read("response.create", response={"prompt_cache": "x", "instructions": "y"}, trace=1)
+    assert isinstance(event, wire.ResponseCreate)
+    assert event.response is not None
+    assert event.response.instructions == "y"
+
+
+def test_only_audio_may_be_large() -> None:
+    audio = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * 4000})
+    assert isinstance(parse(audio, message_bytes=2000), wire.AudioAppend)
+    error = refusal(json.dumps({"type": "conversation.item.create", "item": user("x" * 4000), "event_id": "big"}))
+    assert (error.code, error.event_id) == ("message_too_large", "big")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_whatever_arrives_is_an_event_or_a_clear_error(raw: bytes) -> None:
+    try:
+        parse(raw, message_bytes=1000)
+    except WireError as error:
+        assert error.message
+
+
+@given(st.sampled_from(sorted(CLIENT_EVENTS)), st.dictionaries(st.sampled_from(["item", "response", "session"]), JSON))
+def test_whatever_stands_in_an_event_is_an_event_or_a_clear_error(type: str, fields: Json) -> None:
+    try:
+        read(type, **fields)
+    except WireError as error:
+        assert error.code
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "merged"),
+    [
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}, {"a": {"b": 1, "c": 3}}),
+        ({"a": {"b": 1}}, {"a": None}, {"a": None}),
+        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
+        ({}, {"a": {"b": None}}, {"a": {"b": None}}),
+    ],
+)
+def test_merging_is_deep_and_null_replaces(below: Json, above: Json, merged: Json) -> None:
+    assert merge(below, above) == merged
