@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin, Subprotocol
 
 from pipelines.chat.engine import Mailbox, _Stream
 from server.auth import new_key
@@ -306,7 +307,7 @@ async def test_a_foreign_page_may_not_connect() -> None:
         assert await refused(url, origin="null") == 403
         assert await refused(url, origin="http://localhost:1") == 403
         for origin in (None, "https://shop.example", server.url):
-            async with connect(url, origin=origin) as socket:
+            async with connect(url, origin=None if origin is None else Origin(origin)) as socket:
                 assert await socket.recv()
 
 
@@ -329,7 +330,9 @@ async def test_a_key_opens_the_door_in_every_way_that_clients_have() -> None:
         assert await refused(url, subprotocols=["realtime", "openai-insecure-api-key.lq-wrong"]) == 401
         async with connect(url, additional_headers={"Authorization": f"Bearer {key}"}) as socket:
             assert await socket.recv()
-        async with connect(url, subprotocols=["realtime", f"openai-insecure-api-key.{key}"]) as socket:
+        async with connect(
+            url, subprotocols=[Subprotocol("realtime"), Subprotocol(f"openai-insecure-api-key.{key}")]
+        ) as socket:
             assert socket.subprotocol == "realtime"
 
 
@@ -338,7 +341,7 @@ async def test_a_key_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
     key = new_key()
     settings = Settings(server=ServerSettings(keys=(hash_key(key),)))
     async with running(ScriptedModel(["Hi"]), settings) as server:
-        async with connect(realtime(server.url), subprotocols=[f"openai-insecure-api-key.{key}"]):
+        async with connect(realtime(server.url), subprotocols=[Subprotocol(f"openai-insecure-api-key.{key}")]):
             pass
         assert await refused(realtime(server.url), subprotocols=[f"openai-insecure-api-key.{key}x"]) == 401
     logged = [record.getMessage() for record in caplog.records if not record.name.startswith("websockets")]
@@ -401,7 +404,7 @@ async def test_a_shutdown_lets_replies_finish_and_closes_idle_connections() -> N
             await idle.wait_closed()
             assert idle.close_code == 1001
             assert not backend.ready
-            with pytest.raises(OSError):
+            with pytest.raises(ConnectionRefusedError):
                 await connect(realtime(url))
             gate.release(10)
 

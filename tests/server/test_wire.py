@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -177,18 +178,14 @@ JSON = st.recursive(
 
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_whatever_arrives_is_an_event_or_a_clear_error(raw: bytes) -> None:
-    try:
-        parse(raw, message_bytes=1000)
-    except WireError as error:
-        assert error.message
+    with suppress(WireError):  # any other exception fails the test
+        assert parse(raw, message_bytes=1000).type in CLIENT_EVENTS
 
 
 @given(st.sampled_from(sorted(CLIENT_EVENTS)), st.dictionaries(st.sampled_from(["item", "response", "session"]), JSON))
 def test_whatever_stands_in_an_event_is_an_event_or_a_clear_error(type: str, fields: Json) -> None:
-    try:
-        read(type, **fields)
-    except WireError as error:
-        assert error.code
+    with suppress(WireError):
+        assert read(type, **fields).type == type
 
 
 @pytest.mark.parametrize(

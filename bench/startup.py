@@ -1,0 +1,60 @@
+"""How long a second start takes: from the command to a server that is ready for chat, models in the cache.
+
+Run with ``make bench``, on an idle machine. Prints a Markdown table with the hardware.
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import transformers
+from rich.progress import track
+
+RUNS = 7
+GOAL_SECONDS = 5.0
+
+
+def start() -> float:
+    """Seconds from the command to the line that says where the server listens."""
+    loquent = Path(sys.executable).parent / "loquent"
+    begun = time.perf_counter()
+    with subprocess.Popen(
+        [loquent, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        seconds = time.perf_counter() - begun
+        server.terminate()
+    assert line.startswith("Loquent listens on"), line
+    return seconds
+
+
+def machine() -> str:
+    """The processor and what runs on it."""
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    processor = names[0] if names else platform.processor()
+    return (
+        f"{processor}, {os.cpu_count()} cores; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}"
+    )
+
+
+def main() -> None:
+    """Start a few times and print the figures."""
+    start()  # fetches and converts the model if this machine never had it
+    seconds = [start() for _ in track(range(RUNS), "starting")]
+    print("\n## Start to ready for chat, model in the cache\n")
+    print(f"{machine()}; `python -m bench.startup`, {RUNS} runs\n")
+    print("| median | fastest | slowest | goal |")
+    print("| --- | --- | --- | --- |")
+    median, fastest, slowest = statistics.median(seconds), min(seconds), max(seconds)
+    print(f"| {median:.2f} s | {fastest:.2f} s | {slowest:.2f} s | ≤ {GOAL_SECONDS:.0f} s |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,372 @@
+"""The HTTP interface through the real server: replies whole and streamed, errors, probes, doors."""
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import TypeAdapter
+
+from pipelines.chat.engine import Engine
+from server.auth import new_key
+from server.config import LimitSettings, ModelsSettings, ServerSettings, Settings, hash_key
+from tests.support import Running, ScriptedModel, echo, eventually, running, scripted_pipeline
+
+Json = dict[str, Any]
+HI = [{"role": "user", "content": "Hi"}]
+
+
+def sdk(server: Running, key: str = "none") -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+
+
+async def post(server: Running, body: Any, **options: Any) -> tuple[int, Json]:
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    async with server.http.post(f"{server.url}/v1/chat/completions", data=data, **options) as response:
+        assert response.headers["x-request-id"]
+        return response.status, await response.json()
+
+
+async def lines(response: aiohttp.ClientResponse) -> list[str]:
+    return [line for line in (await response.text()).split("\n\n") if line]
+
+
+async def test_a_whole_reply_is_what_the_sdk_knows() -> None:
+    async with running(ScriptedModel(["Hel", "lo."])) as server:
+        status, body = await post(server, {"model": "gpt-4o-mini", "messages": HI})
+    assert status == 200
+    reply = TypeAdapter(ChatCompletion).validate_python(body, strict=True)
+    assert reply.choices[0].message.content == "Hello."
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (8, 2)
+
+
+async def test_a_streamed_reply_is_what_the_sdk_knows() -> None:
+    asked = {"messages": HI, "stream": True, "stream_options": {"include_usage": True}}
+    async with (
+        running(ScriptedModel(["Hel", "lo."])) as server,
+        server.http.post(f"{server.url}/v1/chat/completions", json=asked) as response,
+    ):
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        assert response.headers["x-request-id"]
+        told = await lines(response)
+    assert told[-1] == "data: [DONE]"
+    chunks = [
+        TypeAdapter(ChatCompletionChunk).validate_python(json.loads(line.removeprefix("data: ")), strict=True)
+        for line in told[:-1]
+    ]
+    assert len({(chunk.id, chunk.created) for chunk in chunks}) == 1
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "Hello."
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == 10
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+async def test_the_parameters_reach_the_model() -> None:
+    model = ScriptedModel("abcdef")
+    async with running(model) as server, sdk(server) as client:
+        reply = await client.chat.completions.create(
+            model="default",
+            messages=[
+                {"role": "developer", "content": "Be kind"},
+                {"role": "user", "content": [{"type": "text", "text": "Hi "}, {"type": "text", "text": "there"}]},
+                {"role": "assistant", "content": "Yes?"},
+                {"role": "user", "content": "Go on"},
+            ],
+            max_completion_tokens=3,
+            temperature=0.5,
+            top_p=0.9,
+            seed=7,
+            stop=["z"],
+            n=1,
+            user="somebody",
+        )
+    assert reply.choices[0].finish_reason == "length"
+    assert reply.choices[0].message.content == "abc"
+    assert model.prompts == ["system: Be kind\nuser: Hi there\nassistant: Yes?\nuser: Go on"]
+    (sampling,) = model.samplings
+    assert (sampling.temperature, sampling.top_p, sampling.seed, sampling.stop) == (0.5, 0.9, 7, ("z",))
+    assert sampling.max_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "param"),
+    [
+        ({"logit_bias": {"5": 1}}, "unsupported_parameter", "logit_bias"),
+        ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
+        ({"n": 2}, "unsupported_parameter", "n"),
+        ({"functions": []}, "unsupported_parameter", "functions"),
+        ({"frequency_penalty": 0.5}, "unsupported_parameter", "frequency_penalty"),
+        ({"max_token": 5}, "unknown_parameter", "max_token"),
+        ({"messages": []}, "invalid_value", "messages"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "invalid_value", "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "missing_required_parameter", "messages.0.content"),
+        ({"temperature": "hot"}, "invalid_value", "temperature"),
+        ({"temperature": 3}, "invalid_value", "temperature"),
+        ({"max_tokens": 0}, "invalid_value", "max_tokens"),
+        ({"stop": [""]}, "invalid_value", None),
+        ({"stream": 1}, "invalid_value", "stream"),
+    ],
+)
+async def test_what_can_not_be_done_is_a_400_that_names_it(change: Json, code: str, param: str | None) -> None:
+    async with running(ScriptedModel(["Hi"])) as server:
+        status, body = await post(server, {"messages": HI} | change)
+    assert (status, body["error"]["code"]) == (400, code)
+    assert body["error"]["type"] == "invalid_request_error"
+    if param:
+        assert body["error"]["param"] == param
+        assert param.split(".")[0] in body["error"]["message"]
+
+
+@pytest.mark.parametrize("raw", [b"{", b"[]", b"\xff", b"", b"[" * 5000])
+async def test_what_is_no_json_is_a_400(raw: bytes) -> None:
+    async with running(ScriptedModel(["Hi"])) as server:
+        status, body = await post(server, raw)
+        assert (status, body["error"]["code"]) == (400, "invalid_json")
+        assert (await post(server, {"messages": HI}))[0] == 200
+
+
+async def test_a_body_beyond_the_limit_is_a_413() -> None:
+    async with running(ScriptedModel(["Hi"])) as server:
+        status, body = await post(server, {"messages": [{"role": "user", "content": "x" * 70_000}]})
+    assert (status, body["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_prompt_beyond_the_context_is_a_400_with_the_numbers(stream: bool) -> None:
+    async with running(ScriptedModel(["Hi"], context=20)) as server, sdk(server) as client:
+        with pytest.raises(openai.BadRequestError, match="26 tokens") as error:
+            await client.chat.completions.create(
+                model="x", messages=[{"role": "user", "content": "x" * 20}], stream=stream
+            )
+        assert error.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_full_server_is_a_503_that_says_when_to_come_back(stream: bool) -> None:
+    gate = threading.Semaphore(0)
+    pipeline = scripted_pipeline(ScriptedModel("ab", gate=gate), streams=1, waiting=0)
+    async with running(pipeline) as server:
+        first = asyncio.create_task(post(server, {"messages": HI}))
+        await eventually(lambda: server.engine.running == 1, "the only place is taken")
+        body = {"messages": HI, "stream": stream}
+        async with server.http.post(f"{server.url}/v1/chat/completions", json=body) as response:
+            assert response.status == 503
+            assert int(response.headers["Retry-After"]) > 0
+            assert (await response.json())["error"]["code"] == "server_overloaded"
+        gate.release(10)
+        assert (await first)[0] == 200
+
+
+async def test_a_failure_amid_a_stream_is_told_in_it() -> None:
+    def reply(prompt: str) -> Any:
+        yield "Hel"
+        raise ValueError("a secret of the server")
+
+    body = {"messages": HI, "stream": True}
+    async with (
+        running(ScriptedModel(reply)) as server,
+        server.http.post(f"{server.url}/v1/chat/completions", json=body) as response,
+    ):
+        told = await lines(response)
+    assert json.loads(told[-2].removeprefix("data: "))["error"]["code"] == "generation_failed"
+    assert told[-1] == "data: [DONE]"
+    assert "secret" not in "".join(told)
+
+
+async def test_a_failure_of_a_whole_reply_is_a_500() -> None:
+    def reply(prompt: str) -> list[str]:
+        raise ValueError("a secret of the server")
+
+    async with running(ScriptedModel(reply)) as server:
+        status, body = await post(server, {"messages": HI})
+    assert (status, body["error"]["type"]) == (500, "server_error")
+    assert "secret" not in json.dumps(body)
+
+
+async def test_silence_is_filled_with_comments() -> None:
+    gate = threading.Semaphore(0)
+    settings = Settings(limits=LimitSettings(sse_keep_alive=0.05))
+    async with (
+        running(ScriptedModel("ab", gate=gate), settings) as server,
+        server.http.post(f"{server.url}/v1/chat/completions", json={"messages": HI, "stream": True}) as response,
+    ):
+        assert await response.content.readuntil(b"\n\n") == b": keep-alive\n\n"
+        gate.release(10)
+        told = await lines(response)
+    assert told[-1] == "data: [DONE]"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_goes_stops_the_model(stream: bool) -> None:
+    gate = threading.Semaphore(1)
+    async with running(ScriptedModel("abcdef", gate=gate)) as server:
+        asking = asyncio.create_task(post(server, {"messages": HI, "stream": stream}))
+        await eventually(lambda: server.engine.steps == 2, "the second token is under way")
+        asking.cancel()
+        await eventually(lambda: server.backend.requests == 0, "the server noticed")
+        gate.release(10)
+        await eventually(lambda: server.engine.running == 0, "the stream is gone")
+        assert server.engine.steps == 2
+
+
+async def test_a_streaming_client_that_stops_reading_is_dropped() -> None:
+    flood = ["0123456789" * 400] * 2500
+    settings = Settings(limits=LimitSettings(send_seconds=0.5))
+    pipeline = scripted_pipeline(ScriptedModel(flood), max_tokens=10_000)
+    async with running(pipeline, settings) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, port, limit=1024)
+        body = json.dumps({"messages": HI, "stream": True})
+        request = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        )
+        writer.write(request.encode())
+        await eventually(lambda: server.backend.metrics.dropped._value.get() == 1, "it is dropped")
+        await eventually(lambda: (server.engine.running, server.backend.requests) == (0, 0), "nothing of it is left")
+        writer.close()
+
+
+async def test_many_requests_at_once_get_their_own_replies() -> None:
+    async with running(ScriptedModel(echo)) as server, sdk(server) as client:
+
+        async def ask(number: int) -> None:
+            words = f"request {number} says {number * 7}"
+            reply = await client.chat.completions.create(model="x", messages=[{"role": "user", "content": words}])
+            assert (reply.choices[0].message.content or "").split() == words.split()
+
+        await asyncio.gather(*(ask(number) for number in range(40)))
+
+
+# Models
+
+
+async def test_the_model_and_the_names_that_mean_it_are_listed() -> None:
+    async with running(ScriptedModel(["Hi"])) as server, sdk(server) as client:
+        names = [model.id async for model in client.models.list()]
+        assert names[0] == "smollm2-135m-instruct"
+        assert "gpt-4o-mini" in names
+        assert (await client.models.retrieve("gpt-4o-mini")).id == "gpt-4o-mini"
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("nobody")
+
+
+async def test_an_unknown_model_means_the_default_or_a_404() -> None:
+    asked = {"model": "gpt-next", "messages": HI}
+    async with running(ScriptedModel(["Hi"])) as server:
+        status, body = await post(server, asked)
+        assert (status, body["model"]) == (200, "smollm2-135m-instruct")
+    async with running(ScriptedModel(["Hi"]), Settings(models=ModelsSettings(unknown="error"))) as server:
+        status, body = await post(server, asked)
+        assert (status, body["error"]["code"]) == (404, "model_not_found")
+        assert (await post(server, asked | {"model": "gpt-4o"}))[0] == 200
+
+
+# Probes and metrics
+
+
+async def test_ready_is_false_while_the_model_loads_and_after_it_died() -> None:
+    loads = threading.Semaphore(0)
+
+    def load() -> ScriptedModel:
+        loads.acquire(timeout=20)
+        return ScriptedModel(["Hi"])
+
+    pipeline = scripted_pipeline(ScriptedModel(["Hi"]))
+    pipeline.engine._load = load
+    from server.app import listen, serving, url
+
+    async with serving(Settings(), pipeline, listener := listen("127.0.0.1", 0)), aiohttp.ClientSession() as http:
+        starting = asyncio.create_task(pipeline.start(lambda step: None))
+        await eventually(lambda: pipeline.engine.state.value == "loading", "it loads")
+        async with http.get(f"{url(listener)}/readyz") as response:
+            assert (response.status, await response.json()) == (503, {"status": "loading"})
+        async with http.get(f"{url(listener)}/livez") as response:
+            assert response.status == 200
+        async with http.post(f"{url(listener)}/v1/chat/completions", json={"messages": HI}) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (503, "model_not_ready")
+            assert response.headers["Retry-After"]
+        loads.release()
+        await starting
+        async with http.get(f"{url(listener)}/readyz") as response:
+            assert response.status == 200
+    assert isinstance(pipeline.engine, Engine)
+
+
+async def test_metrics_count_what_happened() -> None:
+    async with running(ScriptedModel(["Hel", "lo."])) as server:
+        await post(server, {"messages": HI})
+        await post(server, {"messages": HI, "n": 2})
+        async with server.http.get(f"{server.url}/metrics") as response:
+            text = await response.text()
+    told = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert told["loquent_ready"] == "1.0"
+    assert told['loquent_turns_total{outcome="stop"}'] == "1.0"
+    assert told["loquent_prompt_tokens_total"] == "8.0"
+    assert told["loquent_generation_tokens_total"] == "2.0"
+    assert told["loquent_time_to_first_token_seconds_count"] == "1.0"
+    assert told["loquent_requests_running"] == "0.0"
+
+
+# Doors
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/v1/models", 405)])
+async def test_wrong_paths_and_methods_have_openais_shape(method: str, path: str, status: int) -> None:
+    async with running(ScriptedModel(["Hi"])) as server, server.http.request(method, server.url + path) as response:
+        assert response.status == status
+        assert set((await response.json())["error"]) == {"message", "type", "code", "param"}
+
+
+async def test_a_key_is_asked_for_everywhere_but_at_the_probes() -> None:
+    key = new_key()
+    settings = Settings(server=ServerSettings(keys=(hash_key(key),)))
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+        for path in ("/v1/models", "/metrics", "/nowhere"):
+            async with server.http.get(server.url + path) as response:
+                assert response.status == 401
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+        for path in ("/livez", "/readyz"):
+            async with server.http.get(server.url + path) as response:
+                assert response.status == 200
+        async with sdk(server, key) as client:
+            assert [model.id async for model in client.models.list()]
+
+
+async def test_without_keys_any_authorization_is_ignored() -> None:
+    async with running(ScriptedModel(["Hi"])) as server:
+        assert (await post(server, {"messages": HI}, headers={"Authorization": "Bearer whatever"}))[0] == 200
+
+
+async def test_pages_may_read_answers_only_from_allowed_origins() -> None:
+    settings = Settings(server=ServerSettings(allowed_origins=("https://shop.example",)))
+    question = {"Access-Control-Request-Method": "POST"}
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+        url = f"{server.url}/v1/chat/completions"
+        async with server.http.options(url, headers=question | {"Origin": "https://shop.example"}) as response:
+            assert response.status == 204
+            assert response.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+            assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+        async with server.http.options(url, headers=question | {"Origin": "https://evil.example"}) as response:
+            assert response.status == 403
+            assert "Access-Control-Allow-Origin" not in response.headers
+        status, _ = await post(server, {"messages": HI}, headers={"Origin": "https://evil.example"})
+        assert status == 403
+        status, _ = await post(server, {"messages": HI}, headers={"Host": "evil.example"})
+        assert status == 421
+
+
+async def test_a_request_id_is_taken_over_when_it_is_a_sane_one() -> None:
+    async with running(ScriptedModel(["Hi"])) as server:
+        for given, taken in [("abc-1", True), ("a b", False), ("x" * 200, False)]:
+            async with server.http.get(f"{server.url}/livez", headers={"x-request-id": given}) as response:
+                assert (response.headers["x-request-id"] == given) is taken
