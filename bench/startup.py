@@ -36,7 +36,9 @@ def start() -> float:
 
 def machine() -> str:
     """The processor and what runs on it."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     processor = names[0] if names else platform.processor()
     return (
         f"{processor}, {os.cpu_count()} cores; Python {platform.python_version()}, "

@@ -176,6 +176,7 @@ async def session(target: Target, *, waiting: Callable[[str], None] = lambda tex
 async def _connect(target: Target, waiting: Callable[[str], None]) -> ClientConnection:
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
     deadline = asyncio.get_running_loop().time() + LOADING_SECONDS
+    told = False
     while True:
         try:
             # One attempt: without `async with` or `async for`, connect() does not retry by itself.
@@ -192,7 +193,9 @@ async def _connect(target: Target, waiting: Callable[[str], None]) -> ClientConn
             code = _error_of(error).get("code")
             if code != "model_not_ready" or asyncio.get_running_loop().time() > deadline:
                 raise _no_entry(target, error) from None
-            waiting("The server is loading its model …")
+            if not told:
+                waiting("The server is loading its model …")
+            told = True
             await asyncio.sleep(RETRY_SECONDS)
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
             raise _no_entry(target, error) from None

@@ -1,0 +1,126 @@
+"""``loquent chat`` on a real terminal against the real server."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from clients.terminal.connection import Target, UsageError
+
+SECONDS = 60
+CTRL_C = "\x03"
+
+
+@contextmanager
+def chatting(loquent: str, url: str, home: Path) -> Iterator[Any]:
+    environment = os.environ | {
+        "LOQUENT_URL": url,
+        "TERM": "xterm",
+        "PROMPT_TOOLKIT_NO_CPR": "1",
+        "XDG_STATE_HOME": str(home),
+        "PYTHONWARNINGS": "",
+    }
+    child = pexpect.spawn(loquent, ["chat"], env=environment, encoding="utf-8", timeout=SECONDS, dimensions=(40, 100))
+    try:
+        child.expect("Ctrl-D leaves")
+        child.expect(">")
+        yield child
+    finally:
+        child.close(force=True)
+
+
+def test_a_conversation_in_the_terminal(loquent: str, server_url: str, tmp_path: Path) -> None:
+    with chatting(loquent, server_url, tmp_path) as child:
+        child.send("What is the capital of France?\r")
+        child.expect("Paris")
+        child.expect(">")
+        child.send("And of\x1b\rItaly?\r")  # Alt-Enter starts a new line
+        child.expect("Rome")
+        child.expect(">")
+        child.send("\x04")
+        child.expect("Goodbye")
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 0
+    history = (tmp_path / "loquent/history").read_text()
+    assert "+What is the capital of France?" in history
+    assert "+And of\n+Italy?" in history
+    assert (tmp_path / "loquent/history").stat().st_mode & 0o077 == 0, "nobody else reads it"
+
+
+def begin_a_long_reply(child: Any) -> None:
+    child.send("Write a long poem about the sea.\r")
+    child.expect("depths|shadows|ocean")  # a word of the reply, not of the question
+
+
+def test_the_first_interrupt_cancels_the_reply_and_the_talk_goes_on(
+    loquent: str, server_url: str, tmp_path: Path
+) -> None:
+    with chatting(loquent, server_url, tmp_path) as child:
+        begin_a_long_reply(child)
+        child.send(CTRL_C)
+        child.expect("cancelled")
+        child.expect(">")
+        child.send("What is the capital of France?\r")
+        child.expect("Paris")
+        child.expect(">")
+        child.send("half a thought" + CTRL_C)
+        child.expect("Ctrl-C again leaves")
+        child.send(CTRL_C)
+        child.expect("Goodbye")
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 0
+
+
+def test_a_second_interrupt_leaves_though_the_server_does_not_answer(loquent: str, tmp_path: Path) -> None:
+    """The first one asks the server to cancel; a server that is stuck must not keep the user."""
+    with (
+        subprocess.Popen([loquent, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True) as server,
+        ExitStack() as resuming,
+    ):
+        resuming.callback(server.kill)
+        assert server.stdout is not None
+        with chatting(loquent, server.stdout.readline().split()[3], tmp_path) as child:
+            begin_a_long_reply(child)
+            server.send_signal(signal.SIGSTOP)
+            child.send(CTRL_C)
+            child.send(CTRL_C)
+            child.expect(pexpect.EOF)
+            child.close()
+            assert child.exitstatus == 130
+
+
+@pytest.mark.parametrize(
+    ("url", "websocket"),
+    [
+        ("http://127.0.0.1:8700", "ws://127.0.0.1:8700/v1/realtime"),
+        ("https://bot.example/", "wss://bot.example/v1/realtime"),
+        ("https://bot.example/base/v1", "wss://bot.example/base/v1/realtime"),
+        ("ws://[::1]:9", "ws://[::1]:9/v1/realtime"),
+    ],
+)
+def test_the_websocket_is_found_from_the_servers_address(url: str, websocket: str) -> None:
+    assert Target.of(url=url).websocket == websocket
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8700", "ftp://x", "http://", "nonsense"])
+def test_an_address_that_is_none_is_said(url: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(url)):
+        _ = Target.of(url=url).websocket
+
+
+def test_the_target_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOQUENT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("LOQUENT_API_KEY", "lq-x")
+    target = Target.of(temperature=0.0, seed=None)
+    assert (target.url, target.key) == ("http://127.0.0.1:1", "lq-x")
+    assert target.session == {"loquent": {"sampling": {"temperature": 0.0}}}
+    assert Target.of().session == {}

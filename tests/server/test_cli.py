@@ -1,0 +1,212 @@
+"""The command line: exit codes, messages that say what to do, and the server's life as a process."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from server.config import hash_key
+from tests.pipelines.test_transformer import tiny_folder
+
+
+def run(loquent: str, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [loquent, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@contextmanager
+def served(loquent: str, folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The server as a process around a tiny model; its URL."""
+    command = [loquent, "serve", "--port", "0", "--model", str(tiny_folder(folder, "llama")), *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
+    guard = threading.Timer(60, process.kill)
+    guard.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("Loquent listens on "), line + (process.stderr.read() if process.stderr else "")
+        yield process, line.split()[3]
+    finally:
+        process.kill()
+        process.communicate()
+        guard.cancel()
+
+
+def test_the_version_is_printed(loquent: str) -> None:
+    assert re.fullmatch(r"loquent \d+\.\d+\.\d+\n", run(loquent, "--version").stdout)
+
+
+@pytest.mark.parametrize("words", [(), ("nonsense",), ("models", "install"), ("ask",), ("serve", "--port", "x")])
+def test_a_wrong_call_exits_with_2_and_says_why(loquent: str, words: tuple[str, ...]) -> None:
+    outcome = run(loquent, *words)
+    assert outcome.returncode == 2
+    assert outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "chat", "ask", "models", "keys", "config"])
+def test_every_command_has_help(loquent: str, command: str) -> None:
+    assert command in run(loquent, "--help").stdout
+    outcome = run(loquent, command, "--help")
+    assert outcome.returncode == 0
+    assert f"usage: loquent {command}" in outcome.stdout
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104 - that is the point
+def test_beyond_this_machine_the_server_wants_a_key(loquent: str, host: str, tmp_path: Path) -> None:
+    outcome = run(loquent, "serve", "--host", host, cwd=tmp_path)
+    assert outcome.returncode == 2
+    assert "loquent keys new" in outcome.stderr
+    assert "--host 127.0.0.1" in outcome.stderr
+
+
+def test_with_a_key_it_listens_beyond_this_machine(loquent: str, tmp_path: Path) -> None:
+    made = run(loquent, "keys", "new")
+    key, hashed = (line.split()[1] for line in made.stdout.splitlines())
+    assert hash_key(key) == hashed
+    (tmp_path / "config.toml").write_text(f'[server]\nkeys = ["{hashed}"]\n')
+    with served(loquent, tmp_path, "--host", "0.0.0.0") as (_, url):  # noqa: S104
+        here = url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        wrong = run(loquent, "ask", "--url", here, "--max-tokens", "2", "Hi")
+        assert wrong.returncode == 3
+        assert "LOQUENT_API_KEY" in wrong.stderr
+        right = run(loquent, "ask", "--url", here, "--max-tokens", "2", "Hi", LOQUENT_API_KEY=key)
+        assert right.returncode == 0, right.stderr
+
+
+def test_a_taken_port_is_said_with_what_to_do(loquent: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        outcome = run(loquent, "serve", "--port", str(port), cwd=tmp_path)
+    assert outcome.returncode == 1
+    assert f"Port {port} on 127.0.0.1 is taken" in outcome.stderr
+    assert "--port" in outcome.stderr
+
+
+def test_a_model_that_is_nowhere_is_said(loquent: str, tmp_path: Path) -> None:
+    outcome = run(loquent, "serve", "--port", "0", "--model", "no/such-model", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    assert outcome.returncode == 1
+    assert "no/such-model" in outcome.stderr
+    assert "smollm2-135m-instruct" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_folder_that_holds_no_working_model_is_said(loquent: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    outcome = run(loquent, "serve", "--port", "0", "--model", str(tmp_path), cwd=tmp_path)
+    assert outcome.returncode == 1
+    assert "could not be loaded" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_wrong_key_in_the_configuration_exits_with_2(loquent: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[chat]\ncontxt = 5\n")
+    for command in (("serve",), ("config", "check")):
+        outcome = run(loquent, *command, cwd=tmp_path)
+        assert outcome.returncode == 2
+        assert "'chat.contxt'. Did you mean 'chat.context'" in outcome.stderr
+
+
+def test_config_check_prints_what_holds_and_where_from(loquent: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[chat]\ncontext = 512\n")
+    lines = run(loquent, "config", "check", cwd=tmp_path, LOQUENT__SERVER__PORT="9000").stdout.splitlines()
+    assert "chat.context = 512  # config.toml" in lines
+    assert "server.port = 9000  # environment" in lines
+    assert 'server.host = "127.0.0.1"  # default' in lines
+
+
+def test_models_are_listed_and_installed_by_name(loquent: str) -> None:
+    listed = run(loquent, "models", "list").stdout
+    assert "smollm2-135m-instruct" in listed
+    assert "Apache-2.0" in listed
+    installed = run(loquent, "models", "install", "smollm2-135m-instruct")
+    assert installed.returncode == 0
+    assert ".gguf" in installed.stdout
+    unknown = run(loquent, "models", "install", "nobody")
+    assert unknown.returncode == 1
+    assert "smollm2-135m-instruct" in unknown.stderr
+
+
+def test_a_client_without_a_server_exits_with_3_and_says_what_to_do(loquent: str) -> None:
+    for command in (("ask", "Hi"), ("chat",)):
+        outcome = run(loquent, *command, "--url", "http://127.0.0.1:9")
+        assert outcome.returncode == 3
+        assert "loquent serve" in outcome.stderr
+    outcome = run(loquent, "ask", "--url", "nonsense", "Hi")
+    assert outcome.returncode == 2
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_well(loquent: str, tmp_path: Path, name: signal.Signals) -> None:
+    with served(loquent, tmp_path) as (process, _):
+        process.send_signal(name)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "Traceback" not in errors
+
+
+def test_a_signal_while_the_model_loads_ends_the_server_too(loquent: str, tmp_path: Path) -> None:
+    command = [loquent, "serve", "--port", "0", "--model", str(tiny_folder(tmp_path, "llama"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert any("loading" in line for line in process.stderr)
+        process.terminate()
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in errors
+
+
+def test_no_message_and_no_key_is_ever_logged(loquent: str, tmp_path: Path) -> None:
+    key = "lq-a-key-that-nobody-may-see"
+    (tmp_path / "config.toml").write_text(f'[server]\nkeys = ["{hash_key(key)}"]\n')
+    with served(loquent, tmp_path, "--log-level", "debug") as (process, url):
+        words = ("ask", "--url", url, "--max-tokens", "2", "My password is hunter2")
+        assert run(loquent, *words, LOQUENT_API_KEY=key).returncode == 0
+        assert run(loquent, *words, LOQUENT_API_KEY=key + "x").returncode == 3
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert '"level": "info"' in errors, "something is logged, as JSON"
+    assert "hunter2" not in errors
+    assert key not in errors
+
+
+def test_the_client_installs_without_the_servers_packages(tmp_path: Path) -> None:
+    """Nothing that the client's commands import belongs to the server's extra."""
+    script = (
+        "import sys\n"
+        "blocked = {'torch', 'transformers', 'aiohttp', 'pydantic', 'accelerate', 'prometheus_client', 'numpy'}\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in blocked:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from server.cli import main\n"
+        "print(main(['ask', '--url', 'http://127.0.0.1:9', 'Hi']), main(['serve']))\n"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert outcome.stdout.split() == ["3", "1"], outcome.stderr
+    assert "pip install 'loquent[server]'" in outcome.stderr
