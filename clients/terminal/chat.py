@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -70,7 +72,7 @@ async def _read(prompt: PromptSession[str], console: Console) -> str | None:
 async def _answer(opened: Session, text: str, console: Console) -> None:
     console.print()
     replying = asyncio.ensure_future(_show(opened, text, console))
-    with _interrupts(opened, replying):
+    with _interrupts(opened, replying), _no_echo():
         try:
             done = await replying
         except ConnectionFailedError:
@@ -93,6 +95,22 @@ async def _show(opened: Session, text: str, console: Console) -> Done:
                     return piece
                 out.write(piece)
     raise ConnectionFailedError("The server ended the reply without a word.")
+
+
+@contextmanager
+def _no_echo() -> Iterator[None]:
+    """What is typed amid a reply waits for the next prompt, and is not written across the reply."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = [*before]
+    quiet[3] &= ~termios.ECHO  # the local modes
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 @contextmanager

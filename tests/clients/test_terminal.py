@@ -80,6 +80,17 @@ def test_the_first_interrupt_cancels_the_reply_and_the_talk_goes_on(
         assert child.exitstatus == 0
 
 
+def test_what_is_typed_amid_a_reply_waits_for_the_prompt(loquent: str, server_url: str, tmp_path: Path) -> None:
+    with chatting(loquent, server_url, tmp_path) as child:
+        child.send("What is the capital of France?\r")
+        child.send("And of Italy?")
+        child.expect("Paris")
+        assert "Italy" not in child.before
+        child.expect("And of Italy")
+        child.send("\r")
+        child.expect("Rome")
+
+
 def test_a_second_interrupt_leaves_though_the_server_does_not_answer(loquent: str, tmp_path: Path) -> None:
     """The first one asks the server to cancel; a server that is stuck must not keep the user."""
     with (

@@ -1,0 +1,87 @@
+"""What the README says is true: its commands run, its programs run, its table is the configuration."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
+PROGRAMS = [block for language, block in BLOCKS if language == "python"]
+ELSEWHERE = {
+    "make serve": "the Makefile's own dry run",
+    ".venv/bin/loquent chat": "tests/clients/test_terminal.py, on a terminal",
+}
+
+
+def run(command: list[str], url: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"LOQUENT_URL": url}
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def test_the_readme_has_commands_and_programs() -> None:
+    assert len(COMMANDS) >= 8
+    assert len(PROGRAMS) == 2
+    assert set(ELSEWHERE) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ELSEWHERE])
+def test_a_command_of_the_readme_works(command: str, server_url: str) -> None:
+    words = command.replace(".venv/bin/loquent", str(Path(sys.executable).parent / "loquent"))
+    outcome = run(["bash", "-c", words], server_url, ROOT)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.strip()
+    if "capital of France" in command:
+        assert "Paris" in outcome.stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=["chat completions", "realtime"])
+def test_a_program_of_the_readme_works(program: str, server_url: str, tmp_path: Path) -> None:
+    assert "http://127.0.0.1:8700" in program
+    outcome = run([sys.executable, "-c", program.replace("http://127.0.0.1:8700", server_url)], server_url, tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "Paris" in outcome.stdout
+
+
+def test_make_serve_runs_the_server() -> None:
+    outcome = subprocess.run(["make", "-n", "serve"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert outcome.stdout.rstrip().endswith("loquent serve")
+
+
+def test_the_table_has_every_key_with_its_default_and_what_config_toml_says_of_it() -> None:
+    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| (.*) \|$", README, re.MULTILINE))
+    section, comment = "", ""
+    expected: dict[str, str] = {}
+    for line in (ROOT / "config.toml").read_text().splitlines():
+        if found := re.fullmatch(r"\[(\w+)\]", line):
+            section = found[1]
+        elif line.startswith("# "):
+            comment = f"{comment} {line[2:]}".strip()
+        elif found := re.fullmatch(r"(\w+) = (.*)", line):
+            value = found[2] if len(found[2]) < 40 else found[2].partition(",")[0] + ", …]"
+            expected[f"{section}.{found[1]}"] = f"`{value}` | {comment}"
+            comment = ""
+        if not line:
+            comment = ""
+    assert rows == expected
+
+
+@pytest.mark.parametrize("page", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))])
+def test_links_between_the_documents_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text()):
+        assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
