@@ -59,7 +59,8 @@ def test_a_program_of_the_readme_works(program: str, server_url: str, tmp_path: 
 
 
 def test_make_serve_runs_the_server() -> None:
-    outcome = subprocess.run(["make", "-n", "serve"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--dry-run", "--no-print-directory", "serve"]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert outcome.stdout.rstrip().endswith("loquent serve")
 
 

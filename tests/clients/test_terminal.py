@@ -19,7 +19,7 @@ CTRL_C = "\x03"
 
 
 @contextmanager
-def chatting(loquent: str, url: str, home: Path) -> Iterator[Any]:
+def chatting(loquent: str, url: str, home: Path, *words: str) -> Iterator[Any]:
     environment = os.environ | {
         "LOQUENT_URL": url,
         "TERM": "xterm",
@@ -27,7 +27,9 @@ def chatting(loquent: str, url: str, home: Path) -> Iterator[Any]:
         "XDG_STATE_HOME": str(home),
         "PYTHONWARNINGS": "",
     }
-    child = pexpect.spawn(loquent, ["chat"], env=environment, encoding="utf-8", timeout=SECONDS, dimensions=(40, 100))
+    child = pexpect.spawn(
+        loquent, ["chat", *words], env=environment, encoding="utf-8", timeout=SECONDS, dimensions=(40, 100)
+    )
     try:
         child.expect("Ctrl-D leaves")
         child.expect(">")
@@ -81,14 +83,14 @@ def test_the_first_interrupt_cancels_the_reply_and_the_talk_goes_on(
 
 
 def test_what_is_typed_amid_a_reply_waits_for_the_prompt(loquent: str, server_url: str, tmp_path: Path) -> None:
-    with chatting(loquent, server_url, tmp_path) as child:
-        child.send("What is the capital of France?\r")
-        child.send("And of Italy?")
-        child.expect("Paris")
-        assert "Italy" not in child.before
-        child.expect("And of Italy")
+    with chatting(loquent, server_url, tmp_path, "--max-tokens", "60") as child:
+        begin_a_long_reply(child)
+        child.send("What is the capital of France?")
+        child.expect("limit of tokens")
+        assert "France" not in child.before
+        child.expect("France")
         child.send("\r")
-        child.expect("Rome")
+        child.expect("Paris")
 
 
 def test_a_second_interrupt_leaves_though_the_server_does_not_answer(loquent: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 from typing import Any
 
@@ -13,6 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
 from pipelines.chat.engine import Engine
+from server.app import SEND_BUFFER, listen, serving, url
 from server.auth import new_key
 from server.config import LimitSettings, ModelsSettings, ServerSettings, Settings, hash_key
 from tests.support import Running, ScriptedModel, echo, eventually, running, scripted_pipeline
@@ -236,6 +238,11 @@ async def test_a_streaming_client_that_stops_reading_is_dropped() -> None:
         writer.close()
 
 
+async def test_the_kernel_holds_little_for_a_client_that_does_not_read() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER  # Linux tells it doubled
+
+
 async def test_many_requests_at_once_get_their_own_replies() -> None:
     async with running(ScriptedModel(echo)) as server, sdk(server) as client:
 
@@ -283,8 +290,6 @@ async def test_ready_is_false_while_the_model_loads_and_after_it_died() -> None:
 
     pipeline = scripted_pipeline(ScriptedModel(["Hi"]))
     pipeline.engine._load = load
-    from server.app import listen, serving, url
-
     async with serving(Settings(), pipeline, listener := listen("127.0.0.1", 0)), aiohttp.ClientSession() as http:
         starting = asyncio.create_task(pipeline.start(lambda step: None))
         await eventually(lambda: pipeline.engine.state.value == "loading", "it loads")

@@ -450,6 +450,13 @@ def test_items_go_where_they_are_put(table: Table) -> None:
     assert error["code"] == "item_create_duplicate_item_id"
 
 
+def test_the_id_of_a_reply_to_come_is_taken(table: Table) -> None:
+    table.send("response.create")
+    (reply,) = table.state.replies
+    error = error_of(table.send("conversation.item.create", item=user("x") | {"id": reply.item_id}))
+    assert error["code"] == "item_create_duplicate_item_id"
+
+
 def test_items_are_retrieved_and_deleted_by_id(table: Table) -> None:
     (added, _) = table.send("conversation.item.create", item=user("Hi") | {"id": "mine"})
     (retrieved,) = table.send("conversation.item.retrieve", item_id="mine")
