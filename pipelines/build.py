@@ -30,8 +30,13 @@ class Pipeline:
     """The stages of one server, and the workers that belong to them."""
 
     stages: tuple[Stage, ...]
-    engine: Engine
-    prepare: Callable[[threading.Event], Iterator[Progress]] = _nothing  # puts what ``engine`` loads on the disk
+    chat: ChatStage
+    prepare: Callable[[threading.Event], Iterator[Progress]] = _nothing  # puts what the workers load on the disk
+
+    @property
+    def engine(self) -> Engine:
+        """The language model's."""
+        return self.chat.engine
 
     async def start(self, show: Callable[[Progress], None]) -> None:
         """Prepare and load the models, telling ``show`` how far it is; returns when turns can flow."""
@@ -43,7 +48,7 @@ class Pipeline:
 
     async def close(self) -> None:
         """End every worker."""
-        await self.engine.close()
+        await self.chat.close()
 
     @property
     def ready(self) -> bool:
@@ -70,5 +75,6 @@ def build(stages: Sequence[StageName], chat: ChatSettings) -> Pipeline:
         return load(folder, chat)
 
     engine = Engine(load_model, streams=chat.streams, waiting=chat.waiting)
-    made: dict[StageName, Stage] = {"chat": ChatStage(engine, chat)}
-    return Pipeline(tuple(made[name] for name in stages), engine, prepare_models)
+    chat_stage = ChatStage(engine, chat)
+    made: dict[StageName, Stage] = {"chat": chat_stage}
+    return Pipeline(tuple(made[name] for name in stages), chat_stage, prepare_models)

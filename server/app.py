@@ -29,6 +29,7 @@ BACKLOG = 512
 PROBES = ("/livez", "/readyz")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 REQUEST_ID_KEY = web.RequestKey("request_id", str)
+START_PATIENCE = 2.0  # seconds that the models' preparation gets to stop
 CLEANUP_PATIENCE = 5.0  # seconds that handlers get after everything was cut
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -63,10 +64,12 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         failure = _from_http(error)
     except Exception as error:
+        if request.transport is None or request.transport.is_closing():
+            raise  # nobody is there to be answered
         failure = translate(error)
         if failure.code == "internal_error":
-            log.exception("%s %s failed", request.method, request.path)
-    log.info("%s %s: %d %s", request.method, request.path, failure.status, failure.code)
+            log.exception("%s %s failed", request.method, request.rel_url.raw_path)
+    log.info("%s %s: %d %s", request.method, request.rel_url.raw_path, failure.status, failure.code)
     if failure.status in (401, 403, 421, 503):
         backend.metrics.rejected.labels(failure.code).inc()
     return web.json_response(failure.body(), status=failure.status, headers=failure.headers())
@@ -142,8 +145,7 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
 
     The pipeline is the caller's to start, and is closed here: only then has everything that uses it ended.
     """
-    # aiohttp warns of subprotocols that it does not know by printing them, and a browser's key is one.
-    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+    logs.keep_secrets()
     app = application(settings, pipeline)
     backend = app[BACKEND]
     runner = web.AppRunner(
@@ -156,7 +158,7 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
     )
     await runner.setup()
     try:
-        site = web.SockSite(runner, listener)
+        site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()
         yield backend
         await drain(backend, site)
@@ -195,7 +197,7 @@ async def run(
 
     Raises: what preparing or loading the models raises.
     """
-    async with serving(settings, pipeline, listener):
+    async with serving(settings, pipeline, listener) as backend:
         starting = asyncio.create_task(pipeline.start(show), name="start")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -205,9 +207,11 @@ async def run(
                 ready(url(listener))
                 await stopping
         finally:
+            backend.draining = True
             for task in (starting, stopping):
                 task.cancel()
-            await asyncio.wait([starting, stopping])
+            # A conversion or a download in a library can't be stopped; its thread ends with the process.
+            await asyncio.wait([starting, stopping], timeout=START_PATIENCE)
 
 
 def url(listener: socket.socket) -> str:

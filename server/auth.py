@@ -6,15 +6,15 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from server.config import LOOPBACK_NAMES, ServerSettings, hash_key
+from server.config import ServerSettings, hash_key
 from server.errors import ApiError
 
 KEY_PREFIX = "lq-"
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."  # how a browser, which can't set headers, sends its key
 
 CORS_METHODS = "GET, POST, OPTIONS"
-CORS_HEADERS = "Authorization, Content-Type"
 CORS_MAX_AGE = 600  # seconds that a browser may remember the answer
 
 
@@ -55,8 +55,7 @@ class Doors:
         """Guard against DNS rebinding: a page's own name that was made to point at this server."""
         if not self._settings.loopback and not self._settings.allowed_hosts:
             return  # reachable under names that nobody listed, and a key is a must there
-        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname
-        if name not in self._hosts:
+        if _host_name(request.headers.get("Host", "")) not in self._hosts:
             raise ApiError(
                 421,
                 "host_not_allowed",
@@ -74,8 +73,8 @@ class Doors:
         """Whether a page of this origin may talk to the server."""
         if origin in self._settings.allowed_origins:
             return True
-        parts = urlsplit(origin)
-        return parts.scheme in ("http", "https") and parts.netloc == request.headers.get("Host")
+        scheme, _, host = origin.partition("://")
+        return scheme in ("http", "https") and host == request.headers.get("Host")
 
     def check_key(self, request: web.Request) -> None:
         """On loopback without configured keys any Authorization is ignored."""
@@ -94,11 +93,20 @@ class Doors:
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Methods": CORS_METHODS,
-            "Access-Control-Allow-Headers": CORS_HEADERS,
+            # Whatever a client library adds of its own; what the headers may do is decided where they are read.
+            "Access-Control-Allow-Headers": request.headers.get("Access-Control-Request-Headers", ""),
             "Access-Control-Expose-Headers": "x-request-id",
             "Access-Control-Max-Age": str(CORS_MAX_AGE),
-            "Vary": "Origin",
+            "Vary": "Origin, Access-Control-Request-Headers",
         }
+
+
+def _host_name(host: str) -> str | None:
+    """The name within a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def _given_key(request: web.Request) -> str | None:

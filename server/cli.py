@@ -138,7 +138,7 @@ def _serve(asked: argparse.Namespace) -> int:
         "chat.model": asked.model,
     }
     try:
-        return int(Exit.OK if serve(read(asked.config, overrides)) else Exit.INTERRUPTED)
+        return int(Exit.INTERRUPTED if serve(read(asked.config, overrides)) else Exit.OK)
     except ConfigError as error:
         raise Failure(Exit.USAGE, str(error)) from None
     except ServeError as error:

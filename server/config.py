@@ -5,6 +5,7 @@
 
 import difflib
 import hashlib
+import ipaddress
 import os
 import re
 import tomllib
@@ -28,7 +29,6 @@ from pipelines.chat.settings import ChatSettings
 
 ENV_PREFIX = "LOQUENT__"
 KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 Seconds = Annotated[float, Field(gt=0)]
 Bytes = Annotated[int, Field(ge=1024)]
@@ -40,7 +40,7 @@ class ConfigError(Exception):
 
 def hash_key(key: str) -> str:
     """What ``config.toml`` holds of an API key. Keys are random, so a plain hash can't be searched backwards."""
-    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
 def _hashes_only(keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,7 +68,10 @@ class ServerSettings(_Section):
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in LOOPBACK_NAMES or self.host.startswith("127.")
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False  # a name, which may mean any address
 
 
 class LimitSettings(_Section):

@@ -6,6 +6,8 @@ import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
@@ -25,6 +27,29 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+class ClientFilter(logging.Filter):
+    """What aiohttp may log of clients: nothing that they sent, and nothing of those that left.
+
+    It logs requests that it can't parse with the bytes in question, which may be a key or another request's body.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop the one, and replace the other by the kind of error that it is."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args, record.exc_info = "a request could not be read: %s", (type(error).__name__,), None
+        return not isinstance(error, ConnectionError)
+
+
+def keep_secrets() -> None:
+    """Stop aiohttp from logging what clients send, under whatever configuration."""
+    # It warns of subprotocols that it does not know by printing them, and a browser's key is one.
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+    server = logging.getLogger("aiohttp.server")
+    if not any(isinstance(known, ClientFilter) for known in server.filters):
+        server.addFilter(ClientFilter())
 
 
 def configure(level: str) -> None:

@@ -10,7 +10,9 @@ from server.config import ModelsSettings
 def public_name(model: str) -> str:
     """What clients are told of ``[chat] model``: of a path its last part only."""
     path = Path(model).expanduser()
-    return path.stem if path.exists() else model
+    if not path.exists():
+        return model
+    return path.stem if path.suffix == ".gguf" else path.resolve().name
 
 
 @dataclass(frozen=True, slots=True)

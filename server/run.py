@@ -27,7 +27,7 @@ class ServeError(Exception):
 
 
 def serve(configuration: Configuration) -> bool:
-    """Serve until SIGTERM or SIGINT. Returns False when it was interrupted before it was ready.
+    """Serve until SIGTERM or SIGINT. Returns whether somebody interrupted it before it was ready.
 
     Raises: ServeError with what to do.
     """
@@ -43,19 +43,21 @@ def serve(configuration: Configuration) -> bool:
         raise ServeError(_why_not(error, settings.server.host, settings.server.port)) from None
     pipeline = build(settings.pipeline.stages, settings.chat)
     started = time.monotonic()
-    served = False
+    served = interrupted = False
 
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def asked_to_stop() -> None:
+        def asked_to_stop(by: signal.Signals) -> None:
+            nonlocal interrupted
+            interrupted = by is signal.SIGINT and not served
             stop.set()
             for name in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(name)  # a second one ends the process at once
 
         for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, asked_to_stop)
+            loop.add_signal_handler(name, asked_to_stop, name)
 
         with ExitStack() as loading:
             progress = loading.enter_context(display())
@@ -81,7 +83,7 @@ def serve(configuration: Configuration) -> bool:
             raise
         log.debug("the model could not be loaded", exc_info=True)
         raise ServeError(f"The model {settings.chat.model!r} could not be loaded: {error}") from None
-    return served
+    return interrupted
 
 
 def _why_not(error: OSError, host: str, port: int) -> str:

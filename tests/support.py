@@ -32,6 +32,7 @@ class ScriptedTokenizer:
 
     def __init__(self) -> None:
         self._pieces = [""]
+        self.longest = 4
 
     def token(self, piece: str) -> int:
         self._pieces.append(piece)
@@ -81,7 +82,8 @@ class ScriptedModel:
 def scripted_pipeline(model: ScriptedModel, *, streams: int = 8, waiting: int = 64, **chat: Any) -> Pipeline:
     """A pipeline around a scripted model, not started."""
     engine = Engine(lambda: model, streams=streams, waiting=waiting)
-    return Pipeline((ChatStage(engine, ChatSettings(**chat)),), engine)
+    stage = ChatStage(engine, ChatSettings(**chat))
+    return Pipeline((stage,), stage)
 
 
 def echo(prompt: str) -> list[str]:

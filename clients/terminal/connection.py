@@ -67,9 +67,13 @@ class Target:
     @property
     def websocket(self) -> str:
         """The websocket's address. Raises: UsageError when the URL is none."""
-        parts = urlsplit(self.url)
-        scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
-        if scheme is None or not parts.netloc:
+        schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+        try:
+            parts = urlsplit(self.url)
+            scheme, right = schemes.get(parts.scheme), bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port beyond 65535, an open bracket
+            right = False
+        if not right or scheme is None:
             raise UsageError(f"{self.url!r} is no URL of a server; one looks like {DEFAULT_URL}.")
         path = parts.path.rstrip("/").removesuffix("/v1")
         query = f"?model={quote(self.model)}" if self.model else ""
@@ -106,22 +110,19 @@ class Session:
 
         Raises: ClientError when the server refuses, ConnectionFailedError when it goes away.
         """
-        content = [{"type": "input_text", "text": text}]
-        await self._send(
-            {
-                "type": "conversation.item.create",
-                "item": {"type": "message", "role": "user", "content": content},
-            }
-        )
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+        await self._send({"type": "conversation.item.create", "item": item})
+        await self._expect("conversation.item.done")  # or the error that says why not; then nothing was asked yet
         await self._send({"type": "response.create"})
+        response_id = (await self._expect("response.created"))["response"]["id"]
         pieces: list[str] = []
         while True:
             event = await self._receive()
             match event["type"]:
-                case "response.output_text.delta":
+                case "response.output_text.delta" if event["response_id"] == response_id:
                     pieces.append(event["delta"])
                     yield event["delta"]
-                case "response.done":
+                case "response.done" if event["response"]["id"] == response_id:
                     yield self._done(event["response"], "".join(pieces))
                     return
 
@@ -143,7 +144,7 @@ class Session:
     async def _send(self, event: dict[str, Any]) -> None:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                await self._socket.send(json.dumps(event))
+                await self._socket.send(json.dumps(event, ensure_ascii=False))
         except (ConnectionClosed, TimeoutError) as error:
             raise _gone(error) from None
 

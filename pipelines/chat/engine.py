@@ -35,11 +35,19 @@ RESTART_LONGEST = 30.0
 JOIN_PATIENCE = 30.0  # seconds that a closing engine waits for the step in progress
 
 
+def _closing() -> StageError:
+    return StageError("unavailable", "server_shutting_down", "The server is shutting down.")
+
+
 class Tokenizer(Protocol):
     """Text to token ids and back, for one model."""
 
+    @property
+    def longest(self) -> int:
+        """Characters of the longest token: a longer text than this times n has more than n tokens."""
+
     def render(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt's token ids, by the model's chat template. Safe to call from any thread."""
+        """The prompt's token ids, by the model's chat template. Called by one thread at a time."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these token ids, without special tokens."""
@@ -127,8 +135,8 @@ class Mailbox:
                     break
                 self._wake.clear()
             await self._wake.wait()
-        if isinstance(event, StageError):
-            raise event
+        if isinstance(event, StageError):  # one may end many requests: each raises its own
+            raise StageError(event.kind, event.code, event.message, param=event.param)
         return event
 
 
@@ -234,6 +242,8 @@ class Engine:
         self._inbox.put(Close())
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
+            if not self._thread.is_alive():
+                self._fail_all(_closing())  # what came in behind the Close
         self.state = EngineState.CLOSED
 
     @property
@@ -254,6 +264,8 @@ class Engine:
     @property
     def model(self) -> LanguageModel:
         """The loaded model. Raises: StageError while there is none."""
+        if self._closing.is_set():
+            raise _closing()
         if self._model is None or not self.ready:
             raise StageError("unavailable", "model_not_ready", f"The language model is {self.state.value}; try again.")
         return self._model
@@ -287,6 +299,9 @@ class Engine:
 
         Raises: StageError when the engine fails or closes.
         """
+        if self._closing.is_set():
+            self.release()
+            raise _closing()
         mailbox = Mailbox()
         self._inbox.put(Generate(id, tuple(prompt), sampling, mailbox))
         try:
@@ -360,7 +375,7 @@ class Engine:
             case Cancel(id):
                 self._cancel(id)
             case Close():
-                self._fail_all(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
+                self._fail_all(_closing())
                 return False
         return True
 

@@ -21,18 +21,40 @@ def fit(
 
     Raises: StageError ``context_length_exceeded`` with the numbers, when it does not fit.
     """
+    messages = _plausible(tokenizer, messages, context=context, overflow=overflow)
     prompt = tokenizer.render(messages)
     room = context - min(max_tokens, context // SHARE_FOR_REPLY)
     if overflow == "trim" and len(prompt) > room:
         prompt = _trim(tokenizer, messages, room=room)
     if len(prompt) < context:
         return prompt
+    raise _too_long(f"{len(prompt)} tokens", context, overflow)
+
+
+def _too_long(size: str, context: int, overflow: Overflow) -> StageError:
     hint = "Shorten the conversation" + ("" if overflow == "trim" else ', or set [chat] overflow = "trim"')
-    raise StageError(
-        "invalid_request",
-        "context_length_exceeded",
-        f"The prompt has {len(prompt)} tokens, and the context of {context} must hold the reply too. {hint}.",
-    )
+    text = f"The prompt has {size}, and the context of {context} tokens must hold the reply too. {hint}."
+    return StageError("invalid_request", "context_length_exceeded", text)
+
+
+def _plausible(
+    tokenizer: Tokenizer, messages: Sequence[Message], *, context: int, overflow: Overflow
+) -> Sequence[Message]:
+    """The messages, less the oldest ones if all of them have too many characters to fit whatever they are.
+
+    Tokenizing megabytes takes seconds of the processor; this keeps that from whoever sends them.
+    """
+    most = context * tokenizer.longest
+    total = sum(len(message.content) for message in messages)
+    kept = list(messages)
+    if overflow == "trim":
+        for message in messages[:-1]:
+            if total > most and message.role != "system":
+                kept.remove(message)
+                total -= len(message.content)
+    if total > most:
+        raise _too_long(f"{total} characters", context, overflow)
+    return kept
 
 
 def _trim(tokenizer: Tokenizer, messages: Sequence[Message], *, room: int) -> list[int]:

@@ -29,8 +29,7 @@ class Sampler:
             return int(logits.argmax())
         scores, ids = logits.float().cpu().sort(descending=True)  # (V,) each
         probabilities = (scores / self._temperature).softmax(dim=0)
-        # Nucleus: the fewest tokens whose probabilities reach top_p; what comes before a token decides on it, so
-        # that the first one always stays.
+        # Nucleus: the fewest tokens whose probabilities reach top_p, the likeliest one at least.
         before = probabilities.cumsum(dim=0) - probabilities
-        probabilities = probabilities.masked_fill(before >= self._top_p, 0.0)
+        probabilities[1:] = probabilities[1:].masked_fill(before[1:] >= self._top_p, 0.0)
         return int(ids[torch.multinomial(probabilities, 1, generator=self._random)])

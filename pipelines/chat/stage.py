@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -17,6 +18,13 @@ class ChatStage:
     def __init__(self, engine: Engine, settings: ChatSettings) -> None:
         self.engine = engine
         self._settings = settings
+        # One thread: tokenizers are not made for two, and what waits for it keeps its place in the engine meanwhile.
+        self._renderer = ThreadPoolExecutor(1, "chat-prompt")
+
+    async def close(self) -> None:
+        """End the engine and everything that waits for it."""
+        await self.engine.close()
+        self._renderer.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         async for event in events:
@@ -31,17 +39,19 @@ class ChatStage:
         configured = self._settings
         max_tokens = turn.sampling.max_tokens or configured.max_tokens
         self.engine.reserve()
+        rendering = self._renderer.submit(
+            fit,
+            model.tokenizer,
+            turn.messages,
+            context=model.context,
+            max_tokens=max_tokens,
+            overflow=configured.overflow,
+        )
         try:
-            prompt = await asyncio.to_thread(
-                fit,
-                model.tokenizer,
-                turn.messages,
-                context=model.context,
-                max_tokens=max_tokens,
-                overflow=configured.overflow,
-            )
+            prompt = await asyncio.wrap_future(rendering)
         except BaseException:
-            self.engine.release()
+            # A cancel does not stop a rendering that has begun, so its place is not free before it ends.
+            rendering.add_done_callback(lambda _: self.engine.release())
             raise
         asked = turn.sampling
         sampling = replace(

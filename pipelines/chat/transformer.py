@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ class ChatTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._rendering = threading.Lock()  # Jinja and the tokenizer's settings are not made for two threads
+        self.longest = max(map(len, tokenizer.get_vocab()))
         if tokenizer.chat_template is None:
             log.warning("the model has no chat template; a plain one is used")
             tokenizer.chat_template = PLAIN_TEMPLATE
@@ -51,16 +50,15 @@ class ChatTokenizer:
     def render(self, messages: Sequence[Message]) -> list[int]:
         """The prompt's token ids. Raises: StageError when the template refuses the conversation."""
         conversation = [{"role": message.role, "content": self._defuse(message.content)} for message in messages]
-        with self._rendering:
-            try:
-                text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-            except TemplateError as error:
-                raise StageError(
-                    "invalid_request",
-                    "unsupported_conversation",
-                    f"The model's chat template does not take this conversation: {error}",
-                ) from error
-            return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        try:
+            text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise StageError(
+                "invalid_request",
+                "unsupported_conversation",
+                f"The model's chat template does not take this conversation: {error}",
+            ) from error
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these ids, without special tokens."""
@@ -109,7 +107,7 @@ class Transformer:
 def load(folder: Path, settings: ChatSettings) -> Transformer:
     """Load the model in ``folder`` on the calling thread, which is the one that must use it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(settings.threads or _cores())
     tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(folder))
     placed = placement(settings.device, weight_bytes(folder), psutil.virtual_memory().available)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(settings), **placed)
@@ -118,6 +116,13 @@ def load(folder: Path, settings: ChatSettings) -> Transformer:
     transformer = Transformer(model, tokenizer, context=min(settings.context, limit))
     next(transformer.generate([0], Sampling(temperature=0)))  # the first pass sets up kernels; not at a user's cost
     return transformer
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def placement(device: str, weights: int, free: int) -> dict[str, Any]:

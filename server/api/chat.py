@@ -163,7 +163,12 @@ def _check_ignored(name: str, value: Any) -> None:
 async def create(request: web.Request) -> web.StreamResponse:
     """Answer a conversation."""
     backend = request.app[BACKEND]
-    asked = read_request(await request.read())
+    try:
+        async with asyncio.timeout(backend.settings.limits.keep_alive):
+            body = await request.read()
+    except TimeoutError:
+        raise ApiError(408, "request_timeout", "The body did not arrive in time.") from None
+    asked = read_request(body)
     model = backend.names.resolve(asked.model)
     backend.check_ready()
     id = f"chatcmpl-{secrets.token_hex(12)}"

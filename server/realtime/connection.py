@@ -38,24 +38,33 @@ class Connection:
         self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``
         self._drain = asyncio.Event()
         self._sent = 0
+        self._failed = False
 
     async def run(self) -> None:
         """Serve the client until either side closes; nothing of it is left behind."""
-        tasks = [
-            asyncio.create_task(work, name=f"realtime-{name}")
-            for name, work in (("read", self._read()), ("own", self._own()), ("write", self._write()))
-        ]
-        tasks.append(asyncio.create_task(self._announce_drain(), name="realtime-drain"))
+        writer = asyncio.create_task(self._write(), name="realtime-write")
+        others = (
+            asyncio.create_task(self._read(), name="realtime-read"),
+            asyncio.create_task(self._own(), name="realtime-own"),
+            asyncio.create_task(self._announce_drain(), name="realtime-drain"),
+        )
         try:
-            # The writer ends when everything was sent, or when it can't send any more.
-            await tasks[2]
+            # The writer ends when everything was sent, or when it can't send any more; the others only by a fault.
+            waiting = {writer, *others}
+            while not writer.done():
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        except Exception:
+            log.exception("a realtime connection failed")
+            self._failed = True
         finally:
-            for task in (*tasks, *self._turns.values()):
-                task.cancel()
-            await asyncio.wait([*tasks, *self._turns.values()])
+            tasks = (writer, *others, *self._turns.values())
             for task in tasks:
-                if not task.cancelled() and (error := task.exception()):
-                    log.error("a realtime connection failed", exc_info=error)
+                task.cancel()
+            await asyncio.wait(tasks)
+        if self._failed:
+            await self._close(WSCloseCode.INTERNAL_ERROR)
 
     def drain(self) -> None:
         """Finish what is in progress, begin nothing new, then close (1001)."""
@@ -127,10 +136,9 @@ class Connection:
                 return
             except ConnectionError:
                 return  # gone; the reader noticed too
-        await self._close()
+        await self._close(WSCloseCode.GOING_AWAY if self._state.draining else WSCloseCode.OK)
 
-    async def _close(self) -> None:
-        code = WSCloseCode.GOING_AWAY if self._state.draining else WSCloseCode.OK
+    async def _close(self, code: WSCloseCode) -> None:
         try:
             async with asyncio.timeout(self._limits.send_seconds):
                 await self._socket.close(code=code)

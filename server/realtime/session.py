@@ -40,6 +40,7 @@ class State:
     limits: LimitSettings
     config: SessionConfig = field(default_factory=SessionConfig)
     items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
+    held: int = 0  # bytes of ``items``, at most ``limits.conversation_bytes`` and what replies add
     replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
     serial: int = 0
     draining: bool = False
@@ -157,8 +158,8 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
             item = _item(state, event.item_id, "item_delete_invalid_item_id")
             if item.status == "in_progress":
                 raise WireError("item_in_progress", "The item is still being generated; cancel its response first.")
-            kept = tuple(kept for kept in state.items if kept is not item)
-            return replace(state, items=kept), [wire.ItemDeleted(item_id=event.item_id)]
+            state = _splice(state, state.items.index(item), removed=1)
+            return state, [wire.ItemDeleted(item_id=event.item_id)]
         case wire.ItemRetrieve():
             item = _item(state, event.item_id, "item_retrieve_invalid_item_id")
             return state, [wire.ItemRetrieved(item=item)]
@@ -185,7 +186,8 @@ def _update(state: State, event: wire.SessionUpdate) -> Step:
     asked = event.session
     if asked.get("type", "realtime") != "realtime":
         raise WireError("invalid_value", "The only type of session here is 'realtime'.", param="session.type")
-    merged = wire.merge(state.config.model_dump(), asked)
+    whole = {key: asked[key] for key in ("tracing", "truncation", "tool_choice") if key in asked}
+    merged = wire.merge(state.config.model_dump(), asked) | whole  # of free form, so there is nothing to merge
     try:
         config = SessionConfig.model_validate({key: value for key, value in merged.items() if value is not None})
     except ValidationError as error:
@@ -241,9 +243,8 @@ def _create_item(state: State, event: wire.ItemCreate) -> Step:
     if item.type == "item_reference":
         raise WireError("invalid_value", "A reference is no item of its own.", param="item.type")
     _check_room(state)
-    held = sum(len(held.words.encode()) for held in state.items)
-    if held + len(item.words.encode()) > state.limits.conversation_bytes:
-        raise WireError("conversation_full", f"The conversation holds {held} bytes; delete some of its items.")
+    if state.held + item.size > state.limits.conversation_bytes:
+        raise WireError("conversation_full", f"The conversation holds {state.held} bytes; delete some of its items.")
     if item.id is None:
         state, id = _new_id(state, "item")
         item = item.model_copy(update={"id": id})
@@ -252,11 +253,17 @@ def _create_item(state: State, event: wire.ItemCreate) -> Step:
     item = _normal(item)
     at = _place(state, event.previous_item_id)
     before = state.items[at - 1].id if at else None
-    state = replace(state, items=(*state.items[:at], item, *state.items[at:]))
+    state = _splice(state, at, item)
     return state, [
         wire.ItemAdded(previous_item_id=before, item=item),
         wire.ItemDone(previous_item_id=before, item=item),
     ]
+
+
+def _splice(state: State, at: int, *added: Item, removed: int = 0) -> State:
+    """The state with ``removed`` items from ``at`` on replaced by ``added``."""
+    change = sum(item.size for item in added) - sum(item.size for item in state.items[at : at + removed])
+    return replace(state, items=(*state.items[:at], *added, *state.items[at + removed :]), held=state.held + change)
 
 
 def _taken_ids(state: State) -> set[str | None]:
@@ -373,10 +380,15 @@ def _messages(state: State, asked: wire.ResponseConfig) -> tuple[Message, ...]:
 
 
 def _referenced(state: State, given: list[Item]) -> list[Item]:
-    return [
-        _item(state, item.id or "", "item_reference_invalid_item_id") if item.type == "item_reference" else item
-        for item in given
-    ]
+    known = {item.id: item for item in state.items}
+    items = []
+    for item in given:
+        if item.type == "item_reference" and item.id not in known:
+            raise WireError(
+                "item_reference_invalid_item_id", f"There is no item {item.id!r} to refer to.", param="response.input"
+            )
+        items.append(known[item.id] if item.type == "item_reference" else item)
+    return items
 
 
 def _produced(state: State, reply: Reply, event: events.Event) -> Step:
@@ -413,7 +425,7 @@ def _open(state: State, reply: Reply) -> tuple[State, Reply, list[Output]]:
     outputs: list[Output] = [wire.OutputItemAdded(response_id=reply.id, item=item)]
     if not reply.out_of_band:
         before = state.items[-1].id if state.items else None
-        state = replace(state, items=(*state.items, item))
+        state = _splice(state, len(state.items), item)
         outputs.append(wire.ItemAdded(previous_item_id=before, item=item))
     outputs.append(wire.PartAdded(response_id=reply.id, item_id=reply.item_id, part=wire.Part(text="")))
     return _put(state, reply), reply, outputs
@@ -439,7 +451,7 @@ def _close(
         if not reply.out_of_band:
             at = next(index for index, held in enumerate(state.items) if held.id == item.id)
             before = state.items[at - 1].id if at else None
-            state = replace(state, items=(*state.items[:at], item, *state.items[at + 1 :]))
+            state = _splice(state, at, item, removed=1)
             outputs.append(wire.ItemDone(previous_item_id=before, item=item))
     response = reply.config.model_copy(
         update={

@@ -83,7 +83,7 @@ class Item(_WithoutNone):
     type: Literal["message", "function_call", "function_call_output", "item_reference"]
     status: Literal["completed", "incomplete", "in_progress"] | None = None
     role: Literal["system", "user", "assistant"] | None = None
-    content: list[Content] | None = None
+    content: Annotated[list[Content], Field(max_length=64)] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
@@ -102,6 +102,11 @@ class Item(_WithoutNone):
             if getattr(self, field) is None:
                 raise PydanticCustomError("missing", "An item of this type needs {field}.", {"field": field})
         return self
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes on the wire."""
+        return len(self.model_dump_json())
 
     @property
     def words(self) -> str:

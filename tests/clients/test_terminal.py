@@ -12,7 +12,8 @@ from typing import Any
 import pexpect
 import pytest
 
-from clients.terminal.connection import Target, UsageError
+from clients.terminal.connection import ClientError, Target, UsageError, session
+from tests.support import ScriptedModel, echo, running
 
 SECONDS = 60
 CTRL_C = "\x03"
@@ -93,6 +94,20 @@ def test_what_is_typed_amid_a_reply_waits_for_the_prompt(loquent: str, server_ur
         child.expect("Paris")
 
 
+async def test_a_message_that_is_refused_leaves_the_next_question_its_own_answer() -> None:
+    async with running(ScriptedModel(echo)) as server, session(Target.of(url=server.url)) as talk:
+
+        async def ask(text: str) -> str:
+            return "".join([piece async for piece in talk.ask(text) if isinstance(piece, str)]).strip()
+
+        assert await ask("first question") == "first question"
+        with pytest.raises(ClientError, match="70"):
+            await ask("x" * 70_000)
+        assert await ask("second question") == "second question"
+        assert await ask("漢" * 20_000) == "漢" * 20_000  # 60 kB, unless every character were escaped
+        assert await ask("third question") == "third question"
+
+
 def test_a_second_interrupt_leaves_though_the_server_does_not_answer(loquent: str, tmp_path: Path) -> None:
     """The first one asks the server to cancel; a server that is stuck must not keep the user."""
     with (
@@ -124,7 +139,7 @@ def test_the_websocket_is_found_from_the_servers_address(url: str, websocket: st
     assert Target.of(url=url).websocket == websocket
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8700", "ftp://x", "http://", "nonsense"])
+@pytest.mark.parametrize("url", ["127.0.0.1:8700", "ftp://x", "http://", "nonsense", "http://x:87000", "http://["])
 def test_an_address_that_is_none_is_said(url: str) -> None:
     with pytest.raises(UsageError, match=re.escape(url)):
         _ = Target.of(url=url).websocket

@@ -244,6 +244,16 @@ async def test_closing_ends_what_runs_and_what_waits_with_an_error() -> None:
     assert engine.state is EngineState.CLOSED
 
 
+async def test_a_request_that_comes_while_the_engine_closes_is_told_so() -> None:
+    engine = Engine(lambda: ScriptedModel("abc"), streams=1, waiting=1)
+    await engine.start()
+    engine.reserve()
+    await engine.close()
+    with pytest.raises(StageError, match="shutting down"):
+        await anext(engine.generate("late", [1], PLENTY))
+    assert engine.queued == 0
+
+
 async def test_a_flood_of_requests_that_are_dropped_leaves_the_engine_as_it_was() -> None:
     async with started(ScriptedModel("abc"), streams=3, waiting=200) as engine:
 

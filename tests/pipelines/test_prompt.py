@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 
 from pipelines.chat.prompt import Overflow, fit
@@ -5,6 +7,7 @@ from pipelines.events import Message, StageError
 from tests.support import ScriptedTokenizer
 
 TOKENIZER = ScriptedTokenizer()
+TOKENIZER.longest = 10  # as real ones have it: many characters a token at the most
 
 
 def lines(tokens: list[int]) -> list[str]:
@@ -52,3 +55,20 @@ def test_trimming_keeps_the_instructions_and_the_last_message_or_gives_up() -> N
     with pytest.raises(StageError, match="Shorten the conversation") as error:
         fitted([Message("system", "x" * 50), Message("user", "y" * 60)], context=100)
     assert "overflow" not in error.value.message  # it is on already
+
+
+class NeverRendered(ScriptedTokenizer):
+    def render(self, messages: Sequence[Message]) -> list[int]:
+        raise AssertionError(f"{sum(len(message.content) for message in messages)} characters were tokenized")
+
+
+def test_what_can_not_fit_whatever_it_is_is_not_even_tokenized() -> None:
+    for overflow in ("error", "trim"):
+        with pytest.raises(StageError, match="1000000 characters, and the context of 100 tokens") as error:
+            fit(NeverRendered(), [Message("user", "x" * 1_000_000)], context=100, max_tokens=5, overflow=overflow)
+        assert error.value.code == "context_length_exceeded"
+
+
+def test_trimming_does_not_tokenize_what_goes_anyway() -> None:
+    talk = [Message("system", "be kind"), *(Message("user", str(i) * 300) for i in range(9)), Message("user", "now")]
+    assert fitted(talk, context=100, max_tokens=5) == ["system: be kind", "user: now"]

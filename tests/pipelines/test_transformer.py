@@ -166,7 +166,7 @@ LOGITS = torch.log(torch.tensor([0.1, 0.5, 0.15, 0.25]))
 
 
 @pytest.mark.parametrize(
-    ("top_p", "possible"), [(0.4, {1}), (0.5, {1}), (0.7, {1, 3}), (0.8, {1, 2, 3}), (1.0, {0, 1, 2, 3})]
+    ("top_p", "possible"), [(1e-300, {1}), (0.4, {1}), (0.5, {1}), (0.7, {1, 3}), (0.8, {1, 2, 3}), (1.0, {0, 1, 2, 3})]
 )
 def test_top_p_keeps_the_fewest_likeliest_tokens_that_reach_it(top_p: float, possible: set[int]) -> None:
     sampler = Sampler(Sampling(temperature=1.0, top_p=top_p, seed=0))

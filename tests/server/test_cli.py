@@ -1,5 +1,6 @@
 """The command line: exit codes, messages that say what to do, and the server's life as a process."""
 
+import asyncio
 import os
 import re
 import signal
@@ -9,12 +10,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from server.config import hash_key
+from pipelines.packages import Progress
+from server.app import listen
+from server.app import run as serve
+from server.config import Settings, hash_key
+from server.names import public_name
 from tests.pipelines.test_transformer import tiny_folder
+from tests.support import ScriptedModel, scripted_pipeline
 
 
 def run(loquent: str, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -161,16 +168,52 @@ def test_a_signal_ends_the_server_well(loquent: str, tmp_path: Path, name: signa
         assert "Traceback" not in errors
 
 
-def test_a_signal_while_the_model_loads_ends_the_server_too(loquent: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_while_the_model_loads_ends_the_server_too(
+    loquent: str, tmp_path: Path, name: signal.Signals, code: int
+) -> None:
     command = [loquent, "serve", "--port", "0", "--model", str(tiny_folder(tmp_path, "llama"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stderr is not None
         assert any("loading" in line for line in process.stderr)
-        process.terminate()
+        process.send_signal(name)
         out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert out == ""
     assert "Traceback" not in errors
+
+
+async def test_a_preparation_that_can_not_be_stopped_does_not_keep_the_server() -> None:
+    release = threading.Event()
+
+    def endless(stop: threading.Event) -> Iterator[Progress]:
+        yield Progress("fetching")
+        release.wait(60)
+
+    pipeline = replace(scripted_pipeline(ScriptedModel(["Hi"])), prepare=endless)
+    stop, shown = asyncio.Event(), asyncio.Event()
+    listener = listen("127.0.0.1", 0)
+    serving = asyncio.create_task(
+        serve(Settings(), pipeline, listener, stop=stop, show=lambda step: shown.set(), ready=lambda url: None)
+    )
+    await shown.wait()
+    stop.set()
+    try:
+        await asyncio.wait_for(serving, 20)
+    finally:
+        release.set()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("SmolLM2-1.7B-Instruct", "SmolLM2-1.7B-Instruct"), ("own.Q4.gguf", "own.Q4"), ("nowhere/model-1.5", None)],
+)
+def test_clients_are_told_a_name_and_no_path(path: str, name: str | None, tmp_path: Path) -> None:
+    if name is None:
+        assert public_name(path) == path
+    else:
+        (tmp_path / path).touch()
+        assert public_name(str(tmp_path / path)) == name
 
 
 def test_no_message_and_no_key_is_ever_logged(loquent: str, tmp_path: Path) -> None:

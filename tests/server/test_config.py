@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import ConfigError, Settings, hash_key, read, show
+from server.config import ConfigError, ServerSettings, Settings, hash_key, read, show
 from tests.conftest import ROOT
 
 KEY = "lq-secret"
@@ -123,3 +123,14 @@ def test_the_settings_are_frozen() -> None:
     settings = Settings()
     with pytest.raises(ValueError, match="frozen"):
         settings.chat.context = 5
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        *((host, True) for host in ("127.0.0.1", "127.8.9.1", "::1", "localhost")),
+        *((host, False) for host in ("0.0.0.0", "::", "192.168.1.5", "127.evil.example", "bot.example")),  # noqa: S104
+    ],
+)
+def test_only_this_machines_own_addresses_are_loopback(host: str, loopback: bool) -> None:
+    assert ServerSettings(host=host).loopback is loopback

@@ -17,7 +17,7 @@ from pipelines.chat.engine import Engine
 from server.app import SEND_BUFFER, listen, serving, url
 from server.auth import new_key
 from server.config import LimitSettings, ModelsSettings, ServerSettings, Settings, hash_key
-from tests.support import Running, ScriptedModel, echo, eventually, running, scripted_pipeline
+from tests.support import PATIENCE, Running, ScriptedModel, echo, eventually, running, scripted_pipeline
 
 Json = dict[str, Any]
 HI = [{"role": "user", "content": "Hi"}]
@@ -243,6 +243,83 @@ async def test_the_kernel_holds_little_for_a_client_that_does_not_read() -> None
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER  # Linux tells it doubled
 
 
+async def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
+    settings = Settings(limits=LimitSettings(keep_alive=0.2))
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 100\r\n\r\n"
+        writer.write(head.encode() + b'{"messages"')
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
+async def test_a_connection_that_says_nothing_is_closed() -> None:
+    settings = Settings(limits=LimitSettings(keep_alive=0.2))
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+        reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
+        writer.write(b"GET /v1/models HT")
+        assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Authorization Bearer lq-a-key-without-a-colon\r\n",
+        "Authorization: Bearer lq-a-key\0with-a-nul\r\n",
+        "Content-Length: 3\r\n\r\n{}My password is hunter2",
+    ],
+)
+async def test_a_request_that_can_not_be_read_leaves_nothing_of_it_in_the_log(
+    head: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    async with running(ScriptedModel(["Hi"])) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\n{head}\r\n\r\n".encode())
+        assert b" 400 " in await reader.readline()
+        await asyncio.wait_for(reader.read(), PATIENCE)
+        writer.close()
+    assert "could not be read" in caplog.text
+    assert "lq-" not in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+async def test_a_client_that_left_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(ScriptedModel(["Hi"])) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        for _ in range(10):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.write(
+                f"GET /v1/realtime HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            )
+            writer.transport.abort()
+        await post(server, {"messages": HI})
+        await eventually(lambda: server.backend.requests == 0, "all of them are gone")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_key_of_strange_bytes_is_only_wrong() -> None:
+    settings = Settings(server=ServerSettings(keys=(hash_key(new_key()),)))
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        head = f"GET /v1/models HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer ".encode()
+        writer.write(head + b"\xff\xfe\r\n\r\n")
+        assert b" 401 " in await reader.readline()
+        writer.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("Host", "[::1"), ("Origin", "http://["), ("Origin", "://"), ("Host", "")])
+async def test_a_broken_host_or_origin_is_refused(name: str, value: str) -> None:
+    async with running(ScriptedModel(["Hi"])) as server:
+        status, body = await post(server, {"messages": HI}, headers={name: value})
+    assert (status, body["error"]["type"]) in [(421, "invalid_request_error"), (403, "permission_error")]
+
+
 async def test_many_requests_at_once_get_their_own_replies() -> None:
     async with running(ScriptedModel(echo)) as server, sdk(server) as client:
 
@@ -354,13 +431,14 @@ async def test_without_keys_any_authorization_is_ignored() -> None:
 
 async def test_pages_may_read_answers_only_from_allowed_origins() -> None:
     settings = Settings(server=ServerSettings(allowed_origins=("https://shop.example",)))
-    question = {"Access-Control-Request-Method": "POST"}
+    library = "authorization, content-type, x-stainless-lang"  # as OpenAI's own asks
+    question = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": library}
     async with running(ScriptedModel(["Hi"]), settings) as server:
         url = f"{server.url}/v1/chat/completions"
         async with server.http.options(url, headers=question | {"Origin": "https://shop.example"}) as response:
             assert response.status == 204
             assert response.headers["Access-Control-Allow-Origin"] == "https://shop.example"
-            assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+            assert response.headers["Access-Control-Allow-Headers"] == library
         async with server.http.options(url, headers=question | {"Origin": "https://evil.example"}) as response:
             assert response.status == 403
             assert "Access-Control-Allow-Origin" not in response.headers

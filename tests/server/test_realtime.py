@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from pipelines.chat.engine import Mailbox, _Stream
+from pipelines.events import Message
 from server.auth import new_key
 from server.config import LimitSettings, ServerSettings, Settings, hash_key
 from server.realtime.connection import Connection
@@ -193,6 +195,46 @@ async def test_what_a_failing_stage_says_stays_in_the_log() -> None:
         events = await client.ask("Hi")
     assert events[-1]["response"]["status"] == "failed"
     assert "secret" not in json.dumps(events)
+
+
+async def test_a_fault_in_the_session_closes_the_connection_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(ScriptedModel(["Hi"])) as server, server.client() as client:
+        await client.greet()
+
+        def broken(state: State, given: object) -> None:
+            raise RuntimeError("a fault of ours")
+
+        monkeypatch.setattr("server.realtime.session.advance", broken)
+        await client.send("response.create")
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+        await eventually(lambda: not server.backend.connections, "nothing of it is left")
+
+
+async def test_cancelling_while_the_prompt_is_read_keeps_its_place_until_it_is() -> None:
+    model = ScriptedModel(["Hi"])
+    reads = threading.Semaphore(0)
+    rendered = model.tokenizer.render
+
+    def slow(messages: Sequence[Message]) -> list[int]:
+        reads.acquire(timeout=PATIENCE)
+        return rendered(messages)
+
+    model.tokenizer.render = slow  # type: ignore[method-assign]
+    async with running(scripted_pipeline(model, streams=1, waiting=1)) as server, server.client() as client:
+        await client.greet()
+        await client.say("Hi")
+        for places in (1, 2):
+            await client.send("response.create")
+            await eventually(lambda places=places: server.engine.queued == places, "it has a place")  # type: ignore[misc]
+            await client.send("response.cancel")
+            await client.until("response.done")
+        await eventually(lambda: server.engine.queued == 1, "only the one that is being read keeps its place")
+        reads.release(10)
+        await eventually(lambda: server.engine.queued == 0, "both places are free")
+        assert text_of(await client.ask("And now?")) == "Hi"
 
 
 async def test_fifty_clients_that_vanish_leave_nothing_behind() -> None:

@@ -27,7 +27,7 @@ class Table:
         default_factory=lambda: State(
             id="s",
             names=ModelNames("tiny", ModelsSettings()),
-            limits=LimitSettings(items=8, responses=3, conversation_bytes=1024),
+            limits=LimitSettings(items=8, responses=3, conversation_bytes=1500),
         )
     )
     events: list[Json] = field(default_factory=list)
@@ -81,6 +81,7 @@ class Table:
         assert len(ids) <= self.state.limits.items
         for kind in ("conversation.item", "response.output_item"):
             self._check_pairs(kind)
+        assert self.state.held == sum(item.size for item in self.state.items)
 
     def _check_pairs(self, kind: str) -> None:
         open_items = {reply.item_id for reply in self.state.replies if reply.opened}
@@ -492,12 +493,38 @@ def test_truncating_an_item_without_audio_is_answered_and_changes_nothing(table:
 
 
 def test_a_conversation_has_its_limits(table: Table) -> None:
-    error = error_of(table.send("conversation.item.create", item=user("x" * 1025)))
+    error = error_of(table.send("conversation.item.create", item=user("x" * 1500)))
     assert error["code"] == "conversation_full"
     for _ in range(8):
         table.send("conversation.item.create", item=user("x"))
     assert error_of(table.send("conversation.item.create", item=user("x")))["code"] == "conversation_full"
     assert error_of(table.send("response.create"))["code"] == "conversation_full"
+
+
+def test_a_session_can_not_be_made_to_grow_without_end(table: Table) -> None:
+    sizes = []
+    for number in range(5):
+        session_of = {
+            "tracing": {"metadata": {str(number): "x" * 500}},
+            "tool_choice": {"type": "function", "name": "f"},
+        }
+        table.send("session.update", session=session_of)
+        sizes.append(len(table.state.config.model_dump_json()))
+    assert len(set(sizes)) == 1
+    (updated,) = table.send("session.update", session={"tool_choice": "none"})
+    assert updated["session"]["tool_choice"] == "none"
+
+
+EMPTY_PARTS = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": ""}] * 64}
+LONG_CALL = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "x" * 1500}
+HIDDEN = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "", "transcript": "x" * 1500}]}
+
+
+@pytest.mark.parametrize("item", [EMPTY_PARTS, LONG_CALL, HIDDEN])
+def test_whatever_takes_room_in_a_conversation_counts(table: Table, item: Json) -> None:
+    assert error_of(table.send("conversation.item.create", item=item))["code"] == "conversation_full"
+    parts = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": ""}] * 65}
+    assert error_of(table.send("conversation.item.create", item=parts))["param"] == "item.content"
 
 
 def test_a_reply_in_the_making_has_its_place_among_the_items(table: Table) -> None:
