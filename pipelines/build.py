@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.chat.engine import Engine, LanguageModel
+from pipelines.chat.engine import Engine
+from pipelines.chat.model import LanguageModel
 from pipelines.chat.models import prepare
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -24,7 +25,9 @@ class _Handover(Generic[Item]):
         self.stop = threading.Event()
 
     def put(self, item: Item | _End) -> None:
-        self.loop.call_soon_threadsafe(self.items.put_nowait, item)
+        # The event loop is gone when a thread that could not be stopped outlives it.
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.items.put_nowait, item)
 
     def run(self, start: Callable[[threading.Event], Iterator[Item]]) -> None:
         error: BaseException | None = None
@@ -45,7 +48,8 @@ async def in_thread(
     """Run the blocking iterator ``start(stop)`` in a thread of its own and yield what it yields.
 
     At most ``ahead`` items wait for the reader; then the thread waits. Closing this generator sets ``stop``,
-    which the iterator should look at between long steps, and returns when the thread has ended.
+    which the iterator should look at between long steps, and returns when the thread has ended; cancelling the close
+    leaves the thread to itself.
 
     Raises: whatever the iterator raises.
     """

@@ -210,8 +210,10 @@ async def run(
             backend.draining = True
             for task in (starting, stopping):
                 task.cancel()
-            # A conversion or a download in a library can't be stopped; its thread ends with the process.
-            await asyncio.wait([starting, stopping], timeout=START_PATIENCE)
+            _, stuck = await asyncio.wait([starting, stopping], timeout=START_PATIENCE)
+            for task in stuck:  # a library's download or conversion can't be stopped; its thread ends with the process
+                task.cancel()
+                await asyncio.wait([task])
 
 
 def url(listener: socket.socket) -> str:

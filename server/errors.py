@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipelines.events import ErrorKind, StageError
 
 RETRY_AFTER = 2  # seconds that an overloaded or loading server asks for
@@ -49,6 +51,20 @@ def translate(error: BaseException) -> ApiError:
         retry = RETRY_AFTER if status == 503 else None
         return ApiError(status, error.code, error.message, error.param, retry_after=retry)
     return ApiError(500, "internal_error", "The server failed on this request; its log says why.")
+
+
+_CODE_OF_PROBLEM = {
+    "missing": "missing_required_parameter",
+    "extra_forbidden": "unknown_parameter",
+    "unsupported_content": "unsupported_content",
+}
+
+
+def first_problem(error: ValidationError, *, above: str = "") -> tuple[str, str, str]:
+    """Code, parameter and message of what a validation found first; ``above`` is put before the parameter's path."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    param = above + ".".join(str(part) for part in problem["loc"])
+    return _CODE_OF_PROBLEM.get(problem["type"], "invalid_value"), param, f"{param}: {problem['msg']}"
 
 
 def as_stage_error(error: Exception) -> StageError:

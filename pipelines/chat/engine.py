@@ -10,17 +10,17 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from enum import Enum
-from typing import Protocol
 
 from pipelines.chat.detokenizer import Detokenizer, StopMatcher
+from pipelines.chat.messages import Cancel, Close, Generate, Mailbox
+from pipelines.chat.model import LanguageModel
 from pipelines.events import (
     Event,
     Finished,
     FinishReason,
-    Message,
     Sampling,
     StageError,
     Started,
@@ -39,61 +39,6 @@ def _closing() -> StageError:
     return StageError("unavailable", "server_shutting_down", "The server is shutting down.")
 
 
-class Tokenizer(Protocol):
-    """Text to token ids and back, for one model."""
-
-    @property
-    def longest(self) -> int:
-        """Characters of the longest token: a longer text than this times n has more than n tokens."""
-
-    def render(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt's token ids, by the model's chat template. Called by one thread at a time."""
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of these token ids, without special tokens."""
-
-
-class LanguageModel(Protocol):
-    """What the engine needs of a model."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Its tokenizer."""
-
-    @property
-    def context(self) -> int:
-        """Tokens of prompt and reply together."""
-
-    @property
-    def stop_tokens(self) -> frozenset[int]:
-        """Ids that end a reply."""
-
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        """Sample token ids, one for each ``next``, without end; the first one reads the prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generate:
-    """Answer this prompt. Its events arrive in ``mailbox``."""
-
-    id: str
-    prompt: tuple[int, ...]
-    sampling: Sampling  # with ``max_tokens`` set
-    mailbox: "Mailbox"
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Stop the request with this id, if it is still there."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End every request and then the thread."""
-
-
 class EngineState(Enum):
     """Where an engine stands. It takes requests only while it is ready."""
 
@@ -102,42 +47,6 @@ class EngineState(Enum):
     READY = "ready"
     DEAD = "dead"
     CLOSED = "closed"
-
-
-class Mailbox:
-    """One request's way back. Text merges while its reader lags, so it holds a few events at the most."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._lock = threading.Lock()
-        self._events: deque[Event | StageError] = deque()  # bounded: Started, one TextDelta, the end
-        self._wake = asyncio.Event()
-
-    def put(self, event: Event | StageError) -> None:
-        """Deliver an event, from any thread; never waits."""
-        with self._lock:
-            last = self._events[-1] if self._events else None
-            if isinstance(event, TextDelta) and isinstance(last, TextDelta):
-                self._events[-1] = TextDelta(last.text + event.text, last.tokens + event.tokens)
-                return
-            self._events.append(event)
-        try:
-            self._loop.call_soon_threadsafe(self._wake.set)
-        except RuntimeError:  # the reader's event loop is gone, and the reader with it
-            log.debug("an event for a closed event loop was dropped")
-
-    async def get(self) -> Event:
-        """The next event; raises the ``StageError`` that ended the request."""
-        while True:
-            with self._lock:
-                if self._events:
-                    event = self._events.popleft()
-                    break
-                self._wake.clear()
-            await self._wake.wait()
-        if isinstance(event, StageError):  # one may end many requests: each raises its own
-            raise StageError(event.kind, event.code, event.message, param=event.param)
-        return event
 
 
 class _Stream:

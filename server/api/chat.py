@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from pipelines.events import Event, Finished, Message, Role, Sampling, StageError, TextDelta, Turn, Usage
 from server.backend import BACKEND, Backend
-from server.errors import ApiError, translate
+from server.errors import ApiError, first_problem, translate
 
 log = logging.getLogger(__name__)
 
@@ -143,10 +143,8 @@ def read_request(raw: bytes) -> ChatRequest:
     try:
         return ChatRequest.model_validate(known)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        param = ".".join(str(part) for part in problem["loc"])
-        code = "missing_required_parameter" if problem["type"] == "missing" else "invalid_value"
-        raise ApiError(400, code, f"{param}: {problem['msg']}", param) from None
+        code, param, message = first_problem(error)
+        raise ApiError(400, code, message, param) from None
 
 
 def _check_ignored(name: str, value: Any) -> None:

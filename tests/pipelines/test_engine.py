@@ -6,7 +6,8 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from pipelines.chat import engine as engine_module
-from pipelines.chat.engine import Engine, EngineState, Mailbox
+from pipelines.chat.engine import Engine, EngineState
+from pipelines.chat.messages import Mailbox
 from pipelines.events import Event, Finished, Sampling, StageError, Started, TextDelta, Usage
 from tests.support import ScriptedModel, eventually
 

@@ -1,5 +1,7 @@
 """The model's side of the engine on real modelling code: tiny seeded models, and the bundled one."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -233,3 +235,25 @@ async def test_closing_a_reply_early_frees_its_place(tmp_path: Path) -> None:
     finally:
         await pipeline.close()
     assert (pipeline.engine.running, pipeline.engine.queued) == (0, 0)
+
+
+def test_loading_the_bundled_model_asks_nobody_on_the_network() -> None:
+    """An audit hook sees every connection and look-up that Python code makes."""
+    script = (
+        "import sys, threading\n"
+        "def refuse(event, args):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo'):\n"
+        "        sys.exit(f'{event} {args}')\n"
+        "sys.addaudithook(refuse)\n"
+        "from pipelines.chat.models import prepare\n"
+        "from pipelines.chat.settings import ChatSettings\n"
+        "from pipelines.chat.transformer import load\n"
+        "steps = prepare('smollm2-135m-instruct', threading.Event())\n"
+        "try:\n"
+        "    while True: next(steps)\n"
+        "except StopIteration as end:\n"
+        "    load(end.value, ChatSettings(threads=1))\n"
+        "print('loaded')\n"
+    )
+    outcome = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert outcome.stdout == "loaded\n", outcome.stderr

@@ -12,7 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from pipelines.chat.engine import Mailbox, _Stream
+from pipelines.chat.engine import _Stream
+from pipelines.chat.messages import Mailbox
 from pipelines.events import Message
 from server.auth import new_key
 from server.config import LimitSettings, ServerSettings, Settings, hash_key

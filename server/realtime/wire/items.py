@@ -1,0 +1,76 @@
+"""Conversation items and what they hold."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from server.realtime.wire.base import Id, Sparse
+
+
+class Content(Sparse):
+    """A part of a message. Text under any of its names; audio only with its transcript."""
+
+    type: Literal["input_text", "output_text", "text", "input_audio", "output_audio", "audio", "input_image"]
+    text: str | None = None
+    transcript: str | None = None
+
+    @model_validator(mode="after")
+    def _readable(self) -> "Content":
+        if self.type == "input_image":
+            raise PydanticCustomError("unsupported_content", "This server's model reads no images.")
+        if "audio" in self.type:
+            if self.transcript is None:
+                raise PydanticCustomError("unsupported_content", "Audio is read only with its transcript.")
+        elif self.text is None:
+            raise PydanticCustomError("missing", "A text part needs its text.")
+        return self
+
+    @property
+    def words(self) -> str:
+        """What the model reads."""
+        return (self.transcript if "audio" in self.type else self.text) or ""
+
+
+class Item(Sparse):
+    """An entry of a conversation."""
+
+    id: Id | None = None
+    object: Literal["realtime.item"] | None = None
+    type: Literal["message", "function_call", "function_call_output", "item_reference"]
+    status: Literal["completed", "incomplete", "in_progress"] | None = None
+    role: Literal["system", "user", "assistant"] | None = None
+    content: Annotated[list[Content], Field(max_length=64)] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | None = None
+
+    _needs: ClassVar[dict[str, tuple[str, ...]]] = {
+        "message": ("role", "content"),
+        "function_call": ("name", "arguments"),
+        "function_call_output": ("call_id", "output"),
+        "item_reference": ("id",),
+    }
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Item":
+        for field in self._needs[self.type]:
+            if getattr(self, field) is None:
+                raise PydanticCustomError("missing", "An item of this type needs {field}.", {"field": field})
+        return self
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes on the wire."""
+        return len(self.model_dump_json())
+
+    @property
+    def words(self) -> str:
+        """What the model reads of it."""
+        if self.type == "function_call_output":
+            return self.output or ""
+        return "".join(part.words for part in self.content or ())

@@ -1,0 +1,261 @@
+"""What the server sends."""
+
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from pipelines.events import Usage
+from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire
+from server.realtime.wire.items import Item
+from server.realtime.wire.settings import Metadata, Session
+
+
+class ServerEvent(Wire):
+    """What the server sends; ``dump`` adds the ``event_id``."""
+
+    type: str
+
+
+class ErrorBody(Wire):
+    """What went wrong; ``event_id`` is the client's event that it is about."""
+
+    type: str
+    code: str
+    message: str
+    param: str | None = None
+    event_id: str | None = None
+
+
+class Error(ServerEvent):
+    type: Literal["error"] = "error"
+    error: ErrorBody
+
+
+class SessionCreated(ServerEvent):
+    type: Literal["session.created"] = "session.created"
+    session: Session
+
+
+class Warnings(Wire):
+    """What was asked for and can't be had, in words."""
+
+    warnings: list[str]
+
+
+class SessionUpdated(ServerEvent):
+    type: Literal["session.updated"] = "session.updated"
+    session: Session
+    loquent: Warnings | None = None
+
+    @model_serializer(mode="wrap")
+    def _drop_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class Conversation(Wire):
+    id: str
+    object: Literal["realtime.conversation"] = "realtime.conversation"
+
+
+class ConversationCreated(ServerEvent):
+    type: Literal["conversation.created"] = "conversation.created"
+    conversation: Conversation
+
+
+class ItemAdded(ServerEvent):
+    type: Literal["conversation.item.added"] = "conversation.item.added"
+    previous_item_id: str | None
+    item: Item
+
+
+class ItemDone(ServerEvent):
+    type: Literal["conversation.item.done"] = "conversation.item.done"
+    previous_item_id: str | None
+    item: Item
+
+
+class ItemDeleted(ServerEvent):
+    type: Literal["conversation.item.deleted"] = "conversation.item.deleted"
+    item_id: str
+
+
+class ItemRetrieved(ServerEvent):
+    type: Literal["conversation.item.retrieved"] = "conversation.item.retrieved"
+    item: Item
+
+
+class ItemTruncated(ServerEvent):
+    type: Literal["conversation.item.truncated"] = "conversation.item.truncated"
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+
+
+class AudioCleared(ServerEvent):
+    type: Literal["input_audio_buffer.cleared"] = "input_audio_buffer.cleared"
+
+
+class CachedDetails(Wire):
+    text_tokens: int
+    audio_tokens: int = 0
+    image_tokens: int = 0
+
+
+class InputDetails(Wire):
+    text_tokens: int
+    cached_tokens: int
+    cached_tokens_details: CachedDetails
+    audio_tokens: int = 0
+    image_tokens: int = 0
+
+
+class OutputDetails(Wire):
+    text_tokens: int
+    audio_tokens: int = 0
+
+
+class ResponseUsage(Wire):
+    total_tokens: int
+    input_tokens: int
+    output_tokens: int
+    input_token_details: InputDetails
+    output_token_details: OutputDetails
+
+    @classmethod
+    def of(cls, usage: Usage) -> "ResponseUsage":
+        """The pipeline's counts in the protocol's form."""
+        return cls(
+            total_tokens=usage.input_tokens + usage.output_tokens,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            input_token_details=InputDetails(
+                text_tokens=usage.input_tokens,
+                cached_tokens=usage.cached_tokens,
+                cached_tokens_details=CachedDetails(text_tokens=usage.cached_tokens),
+            ),
+            output_token_details=OutputDetails(text_tokens=usage.output_tokens),
+        )
+
+
+class StatusError(Wire):
+    type: str
+    code: str
+    message: str
+
+
+class StatusDetails(Sparse):
+    """Why a response ended as it did."""
+
+    type: Literal["completed", "cancelled", "incomplete", "failed"]
+    reason: Literal["turn_detected", "client_cancelled", "max_output_tokens", "content_filter"] | None = None
+    error: StatusError | None = None
+
+
+class Response(Wire):
+    """A response; every field is always there."""
+
+    id: str
+    object: Literal["realtime.response"] = "realtime.response"
+    status: Literal["in_progress", "completed", "cancelled", "failed", "incomplete"]
+    status_details: StatusDetails | None = None
+    output: list[Item] = Field(default_factory=list)
+    conversation_id: str | None
+    output_modalities: list[Modality]
+    max_output_tokens: MaxTokens
+    metadata: Metadata | None
+    usage: ResponseUsage | None = None
+
+
+class ResponseCreated(ServerEvent):
+    type: Literal["response.created"] = "response.created"
+    response: Response
+
+
+class ResponseDone(ServerEvent):
+    type: Literal["response.done"] = "response.done"
+    response: Response
+
+
+class RateLimits(ServerEvent):
+    type: Literal["rate_limits.updated"] = "rate_limits.updated"
+    rate_limits: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class _OfResponse(ServerEvent):
+    response_id: str
+    output_index: int = 0
+
+
+class OutputItemAdded(_OfResponse):
+    type: Literal["response.output_item.added"] = "response.output_item.added"
+    item: Item
+
+
+class OutputItemDone(_OfResponse):
+    type: Literal["response.output_item.done"] = "response.output_item.done"
+    item: Item
+
+
+class Part(Wire):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class _OfPart(_OfResponse):
+    item_id: str
+    content_index: int = 0
+
+
+class PartAdded(_OfPart):
+    type: Literal["response.content_part.added"] = "response.content_part.added"
+    part: Part
+
+
+class PartDone(_OfPart):
+    type: Literal["response.content_part.done"] = "response.content_part.done"
+    part: Part
+
+
+class TextDelta(_OfPart):
+    type: Literal["response.output_text.delta"] = "response.output_text.delta"
+    delta: str
+
+
+class TextDone(_OfPart):
+    type: Literal["response.output_text.done"] = "response.output_text.done"
+    text: str
+
+
+SERVER_EVENTS: dict[str, type[ServerEvent]] = {
+    event.model_fields["type"].default: event
+    for event in (
+        Error,
+        SessionCreated,
+        SessionUpdated,
+        ConversationCreated,
+        ItemAdded,
+        ItemDone,
+        ItemDeleted,
+        ItemRetrieved,
+        ItemTruncated,
+        AudioCleared,
+        ResponseCreated,
+        ResponseDone,
+        RateLimits,
+        OutputItemAdded,
+        OutputItemDone,
+        PartAdded,
+        PartDone,
+        TextDelta,
+        TextDone,
+    )
+}
+
+
+def dump(event: ServerEvent, event_id: str) -> str:
+    """The event as JSON text. ``event_id`` must need no escaping."""
+    return f'{{"event_id":"{event_id}",{event.model_dump_json()[1:]}'

@@ -1,0 +1,165 @@
+"""What sessions and responses can be told."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    ConfigDict,
+    Field,
+)
+
+from pipelines.events import Sampling
+from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire
+from server.realtime.wire.items import Item
+
+
+class SamplingExtension(Sparse):
+    """How to draw tokens; GA Realtime has no words for it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)] | None = None
+
+    def over(self, below: "SamplingExtension") -> Sampling:
+        """These values, and ``below``'s where there are none."""
+        values = below.model_dump() | self.model_dump()
+        return Sampling(**values | {"stop": tuple(values.get("stop", ()))})
+
+
+class Extension(Sparse):
+    """What travels under the key ``loquent``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sampling: SamplingExtension | None = None
+
+
+class AudioFormat(Sparse):
+    """How audio is encoded."""
+
+    type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
+    rate: Literal[24000] | None = None
+
+
+PCM = AudioFormat(type="audio/pcm", rate=24000)
+
+
+class Transcription(Sparse):
+    """Who writes down what was heard."""
+
+    model: str | None = None
+    language: str | None = None
+    prompt: str | None = None
+
+
+class NoiseReduction(Wire):
+    """Cleaning of what is heard."""
+
+    type: Literal["near_field", "far_field"]
+
+
+class TurnDetection(Sparse):
+    """When a speaker's turn is over."""
+
+    type: Literal["server_vad", "semantic_vad"]
+    create_response: bool | None = None
+    interrupt_response: bool | None = None
+    prefix_padding_ms: int | None = None
+    silence_duration_ms: int | None = None
+    idle_timeout_ms: int | None = None
+    threshold: float | None = None
+    eagerness: Literal["low", "medium", "high", "auto"] | None = None
+
+
+class AudioInput(Wire):
+    """What a session does with audio that comes in."""
+
+    format: AudioFormat = PCM
+    transcription: Transcription | None = None
+    noise_reduction: NoiseReduction | None = None
+    turn_detection: TurnDetection | None = None
+
+
+class VoiceId(Wire):
+    """A voice, by its id."""
+
+    id: str
+
+
+class AudioOutput(Sparse):
+    """How a session speaks."""
+
+    format: AudioFormat = PCM
+    voice: str | VoiceId | None = None
+    speed: Annotated[float, Field(ge=0.25, le=1.5)] = 1.0
+
+
+class Audio(Wire):
+    """A session's ears and voice."""
+
+    input: AudioInput = AudioInput()
+    output: AudioOutput = AudioOutput()
+
+
+class Tool(Sparse):
+    """A function that the model could call; stored and given back, not called yet."""
+
+    type: Literal["function"]
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Reasoning(Sparse):
+    """Accepted and given back; the models here do not think aloud."""
+
+    effort: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+
+
+ToolChoice = Literal["auto", "none", "required"] | dict[str, Any]
+
+
+class SessionConfig(Sparse):
+    """What ``session.update`` can set."""
+
+    type: Literal["realtime"] = "realtime"
+    model: str = ""
+    instructions: str = ""
+    output_modalities: Annotated[list[Modality], Field(min_length=1, max_length=1)] = Field(default=["text"])
+    audio: Audio = Audio()
+    tools: Annotated[list[Tool], Field(max_length=128)] = Field(default_factory=list)
+    tool_choice: ToolChoice = "auto"
+    max_output_tokens: MaxTokens = "inf"
+    include: list[str] | None = None
+    tracing: Literal["auto"] | dict[str, Any] | None = None
+    truncation: Literal["auto", "disabled"] | dict[str, Any] | None = None
+    reasoning: Reasoning | None = None
+    loquent: Extension | None = None
+
+
+class Session(SessionConfig):
+    """A session, as the server tells it."""
+
+    id: str
+    object: Literal["realtime.session"] = "realtime.session"
+
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
+class ResponseConfig(Wire):
+    """What ``response.create`` can say about one response."""
+
+    conversation: Literal["auto", "none"] = "auto"
+    input: list[Item] | None = None
+    instructions: str | None = None
+    output_modalities: Annotated[list[Modality], Field(min_length=1, max_length=1)] | None = None
+    max_output_tokens: MaxTokens | None = None
+    metadata: Metadata | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    loquent: Extension | None = None
