@@ -211,9 +211,9 @@ async def run(
             for task in (starting, stopping):
                 task.cancel()
             _, stuck = await asyncio.wait([starting, stopping], timeout=START_PATIENCE)
-            for task in stuck:  # a library's download or conversion can't be stopped; its thread ends with the process
-                task.cancel()
-                await asyncio.wait([task])
+            for left in stuck:  # a library's download or conversion can't be stopped; its thread ends with the process
+                left.cancel()
+                await asyncio.wait([left])
 
 
 def url(listener: socket.socket) -> str:
