@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.chat.engine import Engine
-from pipelines.chat.model import LanguageModel
+from pipelines.chat.language_model import LanguageModel
 from pipelines.chat.models import prepare
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage

@@ -90,14 +90,18 @@ class Doors:
         origin = request.headers.get("Origin")
         if origin is None or not self.origin_allowed(request, origin):
             return {}
-        return {
+        headers = {
             "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": "x-request-id",
+            "Vary": "Origin, Access-Control-Request-Headers",
+        }
+        if request.method != "OPTIONS":
+            return headers
+        return headers | {
             "Access-Control-Allow-Methods": CORS_METHODS,
             # Whatever a client library adds of its own; what the headers may do is decided where they are read.
             "Access-Control-Allow-Headers": request.headers.get("Access-Control-Request-Headers", ""),
-            "Access-Control-Expose-Headers": "x-request-id",
             "Access-Control-Max-Age": str(CORS_MAX_AGE),
-            "Vary": "Origin, Access-Control-Request-Headers",
         }
 
 

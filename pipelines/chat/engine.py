@@ -15,8 +15,8 @@ from dataclasses import replace
 from enum import Enum
 
 from pipelines.chat.detokenizer import Detokenizer, StopMatcher
+from pipelines.chat.language_model import LanguageModel
 from pipelines.chat.messages import Cancel, Close, Generate, Mailbox
-from pipelines.chat.model import LanguageModel
 from pipelines.events import (
     Event,
     Finished,
@@ -42,7 +42,7 @@ def _closing() -> StageError:
 class EngineState(Enum):
     """Where an engine stands. It takes requests only while it is ready."""
 
-    IDLE = "idle"
+    NEW = "preparing"  # what it loads may still be fetched or converted
     LOADING = "loading"
     READY = "ready"
     DEAD = "dead"
@@ -118,7 +118,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._model: LanguageModel | None = None
         self._closing = threading.Event()
-        self.state = EngineState.IDLE
+        self.state = EngineState.NEW
         self.steps = 0  # tokens computed since the start, for tests and metrics
         self.restarts = 0
 

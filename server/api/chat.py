@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -213,8 +214,9 @@ class _Stream:
     async def run(self, events: AsyncGenerator[Event]) -> web.StreamResponse:
         """Send the events as they come; a failure before the first of them is still an HTTP status."""
         try:
-            async for event in self._with_comments(events):
-                await self._tell(event)
+            async with aclosing(self._with_comments(events)) as told:
+                async for event in told:
+                    await self._tell(event)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:
