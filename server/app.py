@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 SEND_BUFFER = 64 * 1024  # bytes; the default lets megabytes pile up for a client that does not read
 BACKLOG = 512
 PROBES = ("/livez", "/readyz")
+UNLOGGED = (*PROBES, "/metrics")  # machines ask for these every few seconds
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 REQUEST_ID_KEY = web.RequestKey("request_id", str)
 START_PATIENCE = 2.0  # seconds that the models' preparation gets to stop
@@ -60,7 +61,10 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     backend = request.app[BACKEND]
     try:
         with backend.in_flight():
-            return await _admit(backend, request, handler)
+            response = await _admit(backend, request, handler)
+        level = logging.DEBUG if request.path in UNLOGGED else logging.INFO
+        log.log(level, "%s %s: %d", request.method, request.rel_url.raw_path, response.status)
+        return response
     except web.HTTPException as error:
         failure = _from_http(error)
     except Exception as error:

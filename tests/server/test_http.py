@@ -17,6 +17,7 @@ from pipelines.chat.engine import Engine
 from server.app import SEND_BUFFER, listen, serving, url
 from server.auth import new_key
 from server.config import LimitSettings, ModelsSettings, ServerSettings, Settings, hash_key
+from server.logs import JsonFormatter
 from tests.support import PATIENCE, Running, ScriptedModel, echo, eventually, running, scripted_pipeline
 
 Json = dict[str, Any]
@@ -446,6 +447,20 @@ async def test_pages_may_read_answers_only_from_allowed_origins() -> None:
         assert status == 403
         status, _ = await post(server, {"messages": HI}, headers={"Host": "evil.example"})
         assert status == 421
+
+
+async def test_requests_are_logged_with_their_id_and_probes_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    formatter = JsonFormatter()
+    lines: list[Json] = []
+    caplog.handler.setFormatter(formatter)
+    caplog.handler.emit = lambda record: lines.append(json.loads(formatter.format(record)))  # type: ignore[method-assign]
+    caplog.set_level("INFO")
+    async with running(ScriptedModel(["Hi"])) as server:
+        await post(server, {"messages": HI}, headers={"x-request-id": "mine"})
+        async with server.http.get(f"{server.url}/readyz"):
+            pass
+    told = [line for line in lines if line["logger"] == "server.app"]
+    assert [(line["message"], line["request"]) for line in told] == [("POST /v1/chat/completions: 200", "mine")]
 
 
 async def test_a_request_id_is_taken_over_when_it_is_a_sane_one() -> None:
