@@ -1,7 +1,9 @@
 """The HTTP interface through the real server: replies whole and streamed, errors, probes, doors."""
 
 import asyncio
+import io
 import json
+import logging
 import socket
 import threading
 from typing import Any
@@ -450,17 +452,21 @@ async def test_pages_may_read_answers_only_from_allowed_origins() -> None:
 
 
 async def test_requests_are_logged_with_their_id_and_probes_are_not(caplog: pytest.LogCaptureFixture) -> None:
-    formatter = JsonFormatter()
-    lines: list[Json] = []
-    caplog.handler.setFormatter(formatter)
-    caplog.handler.emit = lambda record: lines.append(json.loads(formatter.format(record)))  # type: ignore[method-assign]
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("server.app")
+    logger.addHandler(handler)
     caplog.set_level("INFO")
-    async with running(ScriptedModel(["Hi"])) as server:
-        await post(server, {"messages": HI}, headers={"x-request-id": "mine"})
-        async with server.http.get(f"{server.url}/readyz"):
-            pass
-    told = [line for line in lines if line["logger"] == "server.app"]
-    assert [(line["message"], line["request"]) for line in told] == [("POST /v1/chat/completions: 200", "mine")]
+    try:
+        async with running(ScriptedModel(["Hi"])) as server:
+            await post(server, {"messages": HI}, headers={"x-request-id": "mine"})
+            async with server.http.get(f"{server.url}/readyz"):
+                pass
+    finally:
+        logger.removeHandler(handler)
+    (line,) = map(json.loads, written.getvalue().splitlines())
+    assert (line["message"], line["request"]) == ("POST /v1/chat/completions: 200", "mine")
 
 
 async def test_a_request_id_is_taken_over_when_it_is_a_sane_one() -> None:
