@@ -271,31 +271,30 @@ async def test_a_flood_of_requests_that_are_dropped_leaves_the_engine_as_it_was(
 
 
 async def test_a_cancel_takes_effect_before_the_next_token_though_another_stream_is_amid_its_own() -> None:
-    gate, slow_steps, computed = threading.Semaphore(0), threading.Event(), []
+    gate, amid, computed = threading.Semaphore(0), threading.Semaphore(0), []
 
     def reply(prompt: str) -> Iterator[str]:
         if prompt == "slow":
-            yield "s"
-            slow_steps.set()
-            gate.acquire(timeout=20)
-            yield "t"
+            for piece in "st":
+                amid.release()
+                gate.acquire(timeout=20)
+                yield piece
         else:
             for piece in "abcdefgh":
                 computed.append(piece)
                 yield piece
 
     async with started(ScriptedModel(reply), streams=2) as engine:
-        engine.reserve()
-        async with aclosing(engine.generate("slow", [ord(c) for c in "slow"], PLENTY)) as slow:
-            await anext(slow)
-            await eventually(slow_steps.is_set, "the slow stream is amid its second token")
-            engine.reserve()
-            async with aclosing(engine.generate("quick", [1], PLENTY)) as quick:
-                reading = asyncio.ensure_future(anext(quick))
-                await asyncio.sleep(0)
-                reading.cancel()
-                await asyncio.wait([reading])
-            gate.release()
-            assert [event async for event in slow][-1] == Finished("stop", Usage(4, 0, 2))
+        slow = asyncio.create_task(generate(engine, "slow", "slow"))
+        await asyncio.to_thread(amid.acquire, timeout=20)
+        quick = asyncio.create_task(generate(engine, "quick", "quick"))
+        await eventually(lambda: engine.queued == 1, "the quick one waits")
+        gate.release()
+        await asyncio.to_thread(amid.acquire, timeout=20)
+        assert engine.running == 2, "both run, and the slow one is amid its second token"
+        quick.cancel()
+        await asyncio.wait([quick])
+        gate.release()
+        assert text(await slow) == "st"
         await eventually(lambda: engine.queued == 0, "every place is free")
-    assert computed == [], "it was cancelled before its first token"
+    assert computed == [], "it was cancelled before its turn"

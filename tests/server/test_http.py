@@ -243,7 +243,7 @@ async def test_a_streaming_client_that_stops_reading_is_dropped() -> None:
 
 async def test_the_kernel_holds_little_for_a_client_that_does_not_read() -> None:
     with listen("127.0.0.1", 0) as listener:
-        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER  # Linux tells it doubled
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) in (SEND_BUFFER, 2 * SEND_BUFFER)
 
 
 async def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
