@@ -1,8 +1,8 @@
 """From configuration to stages: the only module that names them all."""
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,8 +12,7 @@ from pipelines.chat.language_model import LanguageModel
 from pipelines.chat.models import prepare
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
-from pipelines.events import Event, Turn
-from pipelines.flow import Stage, flow
+from pipelines.flow import Stage
 from pipelines.packages import Progress
 from pipelines.threads import in_thread
 
@@ -55,10 +54,6 @@ class Pipeline:
     def ready(self) -> bool:
         """Whether every worker is."""
         return self.engine.ready
-
-    def flow(self, turn: Turn) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
-        """Run one turn; see ``pipelines.flow.flow``."""
-        return flow(turn, *self.stages)
 
 
 def build(stages: Sequence[StageName], chat: ChatSettings) -> Pipeline:

@@ -175,8 +175,8 @@ async def drain(backend: Backend, site: web.BaseSite) -> None:
     """Refuse what is new, let replies in flight finish until the deadline, close idle connections at once."""
     backend.draining = True
     await site.stop()
-    for connection in tuple(backend.connections):
-        connection.drain()
+    # A full inbox may take its time, or never be read again: telling one connection waits for no other.
+    telling = [asyncio.create_task(connection.drain(), name="drain") for connection in backend.connections]
     try:
         async with asyncio.timeout(backend.settings.server.drain):
             await backend.idle.wait()
@@ -186,6 +186,10 @@ async def drain(backend: Backend, site: web.BaseSite) -> None:
             backend.requests,
             backend.settings.server.drain,
         )
+    finally:
+        for task in telling:
+            task.cancel()
+        await asyncio.gather(*telling, return_exceptions=True)
 
 
 async def run(

@@ -1,7 +1,8 @@
 """What every route needs of the server."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,12 +17,14 @@ from server.config import Settings
 from server.metrics import Metrics
 from server.names import ModelNames
 
+log = logging.getLogger(__name__)
+
 
 class Drainable(Protocol):
     """A connection that can be asked to end well."""
 
-    def drain(self) -> None:
-        """Finish what is in progress, then close."""
+    async def drain(self) -> None:
+        """Ask it to finish what is in progress and then to close."""
 
 
 @dataclass
@@ -54,6 +57,21 @@ class Backend:
             if not self.requests:
                 self.idle.set()
 
+    async def deliver(self, request: web.Request, sending: Awaitable[None]) -> None:
+        """Wait for one send to the client of ``request``, and cut the connection when it takes too long.
+
+        Raises: ConnectionResetError then.
+        """
+        seconds = self.settings.limits.send_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await sending
+        except TimeoutError:
+            log.info("a client did not read for %.0f s and was dropped", seconds)
+            self.metrics.dropped.inc()
+            abort(request)
+            raise ConnectionResetError("the client does not read") from None
+
     def flow(self, turn: Turn) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
         """Run a turn through the configured stages, measured."""
         return flow(turn, *self.pipeline.stages, self.metrics.stage())
@@ -70,6 +88,12 @@ class Backend:
             raise StageError(
                 "unavailable", "model_not_ready", "The language model is not ready; try again in a moment."
             )
+
+
+def abort(request: web.Request) -> None:
+    """Cut the connection now; a close would wait for a peer that does not read."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 BACKEND = web.AppKey("backend", Backend)

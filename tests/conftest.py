@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 START_SECONDS = 300.0  # the first start fetches and converts the model
 
 

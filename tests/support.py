@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import os
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import aiohttp
@@ -19,10 +22,12 @@ from pipelines.chat.engine import Engine
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
 from pipelines.events import Event, Message, Sampling, Turn
+from pipelines.flow import flow
 from server.app import listen, serving, url
 from server.backend import Backend
 from server.config import Settings
 
+ROOT = Path(__file__).parent.parent
 PATIENCE = 20.0  # seconds that a test waits for what must come
 END = 0  # the scripted model's end-of-reply token
 
@@ -184,7 +189,7 @@ def text_of(events: Iterable[dict[str, Any]]) -> str:
 
 async def replies(pipeline: Pipeline, turn: Turn) -> list[Event]:
     """Everything that a turn produces."""
-    async with pipeline.flow(turn) as events:
+    async with flow(turn, *pipeline.stages) as events:
         return [event async for event in events]
 
 
@@ -215,6 +220,23 @@ def _no_extras(value: Any, path: str) -> None:
     elif isinstance(value, list):
         for index, entry in enumerate(value):
             _no_extras(entry, f"{path}[{index}]")
+
+
+def run(
+    *command: str | Path, given: str | None = None, cwd: Path = ROOT, seconds: float = 60, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with ``given`` on its standard input."""
+    return subprocess.run(
+        command,
+        input=given,
+        stdin=None if given is not None else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        cwd=cwd,
+        env=os.environ | environment,
+        check=False,
+    )
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:

@@ -1,6 +1,5 @@
 """What the README says is true: its commands run, its programs run, its table is the configuration."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support import ROOT, run
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -20,20 +19,6 @@ ELSEWHERE = {
 }
 
 
-def run(command: list[str], url: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"LOQUENT_URL": url}
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-
-
 def test_the_readme_has_commands_and_programs() -> None:
     assert len(COMMANDS) >= 8
     assert len(PROGRAMS) == 2
@@ -43,7 +28,7 @@ def test_the_readme_has_commands_and_programs() -> None:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ELSEWHERE])
 def test_a_command_of_the_readme_works(command: str, server_url: str) -> None:
     words = command.replace(".venv/bin/loquent", str(Path(sys.executable).parent / "loquent"))
-    outcome = run(["bash", "-c", words], server_url, ROOT)
+    outcome = run("bash", "-c", words, LOQUENT_URL=server_url)
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.strip()
     if "capital of France" in command:
@@ -53,7 +38,7 @@ def test_a_command_of_the_readme_works(command: str, server_url: str) -> None:
 @pytest.mark.parametrize("program", PROGRAMS, ids=["chat completions", "realtime"])
 def test_a_program_of_the_readme_works(program: str, server_url: str, tmp_path: Path) -> None:
     assert "http://127.0.0.1:8700" in program
-    outcome = run([sys.executable, "-c", program.replace("http://127.0.0.1:8700", server_url)], server_url, tmp_path)
+    outcome = run(sys.executable, "-c", program.replace("http://127.0.0.1:8700", server_url), cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     assert "Paris" in outcome.stdout
 

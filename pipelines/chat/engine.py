@@ -232,11 +232,8 @@ class Engine:
                 report(None)
                 self._serve(self._model)
             except BaseException as error:  # nothing may end this thread without its requests being told
-                first, self._model, self.state = (
-                    self._model is None and not self.restarts,
-                    None,
-                    EngineState.DEAD,
-                )
+                first = self._model is None and not self.restarts
+                self._model, self.state = None, EngineState.DEAD
                 report(error)
                 self._fail_all(
                     StageError(

@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from pipelines.events import Event, Finished, Message, Role, Sampling, StageError, TextDelta, Turn, Usage
 from server.backend import BACKEND, Backend
 from server.errors import ApiError, first_problem, translate
+from server.parameters import Seed, StopString, StopStrings, Temperature, TopP
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +55,6 @@ REFUSED = (
 )
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
 class TextPart(BaseModel):
     """A piece of a message's content."""
 
@@ -90,11 +87,10 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-StopString = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class ChatRequest(_Body):
+class ChatRequest(BaseModel):
     """The parameters that mean something here."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     model: str | None = None
@@ -102,10 +98,10 @@ class ChatRequest(_Body):
     stream_options: StreamOptions | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    seed: Seed | None = None
+    stop: StopString | StopStrings | None = None
 
     def turn(self, id: str) -> Turn:
         """The turn that answers this request."""
@@ -275,17 +271,12 @@ class _Stream:
         await self._write(f"data: {data}\n\n".encode())
 
     async def _write(self, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._limits.send_seconds):
-                if not self._response.prepared:
-                    await self._response.prepare(self._request)
-                await self._response.write(data)
-        except TimeoutError:
-            log.info("an HTTP client did not read for %.0f s and was dropped", self._limits.send_seconds)
-            self._backend.metrics.dropped.inc()
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise ConnectionResetError("the client does not read") from None
+        await self._backend.deliver(self._request, self._put(data))
+
+    async def _put(self, data: bytes) -> None:
+        if not self._response.prepared:
+            await self._response.prepare(self._request)
+        await self._response.write(data)
 
 
 def _object(

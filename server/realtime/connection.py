@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from pipelines.events import Turn
 from server.auth import SUBPROTOCOL
-from server.backend import BACKEND, Backend
+from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError, as_stage_error
 from server.realtime import session, wire
 from server.realtime.session import Begin, Input, State, Stop
@@ -36,7 +36,6 @@ class Connection:
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX)
         self._outgoing: asyncio.Queue[wire.ServerEvent | None] = asyncio.Queue(self._limits.outgoing)
         self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``
-        self._drain = asyncio.Event()
         self._sent = 0
         self._failed = False
 
@@ -46,7 +45,6 @@ class Connection:
         others = (
             asyncio.create_task(self._read(), name="realtime-read"),
             asyncio.create_task(self._own(), name="realtime-own"),
-            asyncio.create_task(self._announce_drain(), name="realtime-drain"),
         )
         try:
             # The writer ends when everything was sent, or when it can't send any more; the others only by a fault.
@@ -66,12 +64,8 @@ class Connection:
         if self._failed:
             await self._close(WSCloseCode.INTERNAL_ERROR)
 
-    def drain(self) -> None:
-        """Finish what is in progress, begin nothing new, then close (1001)."""
-        self._drain.set()
-
-    async def _announce_drain(self) -> None:
-        await self._drain.wait()
+    async def drain(self) -> None:
+        """Ask the session to finish what is in progress, begin nothing new, and then close (1001)."""
         await self._inbox.put(session.Draining())
 
     async def _read(self) -> None:
@@ -127,15 +121,9 @@ class Connection:
             self._sent += 1
             text = wire.dump(event, f"event_{self._state.id}{self._sent}")
             try:
-                async with asyncio.timeout(self._limits.send_seconds):
-                    await self._socket.send_str(text)
-            except TimeoutError:
-                log.info("a realtime client did not read for %.0f s and was dropped", self._limits.send_seconds)
-                self._backend.metrics.dropped.inc()
-                abort(self._request)
-                return
+                await self._backend.deliver(self._request, self._socket.send_str(text))
             except ConnectionError:
-                return  # gone; the reader noticed too
+                return  # gone, or dropped
         await self._close(WSCloseCode.GOING_AWAY if self._state.draining else WSCloseCode.OK)
 
     async def _close(self, code: WSCloseCode) -> None:
@@ -144,12 +132,6 @@ class Connection:
                 await self._socket.close(code=code)
         except TimeoutError:
             abort(self._request)
-
-
-def abort(request: web.Request) -> None:
-    """Cut the connection now; a close would wait for a peer that does not read."""
-    if request.transport is not None:
-        request.transport.abort()
 
 
 async def connect(request: web.Request) -> web.StreamResponse:

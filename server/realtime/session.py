@@ -128,7 +128,11 @@ def advance(state: State, given: Input) -> Step:
         return state, []
     match given:
         case Connected():
-            return state, [wire.SessionCreated(session=_session(state)), _conversation(state)]
+            conversation = wire.Conversation(id=state.conversation_id)
+            return state, [
+                wire.SessionCreated(session=_session(state)),
+                wire.ConversationCreated(conversation=conversation),
+            ]
         case Produced(response_id, event):
             reply = _find(state, response_id)
             return _produced(state, reply, event) if reply else (state, [])
@@ -214,10 +218,6 @@ def _update(state: State, event: wire.SessionUpdate) -> Step:
 def _session(state: State) -> wire.Session:
     config = state.config.model_copy(update={"model": state.names.here})
     return wire.Session(id=f"sess_{state.id}", **dict(config))
-
-
-def _conversation(state: State) -> wire.ConversationCreated:
-    return wire.ConversationCreated(conversation=wire.Conversation(id=state.conversation_id))
 
 
 def _resolve(state: State, model: str) -> None:

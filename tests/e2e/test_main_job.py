@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,26 +11,11 @@ from openai import AsyncOpenAI
 from pipelines.build import build
 from pipelines.chat.settings import ChatSettings
 from server.config import Settings
-from tests.conftest import ROOT
-from tests.support import eventually, running, text_of, user, validate
+from tests.support import ROOT, eventually, run, running, text_of, user, validate
 
 pytestmark = pytest.mark.e2e
 
 QUESTION = "What is the capital of France?"
-
-
-def run(*command: str | Path, given: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        input=given,
-        stdin=None if given is not None else subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        cwd=ROOT,
-        env=os.environ | environment,
-        check=False,
-    )
 
 
 def test_a_question_is_answered_in_the_terminal(loquent: str, server_url: str) -> None:
@@ -125,7 +107,7 @@ def test_pipecats_realtime_service_completes_text_turns(server_url: str) -> None
     python = ROOT / ".venv-pipecat/bin/python"
     assert python.exists(), "make test sets this environment up"
     url = server_url.replace("http", "ws", 1) + "/v1/realtime"
-    talk = run(python, ROOT / "tests/peers/pipecat_turn.py", url)
+    talk = run(python, ROOT / "tests/peers/pipecat_turn.py", url, seconds=90)
     assert talk.returncode == 0, talk.stderr
     told = json.loads(talk.stdout.splitlines()[-1])
     assert told["errors"] == []

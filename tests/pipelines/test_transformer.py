@@ -27,6 +27,7 @@ from pipelines.chat.sampling import Sampler
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.transformer import ChatTokenizer, Transformer, load, placement
 from pipelines.events import Finished, Message, Sampling, StageError, TextDelta, Turn
+from pipelines.flow import flow
 from tests.support import replies
 
 GREEDY = Sampling(temperature=0)
@@ -229,7 +230,7 @@ async def test_closing_a_reply_early_frees_its_place(tmp_path: Path) -> None:
     pipeline = build(["chat"], settings(tiny_folder(tmp_path, "llama")))
     await pipeline.start(lambda step: None)
     try:
-        async with pipeline.flow(Turn("t", HELLO)) as events, aclosing(events):
+        async with flow(Turn("t", HELLO), *pipeline.stages) as events, aclosing(events):
             await anext(events)
             await anext(events)
     finally:

@@ -1,7 +1,6 @@
 """The command line: exit codes, messages that say what to do, and the server's life as a process."""
 
 import asyncio
-import os
 import re
 import signal
 import socket
@@ -21,20 +20,7 @@ from server.app import run as serve
 from server.config import Settings, hash_key
 from server.names import public_name
 from tests.pipelines.test_transformer import tiny_folder
-from tests.support import ScriptedModel, scripted_pipeline
-
-
-def run(loquent: str, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [loquent, *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        cwd=cwd,
-        env=os.environ | environment,
-        check=False,
-    )
+from tests.support import ScriptedModel, run, scripted_pipeline
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.config import ConfigError, ServerSettings, Settings, hash_key, read, show
-from tests.conftest import ROOT
+from tests.support import ROOT
 
 KEY = "lq-secret"
 

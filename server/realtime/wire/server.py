@@ -4,8 +4,6 @@ from typing import Any, Literal
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
 )
 
 from pipelines.events import Usage
@@ -46,14 +44,10 @@ class Warnings(Wire):
     warnings: list[str]
 
 
-class SessionUpdated(ServerEvent):
+class SessionUpdated(ServerEvent, Sparse):
     type: Literal["session.updated"] = "session.updated"
     session: Session
     loquent: Warnings | None = None
-
-    @model_serializer(mode="wrap")
-    def _drop_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class Conversation(Wire):

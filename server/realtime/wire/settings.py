@@ -8,6 +8,7 @@ from pydantic import (
 )
 
 from pipelines.events import Sampling
+from server.parameters import Seed, StopStrings, Temperature, TopP
 from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire
 from server.realtime.wire.items import Item
 
@@ -17,10 +18,10 @@ class SamplingExtension(Sparse):
 
     model_config = ConfigDict(extra="forbid")
 
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    seed: Seed | None = None
+    stop: StopStrings | None = None
 
     def over(self, below: "SamplingExtension") -> Sampling:
         """These values, and ``below``'s where there are none."""
