@@ -26,6 +26,13 @@ class Sampling:
     seed: int | None = None  # same seed and prompt, same text
     max_tokens: int | None = None  # of the reply
     stop: tuple[str, ...] = ()  # strings that end the reply and are not part of it
+    top_k: int = 0  # only so many of the likeliest tokens; 0: all
+    min_p: float = 0.0  # only tokens at least this likely, as a share of the likeliest
+    repetition_penalty: float = 1.0  # above 1 shuns what prompt and reply said already
+    presence_penalty: float = 0.0  # taken from tokens that the reply has said
+    frequency_penalty: float = 0.0  # taken from them each time they were said
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token id, what to add
+    ignore_eos: bool = False  # go on to max_tokens, for measurements
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class Turn:
     id: str
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
+    tenant: str = ""  # who asks, for fairness and so that nobody profits from another's text
 
 
 @dataclass(frozen=True, slots=True)

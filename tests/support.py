@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import aiohttp
+import torch
 from openai.types.realtime import RealtimeSessionCreateResponse
 from openai.types.realtime.realtime_server_event import RealtimeServerEvent
 from pydantic import BaseModel, TypeAdapter
@@ -19,9 +20,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from pipelines.build import Pipeline
 from pipelines.chat.engine import Engine
+from pipelines.chat.language_model import Segment
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
-from pipelines.events import Event, Message, Sampling, Turn
+from pipelines.events import Event, Message, Turn
 from pipelines.flow import flow
 from server.app import listen, serving, url
 from server.backend import Backend
@@ -36,25 +38,27 @@ class ScriptedTokenizer:
     """Reads a prompt character by character; knows the pieces that the script says as one token each."""
 
     def __init__(self) -> None:
-        self._pieces = [""]
+        self.pieces = [""]
         self.longest = 4
 
     def token(self, piece: str) -> int:
-        self._pieces.append(piece)
-        return len(self._pieces) - 1
+        self.pieces.append(piece)
+        return len(self.pieces) - 1
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         return [ord(character) for character in "\n".join(f"{m.role}: {m.content}" for m in messages)]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(self._pieces[token] for token in tokens)
+        return "".join(self.pieces[token] for token in tokens)
 
 
 class ScriptedModel:
     """The fake at the model seam: ``reply`` gets the prompt's text and returns the pieces to say.
 
-    With a ``gate`` every token waits for one ``gate.release()``.
+    With a ``gate`` every token waits for one ``gate.release()``. Like a real one it can be asked again for a token.
     """
+
+    seekable = True
 
     def __init__(
         self,
@@ -62,26 +66,65 @@ class ScriptedModel:
         *,
         gate: threading.Semaphore | None = None,
         context: int = 100_000,
+        slots: int = 64,
     ) -> None:
         pieces = reply if callable(reply) else None
         fixed = () if callable(reply) else tuple(reply)
         self._reply: Callable[[str], Iterable[str]] = pieces or (lambda prompt: fixed)
         self._gate = gate
+        self._texts: list[list[int]] = [[] for _ in range(slots)]
+        self._said: list[tuple[int, list[int | Exception], Iterator[str]]] = [(0, [], iter(())) for _ in range(slots)]
         self.tokenizer = ScriptedTokenizer()
         self.context = context
+        self.slots = slots
         self.stop_tokens = frozenset({END})
         self.prompts: list[str] = []
-        self.samplings: list[Sampling] = []
+        self.segments: list[list[Segment]] = []
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        text = "".join(map(chr, prompt))
-        self.prompts.append(text)
-        self.samplings.append(sampling)
-        for piece in self._reply(text):
-            if self._gate is not None and not self._gate.acquire(timeout=PATIENCE):
-                raise TimeoutError("the test never opened the gate")
-            yield self.tokenizer.token(piece)
-        yield END
+    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+        self.segments.append(list(segments))
+        rows = [token for segment in segments for token in self._read(segment)]
+        logits = torch.full((len(rows), len(self.tokenizer.pieces)), -100.0)
+        logits[range(len(rows)), rows] = 100.0
+        return logits
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        self._texts[target] = self._texts[source][:tokens]
+
+    def _read(self, segment: Segment) -> list[int]:
+        text = self._texts[segment.slot]
+        assert segment.start <= len(text), "a slot was read behind its end"
+        del text[segment.start :]
+        text.extend(segment.tokens)
+        length, said, pieces = self._said[segment.slot]
+        fed = text[length : segment.start + 1]
+        goes_on = 0 < length <= segment.start and fed == said[: len(fed)] and len(fed) <= len(said)
+        if segment.wanted and not goes_on:  # a new prompt
+            prompt = "".join(map(chr, text))
+            self.prompts.append(prompt)
+            length, said, pieces = len(text), [], iter(self._reply(prompt))
+            self._said[segment.slot] = length, said, pieces
+        places = range(len(text) - length - segment.wanted + 1, len(text) - length + 1)
+        while len(said) <= max(places, default=-1):
+            said.append(self._next(pieces))
+        return [self._given(said[place]) for place in places]
+
+    def _next(self, pieces: Iterator[str]) -> int | Exception:
+        try:
+            piece = next(pieces, None)
+        except Exception as error:
+            return error
+        if piece is None:
+            return END
+        if self._gate is not None and not self._gate.acquire(timeout=PATIENCE):
+            return TimeoutError("the test never opened the gate")
+        return self.tokenizer.token(piece)
+
+    @staticmethod
+    def _given(token: int | Exception) -> int:
+        if isinstance(token, Exception):
+            raise token
+        return token
 
 
 def scripted_pipeline(model: ScriptedModel, *, streams: int = 8, waiting: int = 64, **chat: Any) -> Pipeline:

@@ -1,42 +1,46 @@
 """The engine: one thread that owns the language model and serves many streams.
 
-Requests go in as messages and events come out, so that a process or a remote engine can stand in its place. Each
-round gives every running stream one token, so that all of them advance together; a cancel takes effect between two
-tokens.
+Requests go in as messages and events come out, so that a process or a remote engine can stand in its place. Each step
+gives every running stream its next token, all of them in one pass over the weights, and reads a piece of the prompts of
+those that have just come; a cancel takes effect between two steps.
 """
 
 import asyncio
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from pipelines.chat.detokenizer import Detokenizer, StopMatcher
-from pipelines.chat.language_model import LanguageModel
+from pipelines.chat.language_model import LanguageModel, Segment
 from pipelines.chat.messages import Cancel, Close, Generate, Mailbox
-from pipelines.events import (
-    Event,
-    Finished,
-    FinishReason,
-    Sampling,
-    StageError,
-    Started,
-    TextDelta,
-    Usage,
-)
+from pipelines.chat.pace import Pace
+from pipelines.chat.slots import SlotTable
+from pipelines.events import Event, Finished, Sampling, StageError, Usage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.chat.stream import Stream
 
 log = logging.getLogger(__name__)
 
 RESTART_WAIT = 1.0  # seconds before a model that died is loaded again; doubles up to RESTART_LONGEST
 RESTART_LONGEST = 30.0
 JOIN_PATIENCE = 30.0  # seconds that a closing engine waits for the step in progress
+GUESSING_STREAMS = 4  # above so many there is no compute to spare for guesses
+GUESSES = 4  # tokens a stream
 
 
 def _closing() -> StageError:
     return StageError("unavailable", "server_shutting_down", "The server is shutting down.")
+
+
+def _failed() -> StageError:
+    return StageError("internal", "generation_failed", "The language model failed on this request.")
 
 
 class EngineState(Enum):
@@ -49,60 +53,6 @@ class EngineState(Enum):
     CLOSED = "closed"
 
 
-class _Stream:
-    """A running request."""
-
-    def __init__(self, request: Generate, model: LanguageModel) -> None:
-        self.id = request.id
-        self._request = request
-        self._stop_tokens = model.stop_tokens
-        self._tokens = iter(model.generate(request.prompt, request.sampling))
-        self._detokenizer = Detokenizer(model.tokenizer.decode)
-        self._matcher = StopMatcher(request.sampling.stop)
-        self._usage = Usage(input_tokens=len(request.prompt))
-        self._started = False
-        self._unsent = 0  # tokens whose text is held back
-
-    def step(self) -> bool:
-        """Compute one token and deliver its text. Returns whether the stream goes on."""
-        token = next(self._tokens, None)
-        if not self._started:
-            self._started = True
-            self._request.mailbox.put(Started(self._usage.input_tokens))
-        if token is None or token in self._stop_tokens:
-            self.end("stop")
-            return False
-        self._usage = replace(self._usage, output_tokens=self._usage.output_tokens + 1)
-        self._unsent += 1
-        self._deliver(self._matcher.push(self._detokenizer.push(token)))
-        if self._matcher.stopped:
-            self.end("stop")
-        elif self._usage.output_tokens == self._request.sampling.max_tokens:
-            self.end("length")
-        else:
-            return True
-        return False
-
-    def end(self, reason: FinishReason) -> None:
-        """Deliver what was held back and the last event."""
-        if not self._matcher.stopped:
-            self._deliver(self._matcher.push(self._detokenizer.flush()) + self._matcher.flush())
-        self._request.mailbox.put(Finished(reason, self._usage))
-
-    def cancel(self) -> None:
-        """Deliver the last event only: who cancels wants no more text."""
-        self._request.mailbox.put(Finished("cancelled", self._usage))
-
-    def fail(self, error: StageError) -> None:
-        """Deliver the error that ends this request."""
-        self._request.mailbox.put(error)
-
-    def _deliver(self, text: str) -> None:
-        if text:
-            self._request.mailbox.put(TextDelta(text, self._unsent))
-            self._unsent = 0
-
-
 class Engine:
     """Serves streams from one model: at most ``streams`` at a time, while ``waiting`` more queue for a place."""
 
@@ -112,15 +62,21 @@ class Engine:
         self._capacity = streams + waiting
         self._inbox: queue.SimpleQueue[Generate | Cancel | Close] = queue.SimpleQueue()  # bounded by admission
         self._waiting: deque[Generate] = deque()  # bounded by ``_capacity``
-        self._running: list[_Stream] = []
+        self._running: list[Stream] = []
+        self._slots: SlotTable | None = None
+        self._pace = Pace()
         self._admitted = 0
         self._admission = threading.Lock()
         self._thread: threading.Thread | None = None
         self._model: LanguageModel | None = None
         self._closing = threading.Event()
         self.state = EngineState.NEW
-        self.steps = 0  # tokens computed since the start, for tests and metrics
+        # Counted since the start, for tests and metrics.
+        self.steps = 0
         self.restarts = 0
+        self.read_tokens = 0  # of prompts, computed
+        self.reused_tokens = 0  # of prompts, found in a slot
+        self.reuses = 0  # requests that found some
 
     # The event loop's side
 
@@ -171,6 +127,11 @@ class Engine:
         return max(self._admitted - len(self._running), 0)
 
     @property
+    def held_tokens(self) -> int:
+        """Tokens in the slots of requests in progress."""
+        return self._slots.used if self._slots is not None else 0
+
+    @property
     def model(self) -> LanguageModel:
         """The loaded model. Raises: StageError while there is none."""
         if self._closing.is_set():
@@ -201,7 +162,9 @@ class Engine:
         with self._admission:
             self._admitted -= 1
 
-    async def generate(self, id: str, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Event]:
+    async def generate(
+        self, id: str, prompt: Sequence[int], sampling: Sampling, tenant: str = ""
+    ) -> AsyncGenerator[Event]:
         """Run a request whose place is reserved; closing the generator cancels it.
 
         Yields ``Started``, then ``TextDelta``s, then ``Finished``.
@@ -212,7 +175,7 @@ class Engine:
             self.release()
             raise _closing()
         mailbox = Mailbox()
-        self._inbox.put(Generate(id, tuple(prompt), sampling, mailbox))
+        self._inbox.put(Generate(id, tuple(prompt), sampling, mailbox, tenant))
         try:
             while not isinstance(event := await mailbox.get(), Finished):
                 yield event
@@ -228,9 +191,10 @@ class Engine:
             try:
                 self.state = EngineState.LOADING
                 self._model = self._load()
+                self._slots = SlotTable(self._model.slots, reuse=self._model.seekable, copy=self._model.copy)
                 self.state = EngineState.READY
                 report(None)
-                self._serve(self._model)
+                self._serve(self._model, self._slots)
             except BaseException as error:  # nothing may end this thread without its requests being told
                 first = self._model is None and not self.restarts
                 self._model, self.state = None, EngineState.DEAD
@@ -249,30 +213,89 @@ class Engine:
                 self._closing.wait(wait)
                 wait = min(2 * wait, RESTART_LONGEST)
 
-    def _serve(self, model: LanguageModel) -> None:
-        # What waits here holds no stream in a local variable: that would keep its KV cache in memory.
-        while self._collect(model, wait=not self._running) and self._round(model):
-            pass
+    def _serve(self, model: LanguageModel, slots: SlotTable) -> None:
+        while self._collect(model, slots, wait=not self._running):
+            if self._running:
+                self._step(model, slots)
 
-    def _round(self, model: LanguageModel) -> bool:
-        """Give every running stream one token. Returns False when the engine is to close."""
-        for stream in tuple(self._running):
-            # Looked at before every token, so that a cancel stops its stream within one step.
-            if not self._collect(model, wait=False):
-                return False
-            if stream in self._running:
-                self._advance(stream)
-        return True
-
-    def _collect(self, model: LanguageModel, *, wait: bool) -> bool:
+    def _collect(self, model: LanguageModel, slots: SlotTable, *, wait: bool) -> bool:
         """Take in messages and give out free places. Returns False when the engine is to close."""
         while wait or not self._inbox.empty():
             if not self._take(self._inbox.get()):
                 return False
             wait = False
-        while self._waiting and len(self._running) < self._limit:
-            self._running.append(_Stream(self._waiting.popleft(), model))
+        while self._waiting and len(self._running) < min(self._limit, model.slots):
+            self._admit(self._waiting.popleft(), model, slots)
         return True
+
+    def _admit(self, request: Generate, model: LanguageModel, slots: SlotTable) -> None:
+        from pipelines.chat.stream import Stream  # here, because torch takes seconds to import
+
+        try:
+            slot = slots.take(list(request.prompt), request.tenant)
+            self._running.append(Stream(request, model, slot))
+        except BaseException:
+            request.mailbox.put(_failed())
+            self.release()
+            raise
+        self.reused_tokens += slot.computed
+        self.reuses += bool(slot.computed)
+
+    def _step(self, model: LanguageModel, slots: SlotTable) -> None:
+        """One pass over the weights for every stream that runs."""
+        streaming = [stream for stream in self._running if not stream.reading]
+        guesses = GUESSES if model.seekable and len(self._running) <= GUESSING_STREAMS else 0
+        work: list[tuple[Stream, Segment]] = [(stream, stream.decode(guesses)) for stream in streaming]
+        budget = self._pace.budget(streaming=bool(streaming)) if model.seekable else 1
+        read = 0
+        for stream in self._running:
+            if stream.reading and budget > 0:
+                segment = stream.read(budget if model.seekable else stream.left)
+                work.append((stream, segment))
+                read += len(segment.tokens)
+                budget -= len(segment.tokens)
+        self.steps += 1
+        self.read_tokens += read
+        began = time.perf_counter()
+        try:
+            logits = model.forward([segment for _, segment in work])
+            likeliest = logits.argmax(dim=-1).tolist()
+        except Exception:
+            self._step_alone(model, work)
+        else:
+            self._pace.measured(time.perf_counter() - began, streaming=bool(streaming), read=read)
+            row = 0
+            for stream, segment in work:
+                rows = slice(row, row + segment.wanted)
+                self._advance(stream, segment, logits[rows], likeliest[rows])
+                row += segment.wanted
+        for stream in [stream for stream in self._running if stream.ended]:
+            self._remove(stream)
+
+    def _step_alone(self, model: LanguageModel, work: "list[tuple[Stream, Segment]]") -> None:
+        """The model failed on some stream: find out which, as the others have nothing to do with it."""
+        for stream, segment in work:
+            try:
+                logits = model.forward([segment])
+                self._advance(stream, segment, logits, logits.argmax(dim=-1).tolist())
+            except Exception:
+                self._failed(stream)
+
+    def _advance(self, stream: "Stream", segment: Segment, logits: "Tensor", likeliest: list[int]) -> None:
+        try:
+            stream.take(segment, logits, likeliest)
+        except Exception:
+            self._failed(stream)
+
+    def _failed(self, stream: "Stream") -> None:
+        log.exception("request %s failed", stream.id)
+        stream.fail(_failed())
+
+    def _remove(self, stream: "Stream") -> None:
+        self._running.remove(stream)
+        if self._slots is not None:
+            self._slots.give_back(stream.slot)
+        self.release()
 
     def _take(self, message: Generate | Cancel | Close) -> bool:
         match message:
@@ -285,18 +308,6 @@ class Engine:
                 return False
         return True
 
-    def _advance(self, stream: _Stream) -> None:
-        try:
-            self.steps += 1
-            if stream.step():
-                return
-        except Exception:
-            # Streams share nothing but the weights: what one of them trips over is its own.
-            log.exception("request %s failed", stream.id)
-            stream.fail(StageError("internal", "generation_failed", "The language model failed on this request."))
-        self._running.remove(stream)
-        self.release()
-
     def _cancel(self, id: str) -> None:
         for request in self._waiting:
             if request.id == id:
@@ -306,9 +317,8 @@ class Engine:
                 return
         for stream in self._running:
             if stream.id == id:
-                self._running.remove(stream)
                 stream.cancel()
-                self.release()
+                self._remove(stream)
                 return
 
     def _fail_all(self, error: StageError) -> None:
@@ -319,8 +329,7 @@ class Engine:
         for request in self._waiting:
             request.mailbox.put(error)
             self.release()
-        for stream in self._running:
-            stream.fail(error)
-            self.release()
         self._waiting.clear()
-        self._running.clear()
+        for stream in tuple(self._running):
+            stream.fail(error)
+            self._remove(stream)

@@ -1,9 +1,23 @@
 """What the engine needs of a language model: the seam at which models, and the tests' scripted one, are put in."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from pipelines.events import Message, Sampling
+from pipelines.events import Message
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Successive tokens of one stream, to be read in one step."""
+
+    slot: int
+    start: int  # the first one's place in its text; what lies before is in the slot
+    tokens: Sequence[int]
+    wanted: int  # how many logits to give: those behind the last so many of the tokens
 
 
 class Tokenizer(Protocol):
@@ -35,5 +49,16 @@ class LanguageModel(Protocol):
     def stop_tokens(self) -> frozenset[int]:
         """Ids that end a reply."""
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        """Sample token ids, one for each ``next``, without end; the first one reads the prompt."""
+    @property
+    def slots(self) -> int:
+        """How many texts it holds at a time."""
+
+    @property
+    def seekable(self) -> bool:
+        """Whether a slot's text can be continued from any of its tokens, and be copied; else from its end only."""
+
+    def forward(self, segments: Sequence[Segment]) -> "Tensor":
+        """Read these tokens, of different slots; the logits asked for, (the sum of ``wanted``, V)."""
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Let slot ``target`` hold the first tokens of ``source``."""

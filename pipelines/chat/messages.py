@@ -22,6 +22,7 @@ class Generate:
     prompt: tuple[int, ...]
     sampling: Sampling  # with ``max_tokens`` set
     mailbox: "Mailbox"
+    tenant: str = ""  # whose text this is; nobody else's prompts profit from it
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,117 @@
 """Draws a token from the model's logits."""
 
+import hashlib
+import secrets
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from pipelines.events import Sampling
 
 COLDEST = 1e-4  # below this a temperature means greedy; dividing by less would overflow
+LIKELIEST = 512  # tokens among which a nucleus is looked for first; sorting a whole vocabulary takes milliseconds
 
 
 class Sampler:
     """Draws the tokens of one request.
 
-    Each request has its own random generator, so the same seed gives the same text whatever runs beside it.
+    The chance in each draw comes from the seed and the token's place in the reply alone, so that the same seed gives
+    the same text whatever runs beside it.
     """
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, prompt: Sequence[int] = (), ends: frozenset[int] = frozenset()) -> None:
+        self._sampling = sampling
+        self._banned = ends if sampling.ignore_eos else frozenset()
         self._temperature = 1.0 if sampling.temperature is None else sampling.temperature
         self._top_p = 1.0 if sampling.top_p is None else sampling.top_p
-        self._random = torch.Generator()
-        if sampling.seed is None:
-            self._random.seed()
-        else:
-            self._random.manual_seed(sampling.seed)
+        self._seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
+        self._drawn = 0
+        self._said: dict[int, int] = {}  # how often each token occurs in the reply
+        self._seen = set(prompt) if sampling.repetition_penalty != 1.0 else set()
+        self._bias = dict(sampling.logit_bias)
+        self._changes = bool(
+            self._bias
+            or sampling.repetition_penalty != 1.0
+            or sampling.presence_penalty
+            or sampling.frequency_penalty
+            or self._banned
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether the likeliest token of the untouched logits is meant."""
+        return self._temperature < COLDEST and not self._changes
 
     def draw(self, logits: Tensor) -> int:
         """Draw one token id from ``logits``, (V,) on any device."""
-        if self._temperature < COLDEST:
-            return int(logits.argmax())
-        scores, ids = logits.float().cpu().sort(descending=True)  # (V,) each
-        probabilities = (scores / self._temperature).softmax(dim=0)
+        scores = self._changed(logits)
+        token = int(scores.argmax()) if self._temperature < COLDEST else self._drawn_from(scores)
+        self.told(token)
+        return token
+
+    def told(self, token: int) -> None:
+        """This token was taken."""
+        self._drawn += 1
+        if self._changes:
+            self._said[token] = self._said.get(token, 0) + 1
+            self._seen.add(token)
+
+    def _changed(self, logits: Tensor) -> Tensor:
+        if not self._changes:
+            return logits
+        scores = logits.float().clone()
+        size = scores.shape[-1]
+        asked = self._sampling
+        if asked.repetition_penalty != 1.0:  # as in transformers: https://arxiv.org/abs/1909.05858
+            ids = torch.tensor([id for id in self._seen if id < size], dtype=torch.long, device=scores.device)
+            seen = scores[ids]
+            scores[ids] = torch.where(seen > 0, seen / asked.repetition_penalty, seen * asked.repetition_penalty)
+        if self._said and (asked.presence_penalty or asked.frequency_penalty):
+            ids = torch.tensor(list(self._said), device=scores.device)
+            counts = torch.tensor(list(self._said.values()), dtype=scores.dtype, device=scores.device)
+            scores[ids] -= asked.presence_penalty + asked.frequency_penalty * counts
+        for id, bias in self._bias.items():
+            if 0 <= id < size:
+                scores[id] += bias
+        for id in self._banned:
+            if id < size:
+                scores[id] = float("-inf")
+        return scores
+
+    def _drawn_from(self, logits: Tensor) -> int:
+        scores = logits.float().cpu() / self._temperature
+        asked = self._sampling
+        limited = asked.top_k or self._top_p < 1.0 or asked.min_p
+        if not limited:
+            probabilities = scores.softmax(dim=0).double()
+            return self._pick(probabilities, probabilities.cumsum(dim=0))
+        total = scores.logsumexp(dim=0)
+        size = scores.shape[-1]
+        count = min(asked.top_k or LIKELIEST, size)
+        while True:
+            best, ids = scores.topk(count)  # sorted, the likeliest first
+            probabilities = (best - (best.logsumexp(dim=0) if asked.top_k else total)).exp().double()
+            summed = probabilities.cumsum(dim=0)
+            enough = asked.top_k or float(summed[-1]) >= self._top_p or count == size
+            if enough and (
+                asked.top_k or not asked.min_p or count == size or probabilities[-1] < asked.min_p * probabilities[0]
+            ):
+                break
+            count = size
         # Nucleus: the fewest tokens whose probabilities reach top_p, the likeliest one at least.
-        before = probabilities.cumsum(dim=0) - probabilities
-        probabilities[1:] = probabilities[1:].masked_fill(before[1:] >= self._top_p, 0.0)
-        return int(ids[torch.multinomial(probabilities, 1, generator=self._random)])
+        keep = (summed - probabilities) < self._top_p
+        keep &= probabilities >= asked.min_p * probabilities[0]
+        keep[0] = True
+        probabilities = probabilities * keep
+        return int(ids[self._pick(probabilities, probabilities.cumsum(dim=0))])
+
+    def _pick(self, probabilities: Tensor, summed: Tensor) -> int:
+        """The place at which the chance of this draw falls."""
+        digest = hashlib.blake2b(f"{self._seed}:{self._drawn}".encode(), digest_size=8).digest()
+        chance = int.from_bytes(digest, "big") / 2**64 * float(summed[-1])
+        place = int(torch.searchsorted(summed, torch.tensor(chance, dtype=summed.dtype), right=True))
+        place = min(place, len(summed) - 1)
+        while place and not probabilities[place]:
+            place -= 1
+        return place

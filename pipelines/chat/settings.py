@@ -13,11 +13,12 @@ class ChatSettings(BaseModel):
     model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
     device: Annotated[str, Field(min_length=1)] = "auto"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    weights: Literal["auto", "exact"] = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     context: Annotated[int, Field(ge=16)] = 2048
     overflow: Literal["error", "trim"] = "error"
     max_tokens: Annotated[int, Field(ge=1)] = 512
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    streams: Annotated[int, Field(ge=1)] = 8
+    streams: Annotated[int, Field(ge=1)] = 32
     waiting: Annotated[int, Field(ge=0)] = 64

@@ -60,6 +60,6 @@ class ChatStage:
             top_p=configured.top_p if asked.top_p is None else asked.top_p,
             max_tokens=min(max_tokens, model.context - len(prompt)),
         )
-        async with aclosing(self.engine.generate(turn.id, prompt, sampling)) as reply:
+        async with aclosing(self.engine.generate(turn.id, prompt, sampling, turn.tenant)) as reply:
             async for event in reply:
                 yield event

@@ -1,9 +1,9 @@
-"""A causal language model of ``transformers``, as the engine wants it."""
+"""Causal language models of ``transformers``, as the engine wants them."""
 
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,21 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from pipelines.chat import graph
+from pipelines.chat.attention import NAME, Slots, Unsupported
+from pipelines.chat.graph import Step
+from pipelines.chat.language_model import Segment
 from pipelines.chat.models import weight_bytes
-from pipelines.chat.sampling import Sampler
 from pipelines.chat.settings import ChatSettings
-from pipelines.events import Message, Sampling, StageError
+from pipelines.events import Message, StageError
 from pipelines.packages import cache_folder
 
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.9  # of the free memory, that weights may take before accelerate places them
+
+CHECKED = 13  # tokens of each text with which a model is tried
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}  # relative, of logits
 
 PLAIN_TEMPLATE = (  # for base models, which come without a template of their own
     "{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}\n\n{% endfor %}"
@@ -40,6 +46,7 @@ class ChatTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        self.end = tokenizer.eos_token_id  # may be None
         self.longest = max(map(len, tokenizer.get_vocab()))
         if tokenizer.chat_template is None:
             log.warning("the model has no chat template; a plain one is used")
@@ -72,39 +79,105 @@ class ChatTokenizer:
 
 
 class Transformer:
-    """Runs the model's own modelling code, one stream at a time, with a key-value cache for each."""
+    """Runs the model's own modelling code on all streams together, with our attention over static slots."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int) -> None:
+    seekable = True
+
+    def __init__(self, model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, slots: int) -> None:
         self.tokenizer = tokenizer
         self.context = context
-        self.stop_tokens = _stop_tokens(model, tokenizer._tokenizer)
+        self.slots = slots
+        self.stop_tokens = _stop_tokens(model, tokenizer)
         self._model = model
-        self._cached = _has_key_value_cache(model)
-        if not self._cached:
-            log.warning("the model has no key-value cache of the usual form: every token reads the whole text again")
-
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        """Sample token ids, one for each ``next``, without end."""
-        sampler = Sampler(sampling)
-        text = torch.tensor([list(prompt)], device=self._model.device)  # (1, T)
-        cache = DynamicCache(config=self._model.config) if self._cached else None
-        new = text
-        while True:
-            token = sampler.draw(self._logits(new, cache))
-            yield token
-            new = torch.tensor([[token]], device=self._model.device)  # (1, 1)
-            if cache is None:
-                new = text = torch.cat([text, new], dim=1)
+        self._slots = Slots(slots, context, segments=slots)
+        self._step: Step = self._through_modules
+        self._slots.attach(model)
+        model.set_attn_implementation(NAME)
+        self.forward([Segment(0, 0, [0, 0], 1)])  # makes the slots, and finds out whether they can serve this model
+        if not self._slots.layers:
+            raise Unsupported("it has no attention")
 
     @torch.inference_mode()
-    def _logits(self, tokens: Tensor, cache: DynamicCache | None) -> Tensor:
-        """(1, T) ids to the logits of the next one, (V,)."""
-        output = self._model(input_ids=tokens, past_key_values=cache, use_cache=cache is not None)
-        logits: Tensor = output.logits[0, -1]
+    def forward(self, segments: Sequence[Segment]) -> Tensor:
+        """Read these tokens in one pass; the logits asked for, (the sum of ``wanted``, V)."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
+        table = [[len(segments), 0, 0, 0]]
+        for segment in segments:
+            count = len(segment.tokens)
+            table.append([len(tokens), count, segment.slot, segment.start])
+            tokens.extend(segment.tokens)
+            positions.extend(range(segment.start, segment.start + count))
+            wanted.extend(range(len(tokens) - segment.wanted, len(tokens)))
+        self._slots.table[: len(table)] = torch.tensor(table, dtype=torch.int32)
+        device = self._model.device
+        logits = self._step(
+            torch.tensor([tokens], device=device),
+            torch.tensor([positions], device=device),
+            torch.tensor(wanted or [0], device=device),
+        )
+        return logits[0, : len(wanted)]
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Let slot ``target`` hold the first tokens of ``source``."""
+        self._slots.copy(source, target, tokens)
+
+    def speed_up(self, folder: Path, *, packed: bool) -> None:
+        """Run a traced and fused step from now on, kept in ``folder``, if the model's code can be traced."""
+        step = graph.step(self._model, folder, packed=packed)
+        if step is not None:
+            self._step = step
+
+    def _through_modules(self, tokens: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
+        output = self._model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=wanted)
+        logits: Tensor = output.logits
         return logits
 
 
-def load(folder: Path, settings: ChatSettings) -> Transformer:
+class SerialTransformer:
+    """Runs a model that the slots can't serve, one stream after another, each with a cache of the model's own."""
+
+    seekable = False
+
+    def __init__(self, model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, slots: int) -> None:
+        self.tokenizer = tokenizer
+        self.context = context
+        self.slots = slots
+        self.stop_tokens = _stop_tokens(model, tokenizer)
+        self._model = model
+        self._cached = _has_key_value_cache(model)
+        self._caches: list[DynamicCache | None] = [None] * slots
+        self._texts: list[list[int]] = [[] for _ in range(slots)]
+        if not self._cached:
+            log.warning("the model has no key-value cache of the usual form: every token reads the whole text again")
+
+    @torch.inference_mode()
+    def forward(self, segments: Sequence[Segment]) -> Tensor:
+        """Read these tokens, stream by stream; the logits asked for, (the sum of ``wanted``, V)."""
+        return torch.cat([self._read(segment) for segment in segments])
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Not to be had: what these models remember can't be taken apart."""
+        raise NotImplementedError
+
+    def _read(self, segment: Segment) -> Tensor:
+        text, cache = self._texts[segment.slot], self._caches[segment.slot]
+        new: Sequence[int] = segment.tokens
+        if segment.start == 0 or len(text) != segment.start or cache is None:  # else the cache goes on from its end
+            cache = DynamicCache(config=self._model.config) if self._cached else None
+            del text[segment.start :]
+            new = [*text, *segment.tokens]
+        text.extend(segment.tokens)
+        self._caches[segment.slot] = cache
+        ids = torch.tensor([list(new)], device=self._model.device)
+        output = self._model(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+        logits: Tensor = output.logits[0, len(new) - segment.wanted :]
+        return logits
+
+
+def load(folder: Path, settings: ChatSettings) -> Transformer | SerialTransformer:
     """Load the model in ``folder`` on the calling thread, which is the one that must use it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     torch.set_num_threads(settings.threads or _cores())
@@ -113,9 +186,62 @@ def load(folder: Path, settings: ChatSettings) -> Transformer:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(settings), **placed)
     model.eval()
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or settings.context
-    transformer = Transformer(model, tokenizer, context=min(settings.context, limit))
-    next(transformer.generate([0], Sampling(temperature=0)))  # the first pass sets up kernels; not at a user's cost
-    return transformer
+    context = min(settings.context, limit)
+    served = _served(model, tokenizer, context=context, slots=settings.streams)
+    places = set(map(str, getattr(model, "hf_device_map", {"": "cpu"}).values()))
+    if isinstance(served, Transformer) and places == {"cpu"}:
+        served.speed_up(folder, packed=settings.weights == "auto" and model.dtype is torch.bfloat16)
+    served.forward([Segment(0, 0, [0, 0], 1)])  # the first pass sets up kernels; not at a user's cost
+    return served
+
+
+def _served(
+    model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, slots: int
+) -> Transformer | SerialTransformer:
+    """The fastest way in which this model gives what its authors' code gives."""
+    if not _has_key_value_cache(model):
+        return SerialTransformer(model, tokenizer, context=context, slots=slots)
+    implementation = model.config._attn_implementation
+    try:
+        _check_rope(model)
+        served = Transformer(model, tokenizer, context=context, slots=slots)
+        _check(served, implementation)
+    except Exception as error:  # whatever the modelling code trips over
+        log.warning("streams of this model are computed one after another, because %s", error)
+        model.set_attn_implementation(implementation)
+        return SerialTransformer(model, tokenizer, context=context, slots=slots)
+    return served
+
+
+def _check_rope(model: PreTrainedModel) -> None:
+    """Raises: Unsupported for positions that are counted differently as the whole batch grows longer."""
+    parameters = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = {part.get("rope_type") for part in (parameters, *parameters.values()) if isinstance(part, dict)}
+    if strange := kinds & {"dynamic", "longrope"}:
+        raise Unsupported(f"its positions are scaled by the longest text ({', '.join(map(str, strange))})")
+
+
+@torch.inference_mode()
+def _check(served: Transformer, implementation: str) -> None:
+    """Compare a text read in pieces, among others, with the model's own code. Raises: Unsupported if they differ."""
+    model = served._model
+    vocabulary = model.config.get_text_config().vocab_size
+    texts = torch.randint(vocabulary, (2, CHECKED), generator=torch.Generator().manual_seed(0)).tolist()
+    model.set_attn_implementation(implementation)
+    own = [
+        model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0].float() for text in texts
+    ]
+    model.set_attn_implementation(NAME)
+    slots = range(min(2, served.slots))
+    pieces = [served.forward([Segment(slot, 0, texts[slot][:9], 9) for slot in slots])]
+    pieces += [
+        served.forward([Segment(slot, at, texts[slot][at : at + 1], 1) for slot in slots]) for at in range(9, CHECKED)
+    ]
+    for slot in slots:
+        rows = [pieces[0][slot * 9 : slot * 9 + 9], *(piece[slot : slot + 1] for piece in pieces[1:])]
+        error = float((torch.cat(rows).float() - own[slot]).norm() / own[slot].norm())
+        if not error < TOLERANCE[model.dtype]:
+            raise Unsupported(f"its attention gives other results over slots ({error:.1%} off)")
 
 
 def _cores() -> int:
@@ -153,7 +279,7 @@ def _has_key_value_cache(model: PreTrainedModel) -> bool:
     return bool(supported())
 
 
-def _stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def _stop_tokens(model: PreTrainedModel, tokenizer: ChatTokenizer) -> frozenset[int]:
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ids = [configured] if isinstance(configured, int) else list(configured or ())
-    return frozenset(id for id in (*ids, tokenizer.eos_token_id) if id is not None)
+    return frozenset(id for id in (*ids, tokenizer.end) if id is not None)

@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import threading
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
 from pipelines.chat.engine import Engine
+from pipelines.events import Event, Sampling
 from server.app import SEND_BUFFER, listen, serving, url
 from server.auth import new_key
 from server.config import LimitSettings, ModelsSettings, ServerSettings, Settings, hash_key
@@ -76,9 +78,17 @@ async def test_a_streamed_reply_is_what_the_sdk_knows() -> None:
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
-async def test_the_parameters_reach_the_model() -> None:
+async def test_the_parameters_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ScriptedModel("abcdef")
+    asked: list[Sampling] = []
     async with running(model) as server, sdk(server) as client:
+        generate = server.engine.generate
+
+        def remembered(id: str, prompt: Sequence[int], sampling: Sampling, tenant: str = "") -> AsyncGenerator[Event]:
+            asked.append(sampling)
+            return generate(id, prompt, sampling, tenant)
+
+        monkeypatch.setattr(server.engine, "generate", remembered)
         reply = await client.chat.completions.create(
             model="default",
             messages=[
@@ -98,7 +108,7 @@ async def test_the_parameters_reach_the_model() -> None:
     assert reply.choices[0].finish_reason == "length"
     assert reply.choices[0].message.content == "abc"
     assert model.prompts == ["system: Be kind\nuser: Hi there\nassistant: Yes?\nuser: Go on"]
-    (sampling,) = model.samplings
+    (sampling,) = asked
     assert (sampling.temperature, sampling.top_p, sampling.seed, sampling.stop) == (0.5, 0.9, 7, ("z",))
     assert sampling.max_tokens == 3
 

@@ -1,0 +1,133 @@
+"""The kernels of the CPU, compiled once on the machine that runs them.
+
+Without a C++ compiler there are none: everything works, slower, on PyTorch's own operators.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+from torch.utils.cpp_extension import include_paths
+
+from pipelines.packages import cache_folder
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+COMPILE_SECONDS = 300.0
+FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++20", "-shared", "-fPIC", "-fopenmp")
+
+LIBRARY = torch.library.Library("loquent", "DEF")
+LIBRARY.define(
+    "attention(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor values, Tensor segments, "
+    "float scale, int window, float cap) -> Tensor"
+)
+LIBRARY.define("linear(Tensor x, Tensor weights, Tensor? bias, int bits, int outputs) -> Tensor")
+LIBRARY.define("rms_norm(Tensor x, Tensor weight, float eps, bool centred) -> Tensor")
+LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
+LIBRARY.define("gate(Tensor x) -> Tensor")
+
+
+_loading = threading.Lock()
+_loaded: bool | None = None
+
+
+def load() -> bool:
+    """Compile what is not compiled yet, and load it. Returns whether the kernels can be used."""
+    global _loaded
+    with _loading:
+        if _loaded is None:
+            _loaded = _load()
+        return _loaded
+
+
+def integer_products() -> bool:
+    """Whether the kernels are loaded and have the one that multiplies with quantised weights on this processor."""
+    return bool(_loaded) and torch._C._dispatch_has_kernel_for_dispatch_key("loquent::linear", "CPU")
+
+
+def _load() -> bool:
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        log.warning("there is no C++ compiler (g++): the language model runs on PyTorch's own, slower operators")
+        return False
+    try:
+        torch.ops.load_library(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError, Timeout) as error:
+        detail = error.stderr[-2000:] if isinstance(error, subprocess.CalledProcessError) else str(error)
+        log.warning("the kernels could not be compiled, PyTorch's own, slower operators are used: %s", detail)
+        return False
+    return True
+
+
+def _compiled(compiler: str) -> Path:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    capability = torch.backends.cpu.get_cpu_capability()
+    facts = (SOURCE.read_text(), version, torch.__version__, capability, _processor(), *FLAGS)
+    name = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:16]
+    folder = cache_folder() / "kernels"
+    library = folder / f"{name}.so"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{name}.lock", timeout=COMPILE_SECONDS):
+        if not library.exists():
+            log.info("compiling the kernels, once; this takes about a quarter of a minute")
+            torch_folder = Path(torch.__file__).parent / "lib"
+            vectors = {"AVX512": ("AVX512",), "AVX2": ("AVX2",)}.get(capability, ())
+            unfinished = library.with_suffix(".part")
+            subprocess.run(
+                [
+                    compiler,
+                    *FLAGS,
+                    "-DAT_PARALLEL_OPENMP=1",
+                    f"-DCPU_CAPABILITY={capability if vectors else 'DEFAULT'}",
+                    *(f"-DCPU_CAPABILITY_{vector}" for vector in vectors),
+                    *(f"-I{path}" for path in include_paths()),
+                    str(SOURCE),
+                    "-o",
+                    str(unfinished),
+                    f"-L{torch_folder}",
+                    "-ltorch",
+                    "-ltorch_cpu",
+                    "-lc10",
+                    f"-Wl,-rpath,{torch_folder}",
+                ],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=COMPILE_SECONDS,
+            )
+            unfinished.replace(library)
+    return library
+
+
+def _processor() -> str:
+    """What tells one processor's instructions from another's."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _fake_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    segments: Tensor,
+    scale: float,
+    window: int,
+    cap: float,
+) -> Tensor:
+    return q.new_empty((1, q.shape[2], q.shape[1], q.shape[3]))
+
+
+torch.library.register_fake("loquent::attention", _fake_attention, lib=LIBRARY)

@@ -1,0 +1,94 @@
+"""Which slot holds which text: a request takes the one from which least must be computed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+WORTH_COPYING = 16  # tokens; fewer are computed as fast
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:  # comparing slices is much faster than comparing one by one
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@dataclass(slots=True)
+class Slot:
+    """One place in the model's cache. ``tokens`` is what it holds; only the first ``computed`` are really there."""
+
+    number: int
+    tokens: list[int] = field(default_factory=list)
+    computed: int = 0
+    tenant: str = ""
+    used: int = 0  # when it was last taken or given back
+    taken: bool = False
+
+
+class SlotTable:
+    """The slots of one model, and the texts that earlier requests left in them.
+
+    A text is found again by comparing tokens, never by a hash alone, and only by the tenant who left it: how fast an
+    answer begins must not tell what somebody else has said.
+    """
+
+    def __init__(self, count: int, *, reuse: bool, copy: Callable[[int, int, int], None]) -> None:
+        self._slots = [Slot(number) for number in range(count)]
+        self._reuse = reuse
+        self._copy = copy
+        self._clock = 0
+
+    def take(self, prompt: list[int], tenant: str) -> Slot:
+        """A free slot that holds as much as possible of ``prompt``; ``computed`` tells how much.
+
+        At least the last token is left to be computed, as it gives the first logits. There must be a free slot.
+        """
+        free = [slot for slot in self._slots if not slot.taken]
+        best, shared = None, 0
+        if self._reuse:
+            for slot in self._slots:
+                if slot.tenant == tenant and slot.computed > shared:
+                    alike = common_prefix(prompt, slot.tokens[: slot.computed])
+                    if (alike, slot.taken) > (shared, False):
+                        best, shared = slot, alike
+        shared = min(shared, len(prompt) - 1)
+        chosen = min(free, key=lambda slot: slot.used)
+        if best is not None and best in free and self._is_continuation(best, shared):
+            chosen = best
+        elif best is not None and best is not chosen:
+            if shared < WORTH_COPYING:
+                shared = 0
+            else:
+                self._copy(best.number, chosen.number, shared)
+        elif best is None:
+            shared = 0
+        self._clock += 1
+        chosen.tokens, chosen.computed, chosen.tenant = list(prompt), shared, tenant
+        chosen.used, chosen.taken = self._clock, True
+        return chosen
+
+    def give_back(self, slot: Slot) -> None:
+        """The request has ended; its text stays until the slot is needed."""
+        self._clock += 1
+        slot.used, slot.taken = self._clock, False
+        del slot.tokens[slot.computed :]
+
+    def forget(self) -> None:
+        """Empty every slot, as after a fault that may have left them half written."""
+        for slot in self._slots:
+            slot.tokens, slot.computed, slot.taken = [], 0, False
+
+    @property
+    def used(self) -> int:
+        """Tokens that requests in progress hold."""
+        return sum(slot.computed for slot in self._slots if slot.taken)
+
+    @staticmethod
+    def _is_continuation(slot: Slot, shared: int) -> bool:
+        """Whether the slot's own text goes on, so that nothing is lost by writing behind the shared part."""
+        return shared >= slot.computed - 1 or shared * 2 >= slot.computed
