@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 ATEN = torch.ops.aten
 OURS = torch.ops.loquent
 MOST = 1 << 20  # tokens of a step, for the tracer
+KEPT = 8  # traced models in the cache folder
 PLAN, WEIGHTS = "plan.json", "packed.safetensors"
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -135,6 +136,9 @@ def step(model: PreTrainedModel, folder: Path, *, packed: bool) -> Step | None:
 
 def _keep(folder: Path, plan: Plan, weights: dict[str, Tensor] | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+    if folder.parent.is_dir():  # what other versions and models left
+        for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)[: -KEPT + 1]:
+            shutil.rmtree(old, ignore_errors=True)
     try:
         with new_folder(folder) as making:
             (making / PLAN).write_text(plan.to_json())
