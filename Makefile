@@ -30,6 +30,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.streams
 
 clean:
 	rm -rf $(VENV) $(PEERS)

@@ -1,15 +1,27 @@
 """What the server counts, in Prometheus' form and under the field's names."""
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from pipelines.build import Pipeline
 from pipelines.events import Event, Finished, StageError, TextDelta, Turn
 from pipelines.flow import Stage
 
 LATENCIES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 5.0, 10.0, 30.0)
+
+
+class _Counted(Collector):
+    """A counter that somebody else keeps."""
+
+    def __init__(self, name: str, text: str, value: Callable[[], float]) -> None:
+        self._name, self._text, self._value = name, text, value
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(self._name, self._text, value=self._value())
 
 
 class Metrics:
@@ -31,6 +43,15 @@ class Metrics:
             "Times that the model's worker died and was restarted.",
             lambda: engine.restarts,
         )
+        gauge("loquent_kv_tokens", "Tokens in the slots of requests in progress.", lambda: engine.held_tokens)
+
+        def counter(name: str, text: str, value: Callable[[], float]) -> None:
+            self._registry.register(_Counted(name, text, value))
+
+        counter("loquent_engine_steps", "Passes over the weights.", lambda: engine.steps)
+        counter("loquent_prompt_tokens_computed", "Tokens of prompts that were read.", lambda: engine.read_tokens)
+        counter("loquent_prefix_cache_tokens", "Tokens of prompts found in a slot.", lambda: engine.reused_tokens)
+        counter("loquent_prefix_cache_hits", "Requests that found some of their prompt.", lambda: engine.reuses)
         self._turns = Counter("loquent_turns", "Turns, by how they ended.", ["outcome"], registry=self._registry)
         self._prompt = Counter("loquent_prompt_tokens", "Tokens of prompts.", registry=self._registry)
         self._generated = Counter("loquent_generation_tokens", "Tokens generated.", registry=self._registry)

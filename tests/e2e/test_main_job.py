@@ -168,3 +168,24 @@ async def test_fifty_clients_that_vanish_mid_stream_leave_the_real_engine_free()
         async with server.client() as client:
             await client.greet()
             assert "Paris" in text_of(await client.ask(QUESTION))
+
+
+async def test_the_later_turns_of_a_session_compute_only_what_is_new() -> None:
+    """Four turns behind long instructions, with the real model."""
+    instructions = "You are the assistant of a small book shop by the sea. " * 17  # about 200 tokens
+    pipeline = build(["chat"], ChatSettings(max_tokens=24))
+    async with running(pipeline) as server, server.client() as client:
+        await client.greet()
+        await client.send("session.update", session={"type": "realtime", "instructions": instructions})
+        await client.expect("session.updated")
+        held = 0
+        for question in ("Hello!", "Which book do you like?", "Who wrote it?", "Thank you."):
+            before = server.engine.read_tokens
+            done = (await client.ask(question))[-1]["response"]
+            usage = done["usage"]
+            cached = usage["input_token_details"]["cached_tokens"]
+            assert server.engine.read_tokens - before == usage["input_tokens"] - cached
+            if held:
+                assert cached >= held - 1, "the last token may not have been read"
+            held = usage["total_tokens"]
+        assert held > 250

@@ -298,3 +298,33 @@ async def test_a_cancel_takes_effect_after_the_step_under_way_though_another_str
         assert text(await slow) == "st"
         await eventually(lambda: engine.queued == 0, "every place is free")
     assert computed == ["a"], "of the quick one, only the step under way was computed"
+
+
+async def test_a_long_prompt_is_read_in_pieces_and_every_stream_gets_its_token_beside_each() -> None:
+    gate = threading.Semaphore(0)
+    model = ScriptedModel(lambda prompt: ["long"] if prompt.startswith("L") else ["x"] * 400, gate=gate)
+    async with started(model, streams=9) as engine:
+        streams = [asyncio.create_task(generate(engine, f"r{i}", f"stream {i}")) for i in range(8)]
+        gate.release(8 * 10)
+        await eventually(lambda: engine.running == 8 and engine.steps > 10, "eight stream")
+        long = asyncio.create_task(generate(engine, "long", "L" + "o" * 1499))
+        await eventually(lambda: engine.queued == 1, "the long one is there")
+        gate.release(10_000)
+        assert text(await long) == "long"
+        assert [text(events) for events in await asyncio.gather(*streams)] == ["x" * 400] * 8
+    pieces = [step for step in model.segments if any(s.wanted == 0 and s.slot == 8 for s in step)]
+    assert len(pieces) > 1
+    assert all(len(step) == 9 for step in pieces), "no stream waits while the prompt is read"
+
+
+async def test_a_second_turn_computes_only_what_is_new() -> None:
+    model = ScriptedModel(["yes"])
+    async with started(model) as engine:
+        first = "system " * 30 + "hello"
+        await generate(engine, "1", first)
+        assert (engine.read_tokens, engine.reused_tokens) == (len(first), 0)
+        await generate(engine, "2", first + " again")
+        assert engine.read_tokens == len(first) + len(" again")
+        events = await generate(engine, "3", first + " again and again")
+    started_event = next(event for event in events if isinstance(event, Started))
+    assert started_event.cached_tokens == len(first + " again")
