@@ -85,7 +85,7 @@ async def over_sse(http: aiohttp.ClientSession, url: str, text: str) -> Measured
 
 
 async def over_websocket(http: aiohttp.ClientSession, url: str, text: str) -> Measured:
-    """One reply over Loquent's websocket, on a connection of its own that is open already."""
+    """One reply over Loquent's websocket, timed from the request on a connection that is open already."""
     async with http.ws_connect(url.replace("http", "ws", 1) + "/v1/realtime") as socket:
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
         await socket.send_json({"type": "conversation.item.create", "item": item})
@@ -130,7 +130,7 @@ def serving(command: list[str], environment: dict[str, str]) -> Iterator[None]:
 @asynccontextmanager
 async def ready(url: str, path: str) -> AsyncIterator[aiohttp.ClientSession]:
     """A client session, once the server answers."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as http:
         async with asyncio.timeout(READY_SECONDS):
             while True:
                 try:
@@ -190,7 +190,16 @@ def peers(llama: Path | None) -> list[Peer]:
 
         model = str(PACKAGES["smollm2-135m-instruct"].path)
         options = ["-m", model, "-t", "2", "-np", "32", "-c", str(32 * 1024), "--port", "8791", "--no-webui"]
-        found.append(Peer("llama.cpp server", [str(llama), *options], "http://127.0.0.1:8791", "/health", over_sse))
+        found.append(
+            Peer(
+                "llama.cpp server",
+                [str(llama), *options],
+                "http://127.0.0.1:8791",
+                "/health",
+                over_sse,
+                {"LD_LIBRARY_PATH": str(llama.parent)},
+            )
+        )
     return found
 
 
