@@ -41,9 +41,19 @@ READY_SECONDS = 300.0
 class Measured:
     """What one request took."""
 
-    first: float  # seconds to the first text
+    first: float = 0.0  # seconds to the first text
     gaps: list[float] = field(default_factory=list)  # seconds between texts
     tokens: int = 0
+    last: float = field(default_factory=time.perf_counter)  # when the request, then the last text, was
+
+    def text(self) -> None:
+        """Some text has come."""
+        now = time.perf_counter()
+        if self.first:
+            self.gaps.append(now - self.last)
+        else:
+            self.first = now - self.last
+        self.last = now
 
 
 Ask = Callable[[aiohttp.ClientSession, str, str], Awaitable[Measured]]
@@ -64,8 +74,7 @@ async def over_sse(http: aiohttp.ClientSession, url: str, text: str) -> Measured
         "max_tokens": TOKENS,
         "temperature": 0,
     }
-    begun = time.perf_counter()
-    last, result = begun, Measured(0.0)
+    result = Measured()
     async with http.post(f"{url}/v1/chat/completions", json=body) as response:
         response.raise_for_status()
         async for line in response.content:
@@ -75,12 +84,7 @@ async def over_sse(http: aiohttp.ClientSession, url: str, text: str) -> Measured
             if event.get("usage"):
                 result.tokens = event["usage"]["completion_tokens"]
             if event["choices"] and event["choices"][0]["delta"].get("content"):
-                now = time.perf_counter()
-                if result.first:
-                    result.gaps.append(now - last)
-                else:
-                    result.first = now - begun
-                last = now
+                result.text()
     return result
 
 
@@ -89,20 +93,14 @@ async def over_websocket(http: aiohttp.ClientSession, url: str, text: str) -> Me
     async with http.ws_connect(url.replace("http", "ws", 1) + "/v1/realtime") as socket:
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
         await socket.send_json({"type": "conversation.item.create", "item": item})
-        begun = time.perf_counter()
-        last, result = begun, Measured(0.0)
+        result = Measured()
         response = {"max_output_tokens": TOKENS, "loquent": {"sampling": {"temperature": 0}}}
         await socket.send_json({"type": "response.create", "response": response})
         async for message in socket:
             event = json.loads(message.data)
             match event["type"]:
                 case "response.output_text.delta":
-                    now = time.perf_counter()
-                    if result.first:
-                        result.gaps.append(now - last)
-                    else:
-                        result.first = now - begun
-                    last = now
+                    result.text()
                 case "response.done":
                     result.tokens = event["response"]["usage"]["output_tokens"]
                     return result

@@ -33,7 +33,7 @@ class Slots:
         self.context = context
         # Row 0: the number of segments; then offset, tokens, slot and start of each.
         self.table = torch.zeros(1 + segments, 4, dtype=torch.int32)
-        self.layers: list[nn.Module] = []
+        self.tensors: list[Tensor] = []  # keys and values of every layer, (slots, heads, context, size) each
 
     def attach(self, model: nn.Module) -> None:
         """Let this model's attention layers find their slots."""
@@ -47,19 +47,15 @@ class Slots:
             raise Unsupported("keys and values differ in size")
         shape = (self.count, key.shape[1], self.context, key.shape[-1])
         for name in ("loquent_keys", "loquent_values"):
-            layer.register_buffer(name, torch.zeros(shape, dtype=key.dtype, device=key.device), persistent=False)
+            tensor = torch.zeros(shape, dtype=key.dtype, device=key.device)
+            layer.register_buffer(name, tensor, persistent=False)
+            self.tensors.append(tensor)
         layer.register_buffer("loquent_segments", self.table, persistent=False)
-        self.layers.append(layer)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Give slot ``target`` the first ``tokens`` tokens of slot ``source``."""
-        for tensor in self.tensors():
+        for tensor in self.tensors:
             tensor[target, :, :tokens] = tensor[source, :, :tokens]
-
-    def tensors(self) -> list[Tensor]:
-        """Keys and values of every layer, (slots, heads, context, size) each."""
-        buffers = [dict(layer.named_buffers(recurse=False)) for layer in self.layers]
-        return [buffer[name] for buffer in buffers for name in ("loquent_keys", "loquent_values")]
 
 
 def _interface(

@@ -41,7 +41,9 @@ PLAN, WEIGHTS = "plan.json", "packed.safetensors"
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class _Step(nn.Module):
+class Modules(nn.Module):
+    """The step as the model's own modules compute it."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -166,7 +168,7 @@ def _check(bound: Step, model: PreTrainedModel) -> None:
         positions, wanted = torch.arange(count).unsqueeze(0), torch.arange(count)
         table = next(buffer for name, buffer in model.named_buffers() if name.endswith("loquent_segments"))
         table[:2] = torch.tensor([[1, 0, 0, 0], [0, count, 0, 0]])
-        own = _Step(model)(tokens, positions, wanted).float()
+        own = Modules(model)(tokens, positions, wanted).float()
         error = float((bound(tokens, positions, wanted).float() - own).norm() / own.norm())
         if not error < (1e-3 if model.dtype is torch.float32 else 0.1):  # relative
             raise ValueError(f"the traced model differs from its modules by {error:.1%}")
@@ -183,7 +185,7 @@ def trace(model: nn.Module) -> fx.Graph:
     example = (tokens, torch.arange(8).unsqueeze(0), torch.arange(5))
     n, r = Dim("N", min=2, max=MOST), Dim("R", min=2, max=MOST)
     with torch.no_grad():
-        program = export(_Step(model), example, dynamic_shapes=({1: n}, {1: n}, {0: r}), strict=False)
+        program = export(Modules(model), example, dynamic_shapes=({1: n}, {1: n}, {0: r}), strict=False)
     traced = program.module(check_guards=False)
     _tidy(traced.graph)
     if kernels.load():
@@ -372,7 +374,7 @@ def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
         with graph.inserting_before(min(together)):
             if packed:
                 bits = attribute(f"{name}_bits")
-                made = graph.call_function(OURS.linear.default, (x, attribute(name), None, bits, sum(widths)))
+                made = graph.call_function(OURS.linear.default, (x, attribute(name), bits, sum(widths)))
             else:
                 made = graph.call_function(ATEN.linear.default, (x, attribute(name)))
             begin = 0

@@ -1,7 +1,7 @@
 """Weights in 4 or 8 bits, in groups of 32 along the inputs: w = scale * q + minimum.
 
 Models that came in such a form (GGUF's Q4_0, Q4_1, Q8_0 have the same groups) are held almost exactly; others are
-held in 8 bits, which costs next to nothing (docs/decisions/0006).
+held in 8 bits, which costs next to nothing (docs/decisions/0007).
 """
 
 import torch
@@ -25,15 +25,15 @@ def pack(weight: Tensor) -> tuple[Tensor, int]:
     The form is (N / 16, K / 32, bytes): for 16 outputs and 32 inputs first the values, then 16 scales and 16 minima in
     half precision.
     """
-    if relative_error(weight, 4) < CAME_SO:
-        return _packed(weight, 4), 4
-    return _packed(weight, 8), 8
+    narrow = _quantise(weight, 4)
+    if _relative_error(weight, *narrow) < CAME_SO:
+        return _packed(*narrow, 4), 4
+    return _packed(*_quantise(weight, 8), 8), 8
 
 
-def relative_error(weight: Tensor, bits: int) -> float:
-    """How far the weights are from their form in ``bits`` bits, as a share of their norm."""
+def _relative_error(weight: Tensor, quants: Tensor, scales: Tensor, minima: Tensor) -> float:
+    """How far the weights are from this form of them, as a share of their norm."""
     exact = weight.float()
-    quants, scales, minima = _quantise(weight, bits)
     error = (quants * scales.float() + minima.float()).view_as(exact) - exact
     return float(error.norm() / exact.norm().clamp_min(1e-12))
 
@@ -52,8 +52,7 @@ def _quantise(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     return quants, scale.half(), (mean - scale * centre).half()
 
 
-def _packed(weight: Tensor, bits: int) -> Tensor:
-    quants, scales, minima = _quantise(weight, bits)
+def _packed(quants: Tensor, scales: Tensor, minima: Tensor, bits: int) -> Tensor:
     outputs, groups, _ = quants.shape
     missing = -outputs % BLOCK
     blocks = (outputs + missing) // BLOCK

@@ -47,15 +47,11 @@ class Sampler:
         """Draw one token id from ``logits``, (V,) on any device."""
         scores = self._changed(logits)
         token = int(scores.argmax()) if self._temperature < COLDEST else self._drawn_from(scores)
-        self.told(token)
-        return token
-
-    def told(self, token: int) -> None:
-        """This token was taken."""
         self._drawn += 1
         if self._changes:
             self._said[token] = self._said.get(token, 0) + 1
             self._seen.add(token)
+        return token
 
     def _changed(self, logits: Tensor) -> Tensor:
         if not self._changes:

@@ -56,17 +56,15 @@ class SlotTable:
                     alike = common_prefix(prompt, slot.tokens[: slot.computed])
                     if (alike, slot.taken) > (shared, False):
                         best, shared = slot, alike
-        shared = min(shared, len(prompt) - 1)
+        shared = max(min(shared, len(prompt) - 1), 0)
         chosen = min(free, key=lambda slot: slot.used)
-        if best is not None and best in free and self._is_continuation(best, shared):
+        if best is not None and not best.taken and self._is_continuation(best, shared):
             chosen = best
         elif best is not None and best is not chosen:
             if shared < WORTH_COPYING:
                 shared = 0
             else:
                 self._copy(best.number, chosen.number, shared)
-        elif best is None:
-            shared = 0
         self._clock += 1
         chosen.tokens, chosen.computed, chosen.tenant = list(prompt), shared, tenant
         chosen.used, chosen.taken = self._clock, True
@@ -77,11 +75,6 @@ class SlotTable:
         self._clock += 1
         slot.used, slot.taken = self._clock, False
         del slot.tokens[slot.computed :]
-
-    def forget(self) -> None:
-        """Empty every slot, as after a fault that may have left them half written."""
-        for slot in self._slots:
-            slot.tokens, slot.computed, slot.taken = [], 0, False
 
     @property
     def used(self) -> int:

@@ -90,11 +90,11 @@ class Transformer:
         self.stop_tokens = _stop_tokens(model, tokenizer)
         self._model = model
         self._slots = Slots(slots, context, segments=slots)
-        self._step: Step = self._through_modules
+        self._step: Step = graph.Modules(model)
         self._slots.attach(model)
         model.set_attn_implementation(NAME)
         self.forward([Segment(0, 0, [0, 0], 1)])  # makes the slots, and finds out whether they can serve this model
-        if not self._slots.layers:
+        if not self._slots.tensors:
             raise Unsupported("it has no attention")
 
     @torch.inference_mode()
@@ -129,11 +129,6 @@ class Transformer:
         step = graph.step(self._model, folder, packed=packed)
         if step is not None:
             self._step = step
-
-    def _through_modules(self, tokens: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
-        output = self._model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=wanted)
-        logits: Tensor = output.logits
-        return logits
 
 
 class SerialTransformer:

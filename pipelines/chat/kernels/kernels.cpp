@@ -42,7 +42,6 @@ struct Product {
     const float* x_sum;       // (M, K / GROUP): the scaled sum of each group
     const int32_t* rest;      // (M): the row that holds what rounding took from this one, or -1
     const uint8_t* weights;   // (N / BLOCK, K / GROUP, bytes of a group of a block)
-    const float* bias;              // (N) or null
     int64_t groups, outputs;
 };
 
@@ -142,10 +141,7 @@ void rows_by_blocks(const Product& p, int64_t row, int64_t block, T* y) {
     for (int m = 0; m < MR; ++m) {
         T* out = y + (row + m) * p.outputs + first;
         const float* from = result + m * NR * BLOCK;
-        if (p.bias)
-            for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(from[i] + p.bias[first + i]);
-        else
-            for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(from[i]);
+        for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(from[i]);
     }
 }
 
@@ -225,9 +221,8 @@ void linear_of(const at::Tensor& x, Product p, int64_t bits, int64_t blocks, at:
 
 }  // namespace
 
-// x (..., K) times packed weights (N, K), plus bias (N) in fp32: (..., N) in x's type.
-at::Tensor linear(const at::Tensor& input, const at::Tensor& weights, const std::optional<at::Tensor>& bias, int64_t bits,
-                  int64_t outputs) {
+// x (..., K) times packed weights (N, K): (..., N) in x's type.
+at::Tensor linear(const at::Tensor& input, const at::Tensor& weights, int64_t bits, int64_t outputs) {
     const int64_t inputs = input.size(-1);
     const at::Tensor x = input.reshape({-1, inputs}).contiguous();
     auto shape = input.sizes().vec();
@@ -235,7 +230,6 @@ at::Tensor linear(const at::Tensor& input, const at::Tensor& weights, const std:
     at::Tensor y = at::empty(shape, input.options());
     Product p{};
     p.weights = weights.data_ptr<uint8_t>();
-    p.bias = bias ? bias->data_ptr<float>() : nullptr;
     p.groups = inputs / GROUP;
     p.outputs = outputs;
     if (x.scalar_type() == at::kBFloat16)

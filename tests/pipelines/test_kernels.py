@@ -1,0 +1,54 @@
+"""The compiled kernels against PyTorch's own operators."""
+
+import shutil
+
+import pytest
+import torch
+
+from pipelines.chat import kernels, quantise
+from pipelines.chat.attention import attention
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+
+
+def test_the_kernels_compile_where_there_is_a_compiler() -> None:
+    assert kernels.load()
+
+
+@pytest.mark.parametrize("size", [24, 64, 80, 128])
+@pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (5, 0.0), (0, 3.0)])
+def test_attention_is_what_the_plain_operators_give(size: int, window: int, cap: float) -> None:
+    torch.manual_seed(0)
+    rows = [(0, 1, 2, 10), (1, 1, 0, 0), (2, 12, 1, 7), (14, 3, 4, 50), (17, 1, 5, 63)]
+    segments = torch.tensor([(len(rows), 0, 0, 0), *rows], dtype=torch.int32)
+    q = torch.randn(1, 18, 9, size).transpose(1, 2)
+    k, v = (torch.randn(1, 18, 3, size).transpose(1, 2) for _ in range(2))
+    ours = [torch.randn(6, 3, 64, size) for _ in range(2)]
+    plain = [slots.clone() for slots in ours]
+    scale = size**-0.5
+    given = torch.ops.loquent.attention(q, k, v, *ours, segments, scale, window, cap)
+    expected = attention(q, k, v, plain[0], plain[1], segments, scale, window, cap)
+    assert torch.allclose(given, expected, atol=1e-5)
+    assert all(torch.equal(*pair) for pair in zip(ours, plain, strict=True)), "the slots hold the same"
+
+
+@pytest.mark.skipif(kernels.load() and not kernels.integer_products(), reason="the processor has no integer products")
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("outputs", [100, 576])
+@pytest.mark.parametrize("rows", [1, 5, 6, 33])
+def test_a_packed_product_is_that_of_its_weights_and_no_row_depends_on_another(
+    rows: int, outputs: int, bits: int
+) -> None:
+    torch.manual_seed(0)
+    form = quantise._quantise(torch.randn(outputs, 576), bits)
+    packed = quantise._packed(*form, bits)
+    weight = (form[0] * form[1].float() + form[2].float()).view(outputs, 576)
+    x = torch.randn(1, rows, 576)
+    x[0, 0, 7] = 1000.0  # outweighs the rest of its group
+    given = torch.ops.loquent.linear(x, packed, bits, outputs)
+    rest = weight.clone()
+    rest[:, 7] = 0
+    error = (given - x @ weight.T).norm(dim=-1) / (x @ rest.T).norm(dim=-1)
+    assert error.max() < 0.05, "an outlier does not drown its neighbours"
+    alone = torch.cat([torch.ops.loquent.linear(x[:, row : row + 1], packed, bits, outputs) for row in range(rows)], 1)
+    assert torch.equal(given, alone)
