@@ -28,7 +28,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.streams
 
@@ -51,6 +51,10 @@ $(VENV)/.server: $(VENV)/.venv pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.server
 	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,dev,bench]'
 	@touch $@
 
 # A client of another project, unmodified, in an environment of its own.

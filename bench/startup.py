@@ -3,17 +3,15 @@
 Run with ``make bench``, on an idle machine. Prints a Markdown table with the hardware.
 """
 
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import torch
-import transformers
 from rich.progress import track
+
+from bench.machine import machine
 
 RUNS = 7
 GOAL_SECONDS = 5.0
@@ -32,18 +30,6 @@ def start() -> float:
         server.terminate()
     assert line.startswith("Loquent listens on"), line
     return seconds
-
-
-def machine() -> str:
-    """The processor and what runs on it."""
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    processor = names[0] if names else platform.processor()
-    return (
-        f"{processor}, {os.cpu_count()} cores; Python {platform.python_version()}, "
-        f"torch {torch.__version__}, transformers {transformers.__version__}"
-    )
 
 
 def main() -> None:

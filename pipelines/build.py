@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine
 from pipelines.chat.language_model import LanguageModel
 from pipelines.chat.models import prepare
@@ -70,7 +71,7 @@ def build(stages: Sequence[StageName], chat: ChatSettings) -> Pipeline:
 
         return load(folder, chat)
 
-    engine = Engine(load_model, streams=chat.streams, waiting=chat.waiting)
+    engine = Engine(load_model, Limits(chat.streams, chat.waiting, chat.waiting_tokens))
     chat_stage = ChatStage(engine, chat)
     made: dict[StageName, Stage] = {"chat": chat_stage}
     return Pipeline(tuple(made[name] for name in stages), chat_stage, prepare_models)

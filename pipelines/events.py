@@ -33,6 +33,7 @@ class Sampling:
     frequency_penalty: float = 0.0  # taken from them each time they were said
     logit_bias: tuple[tuple[int, float], ...] = ()  # token id, what to add
     ignore_eos: bool = False  # go on to max_tokens, for measurements
+    logprobs: int | None = None  # how many of the likeliest tokens to tell beside each; None: tell nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,24 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely the model held a token, before temperature and penalties, and the likeliest ones in its place."""
+
+    token: str
+    logprob: float
+    likeliest: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """The next piece of the reply: whole characters, from ``tokens`` sampled tokens."""
 
     text: str
     tokens: int = 1
+    logprobs: tuple[TokenLogprob, ...] = ()  # of these tokens, if they were asked for
+
+    def __add__(self, other: "TextDelta") -> "TextDelta":
+        return TextDelta(self.text + other.text, self.tokens + other.tokens, self.logprobs + other.logprobs)
 
 
 FinishReason = Literal["stop", "length", "cancelled"]

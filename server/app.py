@@ -74,7 +74,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if failure.code == "internal_error":
             log.exception("%s %s failed", request.method, request.rel_url.raw_path)
     log.info("%s %s: %d %s", request.method, request.rel_url.raw_path, failure.status, failure.code)
-    if failure.status in (401, 403, 421, 503):
+    if failure.status in (401, 403, 421, 429, 503):
         backend.metrics.rejected.labels(failure.code).inc()
     return web.json_response(failure.body(), status=failure.status, headers=failure.headers())
 

@@ -10,6 +10,7 @@ from server.config import ServerSettings, hash_key
 from server.errors import ApiError
 
 KEY_PREFIX = "lq-"
+TENANT = web.RequestKey("tenant", str)  # who asks: "" while there is nobody to be told apart
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."  # how a browser, which can't set headers, sends its key
@@ -78,12 +79,15 @@ class Doors:
 
     def check_key(self, request: web.Request) -> None:
         """On loopback without configured keys any Authorization is ignored."""
+        request[TENANT] = ""
         if not self._settings.keys:
             return
         given = hash_key(_given_key(request) or "")
         # Every hash is compared, in constant time, so that the time taken says nothing about any of them.
         if not sum(hmac.compare_digest(given, known) for known in self._settings.keys):
             raise ApiError(401, "invalid_api_key", "This needs a right key: Authorization: Bearer <key>.")
+        if len(self._settings.keys) > 1:
+            request[TENANT] = given
 
     def cors(self, request: web.Request) -> dict[str, str]:
         """The headers that let an allowed page read an answer."""

@@ -14,7 +14,7 @@ _STATUS: dict[ErrorKind, int] = {
     "unavailable": 503,
     "internal": 500,
 }
-_STATUS_OF_CODE = {"model_not_found": 404}
+_STATUS_OF_CODE = {"model_not_found": 404, "too_many_requests": 429}
 
 
 class ApiError(Exception):
@@ -48,7 +48,7 @@ def translate(error: BaseException) -> ApiError:
         return error
     if isinstance(error, StageError):
         status = _STATUS_OF_CODE.get(error.code, _STATUS[error.kind])
-        retry = RETRY_AFTER if status == 503 else None
+        retry = RETRY_AFTER if status in (429, 503) else None
         return ApiError(status, error.code, error.message, error.param, retry_after=retry)
     return ApiError(500, "internal_error", "The server failed on this request; its log says why.")
 

@@ -6,6 +6,18 @@ from pydantic import Field
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
+TopK = Annotated[int, Field(ge=0, lt=2**31)]
+MinP = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 StopStrings = Annotated[list[StopString], Field(max_length=16)]
+RepetitionPenalty = Annotated[float, Field(gt=0, le=2)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+LogitBias = Annotated[dict[TokenId, Bias], Field(max_length=300)]
+
+
+def biases(asked: dict[str, float] | None) -> tuple[tuple[int, float], ...]:
+    """Token ids and what to add to their logits; ids that the model does not know change nothing."""
+    return tuple((int(id), bias) for id, bias in (asked or {}).items())

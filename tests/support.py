@@ -19,6 +19,7 @@ from pydantic import BaseModel, TypeAdapter
 from websockets.asyncio.client import ClientConnection, connect
 
 from pipelines.build import Pipeline
+from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine
 from pipelines.chat.language_model import Segment
 from pipelines.chat.settings import ChatSettings
@@ -129,7 +130,7 @@ class ScriptedModel:
 
 def scripted_pipeline(model: ScriptedModel, *, streams: int = 8, waiting: int = 64, **chat: Any) -> Pipeline:
     """A pipeline around a scripted model, not started."""
-    engine = Engine(lambda: model, streams=streams, waiting=waiting)
+    engine = Engine(lambda: model, Limits(streams, waiting))
     stage = ChatStage(engine, ChatSettings(**chat))
     return Pipeline((stage,), stage)
 

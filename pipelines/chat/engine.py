@@ -10,11 +10,12 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from pipelines.chat.admission import Admission, Limits
 from pipelines.chat.language_model import LanguageModel, Segment
 from pipelines.chat.messages import Cancel, Close, Generate, Mailbox
 from pipelines.chat.pace import Pace
@@ -54,19 +55,17 @@ class EngineState(Enum):
 
 
 class Engine:
-    """Serves streams from one model: at most ``streams`` at a time, while ``waiting`` more queue for a place."""
+    """Serves streams from one model, as many at a time as ``limits`` says, while others wait for a place."""
 
-    def __init__(self, load: Callable[[], LanguageModel], *, streams: int, waiting: int) -> None:
+    def __init__(self, load: Callable[[], LanguageModel], limits: Limits) -> None:
         self._load = load
-        self._limit = streams
-        self._capacity = streams + waiting
+        self._limits = limits
+        self._admission = Admission(limits)
         self._inbox: queue.SimpleQueue[Generate | Cancel | Close] = queue.SimpleQueue()  # bounded by admission
-        self._waiting: deque[Generate] = deque()  # bounded by ``_capacity``
+        self._waiting: deque[Generate] = deque()  # bounded by admission
         self._running: list[Stream] = []
         self._slots: SlotTable | None = None
         self._pace = Pace()
-        self._admitted = 0
-        self._admission = threading.Lock()
         self._thread: threading.Thread | None = None
         self._model: LanguageModel | None = None
         self._closing = threading.Event()
@@ -77,6 +76,8 @@ class Engine:
         self.read_tokens = 0  # of prompts, computed
         self.reused_tokens = 0  # of prompts, found in a slot
         self.reuses = 0  # requests that found some
+        self.refusals = 0  # requests for which there was no place
+        self.aborted = 0  # requests that were cancelled, or whose reader left
 
     # The event loop's side
 
@@ -124,7 +125,7 @@ class Engine:
     @property
     def queued(self) -> int:
         """Requests that wait for a place."""
-        return max(self._admitted - len(self._running), 0)
+        return max(self._admission.held - len(self._running), 0)
 
     @property
     def held_tokens(self) -> int:
@@ -140,27 +141,22 @@ class Engine:
             raise StageError("unavailable", "model_not_ready", f"The language model is {self.state.value}; try again.")
         return self._model
 
-    def reserve(self) -> None:
+    def reserve(self, tenant: str = "") -> None:
         """Take a place in the queue, before any work is done for the request.
 
         The place is given back by ``release``, or by the engine when a request that was submitted has ended.
 
-        Raises: StageError when every place is taken.
+        Raises: StageError when there is no place for this tenant.
         """
-        with self._admission:
-            if self._admitted >= self._capacity:
-                raise StageError(
-                    "overloaded",
-                    "server_overloaded",
-                    f"All {self._capacity} places for requests are taken ({self._limit} running, "
-                    f"{self._capacity - self._limit} waiting); try again in a moment.",
-                )
-            self._admitted += 1
+        try:
+            self._admission.reserve(tenant)
+        except StageError:
+            self.refusals += 1
+            raise
 
-    def release(self) -> None:
+    def release(self, tenant: str = "") -> None:
         """Give a reserved place back."""
-        with self._admission:
-            self._admitted -= 1
+        self._admission.release(tenant)
 
     async def generate(
         self, id: str, prompt: Sequence[int], sampling: Sampling, tenant: str = ""
@@ -169,11 +165,16 @@ class Engine:
 
         Yields ``Started``, then ``TextDelta``s, then ``Finished``.
 
-        Raises: StageError when the engine fails or closes.
+        Raises: StageError when the engine fails or closes, or when too much waits already.
         """
-        if self._closing.is_set():
-            self.release()
-            raise _closing()
+        try:
+            if self._closing.is_set():
+                raise _closing()
+            self._admission.wait(len(prompt))
+        except StageError as error:
+            self.refusals += error.kind == "overloaded"
+            self.release(tenant)
+            raise
         mailbox = Mailbox()
         self._inbox.put(Generate(id, tuple(prompt), sampling, mailbox, tenant))
         try:
@@ -224,9 +225,17 @@ class Engine:
             if not self._take(self._inbox.get()):
                 return False
             wait = False
-        while self._waiting and len(self._running) < min(self._limit, model.slots):
-            self._admit(self._waiting.popleft(), model, slots)
+        while self._waiting and len(self._running) < min(self._limits.streams, model.slots):
+            self._admit(self._next(), model, slots)
         return True
+
+    def _next(self) -> Generate:
+        """Whoever has waited longest, among the tenants with the fewest running."""
+        running = Counter(stream.tenant for stream in self._running)
+        request = min(self._waiting, key=lambda request: running[request.tenant])
+        self._waiting.remove(request)
+        self._admission.go(len(request.prompt))
+        return request
 
     def _admit(self, request: Generate, model: LanguageModel, slots: SlotTable) -> None:
         from pipelines.chat.stream import Stream  # here, because torch takes seconds to import
@@ -236,7 +245,7 @@ class Engine:
             self._running.append(Stream(request, model, slot))
         except BaseException:
             request.mailbox.put(_failed())
-            self.release()
+            self.release(request.tenant)
             raise
         self.reused_tokens += slot.computed
         self.reuses += bool(slot.computed)
@@ -295,7 +304,7 @@ class Engine:
         self._running.remove(stream)
         if self._slots is not None:
             self._slots.give_back(stream.slot)
-        self.release()
+        self.release(stream.tenant)
 
     def _take(self, message: Generate | Cancel | Close) -> bool:
         match message:
@@ -311,25 +320,30 @@ class Engine:
     def _cancel(self, id: str) -> None:
         for request in self._waiting:
             if request.id == id:
-                self._waiting.remove(request)
-                request.mailbox.put(Finished("cancelled", Usage()))
-                self.release()
+                self._drop(request, Finished("cancelled", Usage()))
+                self.aborted += 1
                 return
         for stream in self._running:
             if stream.id == id:
                 stream.cancel()
                 self._remove(stream)
+                self.aborted += 1
                 return
+
+    def _drop(self, request: Generate, event: Finished | StageError) -> None:
+        """End a request that waits."""
+        self._waiting.remove(request)
+        request.mailbox.put(event)
+        self._admission.go(len(request.prompt))
+        self.release(request.tenant)
 
     def _fail_all(self, error: StageError) -> None:
         while not self._inbox.empty():
             message = self._inbox.get()
             if isinstance(message, Generate):
                 self._waiting.append(message)
-        for request in self._waiting:
-            request.mailbox.put(error)
-            self.release()
-        self._waiting.clear()
+        for request in tuple(self._waiting):
+            self._drop(request, error)
         for stream in tuple(self._running):
             stream.fail(error)
             self._remove(stream)

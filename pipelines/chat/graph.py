@@ -76,7 +76,7 @@ class Plan:
         """The plan with its products' weights packed, and those."""
         known = _tensors(model)
         packed = {
-            name: quantise.pack(torch.cat([known[path].detach() for path in paths]))
+            name: quantise.pack(torch.cat([known[path].detach() for path in paths]), kernels.form())
             for name, paths in self.products.items()
         }
         bits = {name: width for name, (_, width) in packed.items()}
@@ -113,7 +113,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def step(model: PreTrainedModel, folder: Path, *, packed: bool) -> Step | None:
     """The fused step of the model whose files are in ``folder``, traced now or read back; None where there is none."""
-    packed = packed and kernels.integer_products()
+    packed = packed and kernels.form() is not kernels.Form.NONE
     kept = cache_folder() / "plans" / _key(model, folder, packed=packed)
     try:
         plan = Plan.from_json((kept / PLAN).read_text())

@@ -51,7 +51,7 @@ class Mailbox:
         with self._lock:
             last = self._events[-1] if self._events else None
             if isinstance(event, TextDelta) and isinstance(last, TextDelta):
-                self._events[-1] = TextDelta(last.text + event.text, last.tokens + event.tokens)
+                self._events[-1] = last + event
                 return
             self._events.append(event)
         try:

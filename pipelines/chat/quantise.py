@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipelines.chat.kernels import Form
+
 GROUP = 32
 BLOCK = 16  # outputs side by side in the packed form, as the kernel's vectors are wide
 QUAD = 4  # inputs that one lane of an integer product takes at a time
@@ -19,16 +21,16 @@ def fits(weight: Tensor) -> bool:
     return weight.shape[1] % GROUP == 0 and weight.dtype in (torch.bfloat16, torch.float32)
 
 
-def pack(weight: Tensor) -> tuple[Tensor, int]:
+def pack(weight: Tensor, form: Form) -> tuple[Tensor, int]:
     """The packed form of ``weight`` (N, K), and its bits: 4 where that loses nothing to speak of, else 8.
 
-    The form is (N / 16, K / 32, bytes): for 16 outputs and 32 inputs first the values, then 16 scales and 16 minima in
-    half precision.
+    It is (N / 16, K / 32, bytes): for 16 outputs and 32 inputs first the values, then 16 scales and 16 minima in half
+    precision.
     """
     narrow = _quantise(weight, 4)
     if _relative_error(weight, *narrow) < CAME_SO:
-        return _packed(*narrow, 4), 4
-    return _packed(*_quantise(weight, 8), 8), 8
+        return _packed(*narrow, 4, form), 4
+    return _packed(*_quantise(weight, 8), 8, form), 8
 
 
 def _relative_error(weight: Tensor, quants: Tensor, scales: Tensor, minima: Tensor) -> float:
@@ -52,21 +54,23 @@ def _quantise(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     return quants, scale.half(), (mean - scale * centre).half()
 
 
-def _packed(quants: Tensor, scales: Tensor, minima: Tensor, bits: int) -> Tensor:
+def _packed(quants: Tensor, scales: Tensor, minima: Tensor, bits: int, form: Form) -> Tensor:
     outputs, groups, _ = quants.shape
     missing = -outputs % BLOCK
     blocks = (outputs + missing) // BLOCK
 
-    def lanes(values: Tensor) -> Tensor:
-        """(N, groups, width) to (blocks, groups, width * 16), the 16 outputs of a block innermost by QUAD."""
-        width = values.shape[2]
-        step = min(width, QUAD)
-        split = pad(values, (0, 0, 0, 0, 0, missing)).view(blocks, BLOCK, groups, width // step, step)
-        return split.permute(0, 2, 3, 1, 4).reshape(blocks, groups, -1)
+    def blocked(values: Tensor) -> Tensor:
+        """(N, groups, width) to (blocks, groups, 16 outputs, width)."""
+        return pad(values, (0, 0, 0, 0, 0, missing)).view(blocks, BLOCK, groups, -1).transpose(1, 2)
 
-    values = lanes(quants.to(torch.uint8))
-    if bits == 4:
-        pairs = values.view(blocks, groups, GROUP // QUAD // 2, 2, BLOCK * QUAD)
-        values = (pairs[:, :, :, 0] | (pairs[:, :, :, 1] << 4)).flatten(2)
-    factors = [lanes(part).contiguous().view(torch.uint8) for part in (scales, minima)]
-    return torch.cat([values, *factors], dim=2).contiguous()
+    values = blocked(quants.to(torch.uint8))
+    if form is Form.LANES:
+        lanes = values.unflatten(3, (GROUP // QUAD, QUAD)).transpose(2, 3)  # the outputs side by side, by QUAD
+        values = lanes.unflatten(2, (GROUP // QUAD // 2, 2)) if bits == 4 else lanes
+        halves = (values[:, :, :, 0], values[:, :, :, 1]) if bits == 4 else ()
+    else:
+        halves = (values[..., : GROUP // 2], values[..., GROUP // 2 :]) if bits == 4 else ()
+    if halves:
+        values = halves[0] | (halves[1] << 4)
+    factors = [blocked(part).contiguous().view(torch.uint8).flatten(2) for part in (scales, minima)]
+    return torch.cat([values.flatten(2), *factors], dim=2).contiguous()

@@ -22,3 +22,4 @@ class ChatSettings(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     streams: Annotated[int, Field(ge=1)] = 32
     waiting: Annotated[int, Field(ge=0)] = 64
+    waiting_tokens: Annotated[int, Field(ge=1)] = 65536

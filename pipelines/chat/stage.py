@@ -38,7 +38,7 @@ class ChatStage:
         model = self.engine.model
         configured = self._settings
         max_tokens = turn.sampling.max_tokens or configured.max_tokens
-        self.engine.reserve()
+        self.engine.reserve(turn.tenant)
         rendering = self._renderer.submit(
             fit,
             model.tokenizer,
@@ -51,7 +51,7 @@ class ChatStage:
             prompt = await asyncio.wrap_future(rendering)
         except BaseException:
             # A cancel does not stop a rendering that has begun, so its place is not free before it ends.
-            rendering.add_done_callback(lambda _: self.engine.release())
+            rendering.add_done_callback(lambda _: self.engine.release(turn.tenant))
             raise
         asked = turn.sampling
         sampling = replace(

@@ -11,7 +11,7 @@ from pipelines.chat.lookup import Lookup
 from pipelines.chat.messages import Generate
 from pipelines.chat.sampling import Sampler
 from pipelines.chat.slots import Slot
-from pipelines.events import Finished, FinishReason, StageError, Started, TextDelta, Usage
+from pipelines.events import Finished, FinishReason, StageError, Started, TextDelta, TokenLogprob, Usage
 
 
 class Stream:
@@ -19,6 +19,7 @@ class Stream:
 
     def __init__(self, request: Generate, model: LanguageModel, slot: Slot) -> None:
         self.id = request.id
+        self.tenant = request.tenant
         self.slot = slot
         self.ended = False
         self._request = request
@@ -27,11 +28,13 @@ class Stream:
         self._sampler = Sampler(request.sampling, request.prompt, model.stop_tokens)
         self._lookup = Lookup()
         self._guesses: list[int] = []
-        self._detokenizer = Detokenizer(model.tokenizer.decode)
+        self._decode = model.tokenizer.decode
+        self._detokenizer = Detokenizer(self._decode)
         self._matcher = StopMatcher(request.sampling.stop)
         self._usage = Usage(input_tokens=len(request.prompt), cached_tokens=slot.computed)
         self._started = False
         self._unsent = 0  # tokens whose text is held back
+        self._told: list[TokenLogprob] = []  # of those tokens, if asked for
 
     @property
     def reading(self) -> bool:
@@ -64,7 +67,7 @@ class Stream:
                 return
             self._started = True
             self._request.mailbox.put(Started(self._usage.input_tokens, self._usage.cached_tokens))
-            self._push([self._draw(logits[0], likeliest[0])])
+            self._push([self._draw(logits[0], likeliest[0])], logits)
             return
         said: list[int] = []
         right = 0
@@ -75,21 +78,24 @@ class Stream:
             right += 1
         self.slot.computed += len(said)
         self._lookup.told(len(self._guesses), right)
-        self._push(said)
+        self._push(said, logits)
 
     def _draw(self, logits: Tensor, likeliest: int) -> int:
         return likeliest if self._sampler.plain else self._sampler.draw(logits)
 
-    def _push(self, tokens: Sequence[int]) -> None:
+    def _push(self, tokens: Sequence[int], logits: Tensor) -> None:
+        """Take in these tokens, drawn from one row of ``logits`` each."""
         text: list[str] = []
         reason: FinishReason | None = None
-        for token in tokens:
+        for row, token in enumerate(tokens):
             if token in self._stop_tokens and not self._request.sampling.ignore_eos:
                 reason = "stop"
                 break
             self.slot.tokens.append(token)
             self._usage = replace(self._usage, output_tokens=self._usage.output_tokens + 1)
             self._unsent += 1
+            if self._request.sampling.logprobs is not None:
+                self._told.append(self._logprob(token, logits[row], self._request.sampling.logprobs))
             text.append(self._matcher.push(self._detokenizer.push(token)))
             if self._matcher.stopped:
                 reason = "stop"
@@ -123,5 +129,12 @@ class Stream:
 
     def _deliver(self, text: str) -> None:
         if text:
-            self._request.mailbox.put(TextDelta(text, self._unsent))
+            self._request.mailbox.put(TextDelta(text, self._unsent, tuple(self._told)))
             self._unsent = 0
+            self._told.clear()
+
+    def _logprob(self, token: int, logits: Tensor, count: int) -> TokenLogprob:
+        logprobs = logits.float().log_softmax(dim=-1)
+        best, ids = logprobs.topk(min(count, len(logprobs)))
+        likeliest = zip((self._decode([id]) for id in ids.tolist()), best.tolist(), strict=True)
+        return TokenLogprob(self._decode([token]), float(logprobs[token]), tuple(likeliest))

@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,34 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from pipelines.events import Event, Finished, Message, Role, Sampling, StageError, TextDelta, Turn, Usage
+from pipelines.events import (
+    Event,
+    Finished,
+    Message,
+    Role,
+    Sampling,
+    StageError,
+    TextDelta,
+    TokenLogprob,
+    Turn,
+    Usage,
+)
+from server.auth import TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError, first_problem, translate
-from server.parameters import Seed, StopString, StopStrings, Temperature, TopP
+from server.parameters import (
+    LogitBias,
+    MinP,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    StopString,
+    StopStrings,
+    Temperature,
+    TopK,
+    TopP,
+    biases,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +58,6 @@ IGNORED: dict[str, tuple[Any, ...] | Literal["any"]] = {
     "prompt_cache_retention": "any",
     "parallel_tool_calls": "any",
     "n": (1, None),
-    "frequency_penalty": (0, None),
-    "presence_penalty": (0, None),
-    "logprobs": (False, None),
-    "logit_bias": ({}, None),
     "modalities": (["text"], None),
     "response_format": ({"type": "text"}, None),
     "tools": ([], None),
@@ -45,7 +65,6 @@ IGNORED: dict[str, tuple[Any, ...] | Literal["any"]] = {
     "reasoning_effort": ("none", "minimal", None),
 }
 REFUSED = (
-    "top_logprobs",
     "audio",
     "prediction",
     "web_search_options",
@@ -102,21 +121,36 @@ class ChatRequest(BaseModel):
     top_p: TopP | None = None
     seed: Seed | None = None
     stop: StopString | StopStrings | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    # Not OpenAI's; other servers have them under the same names.
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    ignore_eos: bool | None = None
 
-    def turn(self, id: str) -> Turn:
+    def turn(self, id: str, tenant: str) -> Turn:
         """The turn that answers this request."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        return Turn(
-            id,
-            tuple(message.message() for message in self.messages),
-            Sampling(
-                temperature=self.temperature,
-                top_p=self.top_p,
-                seed=self.seed,
-                max_tokens=self.max_completion_tokens or self.max_tokens,
-                stop=stop,
-            ),
+        sampling = Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            max_tokens=self.max_completion_tokens or self.max_tokens,
+            stop=stop,
+            top_k=self.top_k or 0,
+            min_p=self.min_p or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=biases(self.logit_bias),
+            ignore_eos=bool(self.ignore_eos),
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
+        return Turn(id, tuple(message.message() for message in self.messages), sampling, tenant)
 
 
 def read_request(raw: bytes) -> ChatRequest:
@@ -138,10 +172,13 @@ def read_request(raw: bytes) -> ChatRequest:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ApiError(400, "unknown_parameter", f"There is no parameter {name!r:.80}.{hint}", name)
     try:
-        return ChatRequest.model_validate(known)
+        asked = ChatRequest.model_validate(known)
     except ValidationError as error:
         code, param, message = first_problem(error)
         raise ApiError(400, code, message, param) from None
+    if asked.top_logprobs and not asked.logprobs:
+        raise ApiError(400, "invalid_value", "top_logprobs: is told only with logprobs: true", "top_logprobs")
+    return asked
 
 
 def _check_ignored(name: str, value: Any) -> None:
@@ -167,22 +204,25 @@ async def create(request: web.Request) -> web.StreamResponse:
     model = backend.names.resolve(asked.model)
     backend.check_ready()
     id = f"chatcmpl-{secrets.token_hex(12)}"
-    async with backend.flow(asked.turn(id)) as events:
+    async with backend.flow(asked.turn(id, request[TENANT])) as events:
         if asked.stream:
             return await _Stream(request, backend, id, model, asked).run(events)
-        return await _whole(events, id, model)
+        return await _whole(events, id, model, bool(asked.logprobs))
 
 
-async def _whole(events: AsyncGenerator[Event], id: str, model: str) -> web.Response:
+async def _whole(events: AsyncGenerator[Event], id: str, model: str, with_logprobs: bool) -> web.Response:
     text: list[str] = []
+    told: list[TokenLogprob] = []
     finished = Finished("stop", Usage())
     async for event in events:
         if isinstance(event, TextDelta):
             text.append(event.text)
+            told.extend(event.logprobs)
         elif isinstance(event, Finished):
             finished = event
     message = {"role": "assistant", "content": "".join(text), "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": FINISH[finished.reason]}
+    logprobs = _logprobs(told) if with_logprobs else None
+    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": FINISH[finished.reason]}
     body = _object("chat.completion", id, model, [choice])
     return web.json_response(body | {"usage": _usage(finished.usage)})
 
@@ -197,6 +237,7 @@ class _Stream:
         self._id = id
         self._model = model
         self._with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        self._with_logprobs = bool(asked.logprobs)
         self._created = int(time.time())
         self._begun = False
         self._response = web.StreamResponse(
@@ -244,9 +285,9 @@ class _Stream:
         match event:
             case Turn():
                 pass  # the first thing sent waits for the model, which may refuse
-            case TextDelta(text):
+            case TextDelta(text, logprobs=told):
                 await self._begin()
-                await self._chunk({"content": text}, None)
+                await self._chunk({"content": text}, None, _logprobs(told) if self._with_logprobs else None)
             case Finished(reason, usage):
                 await self._begin()
                 await self._chunk({}, FINISH[reason])
@@ -258,8 +299,8 @@ class _Stream:
             self._begun = True
             await self._chunk({"role": "assistant", "content": "", "refusal": None}, None)
 
-    async def _chunk(self, delta: dict[str, Any], finish: str | None) -> None:
-        await self._send(self._dump([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]))
+    async def _chunk(self, delta: dict[str, Any], finish: str | None, logprobs: dict[str, Any] | None = None) -> None:
+        await self._send(self._dump([{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]))
 
     def _dump(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> str:
         chunk = _object("chat.completion.chunk", self._id, self._model, choices, self._created)
@@ -289,6 +330,20 @@ def _object(
         "model": model,
         "choices": choices,
     }
+
+
+def _logprobs(told: Sequence[TokenLogprob]) -> dict[str, Any]:
+    content = [
+        _logprob(each.token, each.logprob) | {"top_logprobs": [_logprob(*other) for other in each.likeliest]}
+        for each in told
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _logprob(token: str, logprob: float) -> dict[str, Any]:
+    # A token that is part of a character has no text of its own.
+    whole = "\ufffd" not in token
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode()) if whole else None}
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

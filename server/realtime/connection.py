@@ -12,7 +12,7 @@ import secrets
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from pipelines.events import Turn
-from server.auth import SUBPROTOCOL
+from server.auth import SUBPROTOCOL, TENANT
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError, as_stage_error
 from server.realtime import session, wire
@@ -32,7 +32,7 @@ class Connection:
         self._request = request
         self._backend = backend
         self._limits = backend.settings.limits
-        self._state = State(id=secrets.token_hex(8), names=backend.names, limits=self._limits)
+        self._state = State(id=secrets.token_hex(8), names=backend.names, limits=self._limits, tenant=request[TENANT])
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX)
         self._outgoing: asyncio.Queue[wire.ServerEvent | None] = asyncio.Queue(self._limits.outgoing)
         self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``

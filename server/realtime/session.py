@@ -38,6 +38,7 @@ class State:
     id: str
     names: ModelNames
     limits: LimitSettings
+    tenant: str = ""  # whose session this is
     config: SessionConfig = field(default_factory=SessionConfig)
     items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
     held: int = 0  # bytes of ``items``, at most ``limits.conversation_bytes`` and what replies add
@@ -358,7 +359,7 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
     return state, [
         wire.ResponseCreated(response=response),
         wire.RateLimits(),
-        Begin(response_id, Turn(f"{state.id}.{response_id}", messages, sampling)),
+        Begin(response_id, Turn(f"{state.id}.{response_id}", messages, sampling, state.tenant)),
     ]
 
 

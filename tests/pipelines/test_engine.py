@@ -6,6 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from pipelines.chat import engine as engine_module
+from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine, EngineState
 from pipelines.chat.messages import Mailbox
 from pipelines.events import Event, Finished, Sampling, StageError, Started, TextDelta, Usage
@@ -16,7 +17,7 @@ PLENTY = Sampling(max_tokens=1000)
 
 @asynccontextmanager
 async def started(model: ScriptedModel, *, streams: int = 4, waiting: int = 16) -> AsyncIterator[Engine]:
-    engine = Engine(lambda: model, streams=streams, waiting=waiting)
+    engine = Engine(lambda: model, Limits(streams, waiting))
     await engine.start()
     try:
         yield engine
@@ -201,7 +202,7 @@ async def test_a_worker_that_dies_fails_its_requests_and_is_restarted(monkeypatc
         states.append(engine.state)
         return model
 
-    engine = Engine(load, streams=2, waiting=2)
+    engine = Engine(load, Limits(2, 2))
     await engine.start()
     try:
         with pytest.raises(StageError, match="being restarted") as failed:
@@ -220,7 +221,7 @@ async def test_a_model_that_does_not_load_is_told_to_whoever_starts_it() -> None
     def load() -> ScriptedModel:
         raise LookupError("no such model")
 
-    engine = Engine(load, streams=1, waiting=0)
+    engine = Engine(load, Limits(1, 0))
     with pytest.raises(LookupError, match="no such model"):
         await engine.start()
     assert not engine.ready
@@ -231,7 +232,7 @@ async def test_a_model_that_does_not_load_is_told_to_whoever_starts_it() -> None
 
 async def test_closing_ends_what_runs_and_what_waits_with_an_error() -> None:
     gate = threading.Semaphore(0)
-    engine = Engine(lambda: ScriptedModel("abc", gate=gate), streams=1, waiting=1)
+    engine = Engine(lambda: ScriptedModel("abc", gate=gate), Limits(1, 1))
     await engine.start()
     requests = [asyncio.create_task(generate(engine, f"r{i}")) for i in range(2)]
     await eventually(lambda: (engine.running, engine.queued) == (1, 1), "one runs, one waits")
@@ -246,7 +247,7 @@ async def test_closing_ends_what_runs_and_what_waits_with_an_error() -> None:
 
 
 async def test_a_request_that_comes_while_the_engine_closes_is_told_so() -> None:
-    engine = Engine(lambda: ScriptedModel("abc"), streams=1, waiting=1)
+    engine = Engine(lambda: ScriptedModel("abc"), Limits(1, 1))
     await engine.start()
     engine.reserve()
     await engine.close()

@@ -27,6 +27,7 @@ from transformers import (
 from pipelines.build import build
 from pipelines.chat import engine as engine_module
 from pipelines.chat import graph
+from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine
 from pipelines.chat.language_model import LanguageModel, Segment
 from pipelines.chat.models import prepare, weight_bytes
@@ -212,7 +213,7 @@ async def serving(folder: Path, *, streams: int = 3, **more: object) -> AsyncIte
         model.tokenizer, model.stop_tokens = OneCharacterAToken(), frozenset()  # type: ignore[assignment]
         return model
 
-    engine = Engine(load_model, streams=streams, waiting=32)
+    engine = Engine(load_model, Limits(streams, 32))
     await engine.start()
     try:
         yield engine

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import threading
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,20 @@ LIBRARY.define(
     "attention(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor values, Tensor segments, "
     "float scale, int window, float cap) -> Tensor"
 )
+LIBRARY.define("form() -> int")
 LIBRARY.define("linear(Tensor x, Tensor weights, int bits, int outputs) -> Tensor")
 LIBRARY.define("rms_norm(Tensor x, Tensor weight, float eps, bool centred) -> Tensor")
 LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
 LIBRARY.define("gate(Tensor x) -> Tensor")
+
+
+class Form(IntEnum):
+    """How packed weights are laid out: as ``linear`` in kernels.cpp reads them."""
+
+    NONE = 0  # there is no such product
+    LANES = 1  # four inputs of each of 16 outputs after another, for AVX-512 VNNI
+    TILES = 2  # a group of each output after another, for AMX
+
 
 _loading = threading.Lock()
 _loaded: bool | None = None
@@ -48,9 +59,9 @@ def load() -> bool:
         return _loaded
 
 
-def integer_products() -> bool:
-    """Whether the kernels are loaded and have the one that multiplies with quantised weights on this processor."""
-    return bool(_loaded) and torch._C._dispatch_has_kernel_for_dispatch_key("loquent::linear", "CPU")
+def form() -> Form:
+    """The form of packed weights that this processor's product reads."""
+    return Form(torch.ops.loquent.form()) if load() else Form.NONE
 
 
 def _load() -> bool:

@@ -1,8 +1,9 @@
 // What a decode step spends its time in, for CPUs: products with weights of 4 or 8 bits, and attention over the slots.
 //
-// Weights are kept in groups of 32 along the inputs as w = scale * q + minimum, q unsigned. Activations are quantised
-// to 8 bits in the same groups on the way in, so that products are integer ones (AVX-512 VNNI); each row is computed
-// alone and in the same order whatever shares its batch, so that a reply does not depend on its neighbours.
+// Weights are kept in groups of 32 along the inputs as w = scale * q + minimum, q unsigned. Where the processor has
+// matrix tiles (AMX) they are unpacked to bfloat16 on the way in; else activations are quantised to 8 bits in the same
+// groups, so that products are integer ones (AVX-512 VNNI). Either way each row is computed alone and in the same order
+// whatever shares its batch, so that a reply does not depend on its neighbours.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -30,6 +31,230 @@ int64_t chunk(int64_t tasks) {
 }
 
 }  // namespace
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace {
+
+// Processors with matrix tiles (AMX). A block of 16 outputs is unpacked to bfloat16 once, then multiplied with 16 rows
+// of activations at a time: weights (16 outputs, 32 inputs) times activations (32 inputs, 16 rows).
+
+constexpr int64_t ROWS = 16;  // of activations in a tile
+
+struct alignas(64) TileShape {
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// Shapes this thread's tiles while it lives, then leaves them as PyTorch's own kernels had them.
+class Tiles {
+public:
+    Tiles() {
+        _tile_storeconfig(before_);
+        const TileShape shape;
+        _tile_loadconfig(&shape);
+    }
+    ~Tiles() { _tile_loadconfig(before_); }
+    Tiles(const Tiles&) = delete;
+    Tiles& operator=(const Tiles&) = delete;
+
+private:
+    alignas(64) uint8_t before_[64];
+};
+
+// Whether the system lets this process use tiles.
+bool tiles_allowed() {
+    constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+
+// The weights of 16 outputs, each output's values of a group together, to bfloat16 (groups, 16 outputs, 32 inputs).
+template <int BITS>
+void unpack(const uint8_t* packed, int64_t groups, at::BFloat16* to) {
+    constexpr int64_t QUANTS = GROUP * BLOCK * BITS / 8, BYTES = QUANTS + 4 * BLOCK;
+    const __m512 all = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i nibble = _mm512_set1_epi16(0x0F);
+    const __m512i second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(16), 1);
+    alignas(64) float scale[BLOCK], minimum[BLOCK];
+    for (int64_t g = 0; g < groups; ++g, packed += BYTES, to += BLOCK * GROUP) {
+        for (int64_t i = 0; i < BYTES; i += 64)
+            _mm_prefetch(reinterpret_cast<const char*>(packed + i + AHEAD), _MM_HINT_T0);
+        const __m256i* factors = reinterpret_cast<const __m256i*>(packed + QUANTS);
+        _mm512_store_ps(scale, _mm512_cvtph_ps(_mm256_loadu_si256(factors)));
+        _mm512_store_ps(minimum, _mm512_cvtph_ps(_mm256_loadu_si256(factors + 1)));
+        if constexpr (BITS == 4) {
+            // Two outputs at a time: what each of the 16 quants means is a table, in which they are looked up.
+            for (int64_t o = 0; o < BLOCK; o += 2) {
+                const __m512 low = _mm512_fmadd_ps(all, _mm512_set1_ps(scale[o]), _mm512_set1_ps(minimum[o]));
+                const __m512 high = _mm512_fmadd_ps(all, _mm512_set1_ps(scale[o + 1]), _mm512_set1_ps(minimum[o + 1]));
+                const __m512i table = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+                const __m512i quants = _mm512_cvtepu8_epi16(
+                    _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed + o * GROUP / 2)));
+                const __m512i first = _mm512_or_si512(_mm512_and_si512(quants, nibble), second);
+                const __m512i last = _mm512_or_si512(_mm512_srli_epi16(quants, 4), second);
+                const __m512i a = _mm512_permutexvar_epi16(first, table), b = _mm512_permutexvar_epi16(last, table);
+                __m256i* row = reinterpret_cast<__m256i*>(to + o * GROUP);
+                _mm256_store_si256(row, _mm512_castsi512_si256(a));
+                _mm256_store_si256(row + 1, _mm512_castsi512_si256(b));
+                _mm256_store_si256(row + 2, _mm512_extracti64x4_epi64(a, 1));
+                _mm256_store_si256(row + 3, _mm512_extracti64x4_epi64(b, 1));
+            }
+        } else {
+            for (int64_t o = 0; o < BLOCK; ++o) {
+                const __m128i* quants = reinterpret_cast<const __m128i*>(packed + o * GROUP);
+                const __m512 s = _mm512_set1_ps(scale[o]), m = _mm512_set1_ps(minimum[o]);
+                const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(quants)));
+                const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(quants + 1)));
+                const __m512bh row = _mm512_cvtne2ps_pbh(_mm512_fmadd_ps(high, s, m), _mm512_fmadd_ps(low, s, m));
+                _mm512_store_si512(to + o * GROUP, reinterpret_cast<__m512i>(row));
+            }
+        }
+    }
+}
+
+// 16 by 16, rows to columns.
+inline void transpose(__m512i (&r)[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 16; i += 8)
+        for (int j = 0; j < 4; ++j) {
+            t[i + j] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0x88);
+            t[i + j + 4] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0xDD);
+        }
+    for (int j = 0; j < 8; ++j) {
+        r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
+        r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xDD);
+    }
+}
+
+// Activations (rows, K) to (ceil(rows / 16), K / 2 pairs, 16 rows, 2), rows that are not there as zeros.
+void lay_out(const at::BFloat16* x, int64_t rows, int64_t inputs, at::BFloat16* to) {
+    for (int64_t row = 0; row < rows; row += ROWS)
+        for (int64_t i = 0; i < inputs; i += GROUP) {
+            __m512i lines[16];
+            for (int64_t r = 0; r < ROWS; ++r)
+                lines[r] = row + r < rows ? _mm512_loadu_si512(x + (row + r) * inputs + i) : _mm512_setzero_si512();
+            transpose(lines);
+            for (int64_t pair = 0; pair < 16; ++pair)
+                _mm512_storeu_si512(to + row * inputs + (i / 2 + pair) * 2 * ROWS, lines[pair]);
+        }
+}
+
+// One block of unpacked weights times COUNT tiles of rows, each ``next`` values behind the one before.
+template <int COUNT>
+void by_tiles(const at::BFloat16* weights, const at::BFloat16* x, int64_t next, int64_t groups, float* result) {
+    _tile_zero(0);
+    if constexpr (COUNT > 1) _tile_zero(1);
+    if constexpr (COUNT > 2) _tile_zero(2);
+    if constexpr (COUNT > 3) _tile_zero(3);
+    for (int64_t g = 0; g < groups; ++g, weights += BLOCK * GROUP, x += GROUP * ROWS) {
+        _tile_loadd(4, weights, 64);
+        _tile_loadd(5, x, 64);
+        _tile_dpbf16ps(0, 4, 5);
+        if constexpr (COUNT > 1) {
+            _tile_loadd(6, x + next, 64);
+            _tile_dpbf16ps(1, 4, 6);
+        }
+        if constexpr (COUNT > 2) {
+            _tile_loadd(7, x + 2 * next, 64);
+            _tile_dpbf16ps(2, 4, 7);
+        }
+        if constexpr (COUNT > 3) {
+            _tile_loadd(5, x + 3 * next, 64);
+            _tile_dpbf16ps(3, 4, 5);
+        }
+    }
+    _tile_stored(0, result, 64);
+    if constexpr (COUNT > 1) _tile_stored(1, result + 256, 64);
+    if constexpr (COUNT > 2) _tile_stored(2, result + 512, 64);
+    if constexpr (COUNT > 3) _tile_stored(3, result + 768, 64);
+}
+
+inline void put(__m512 from, float* to, __mmask16 valid) { _mm512_mask_storeu_ps(to, valid, from); }
+inline void put(__m512 from, at::BFloat16* to, __mmask16 valid) {
+    _mm256_mask_storeu_epi16(to, valid, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(from)));
+}
+
+template <int BITS, typename T>
+void multiply(const at::BFloat16* x, const uint8_t* weights, int64_t rows, int64_t groups, int64_t outputs, T* y) {
+    constexpr int64_t BYTES = GROUP * BLOCK * BITS / 8 + 4 * BLOCK;
+    const int64_t inputs = groups * GROUP, tiles = (rows + ROWS - 1) / ROWS, blocks = (outputs + BLOCK - 1) / BLOCK;
+    at::parallel_for(0, blocks, chunk(blocks), [&](int64_t from, int64_t to) {
+        const Tiles shaped;
+        thread_local std::vector<at::BFloat16> space;
+        space.resize(inputs * BLOCK + 32);
+        auto* unpacked = reinterpret_cast<at::BFloat16*>((reinterpret_cast<uintptr_t>(space.data()) + 63) & ~uintptr_t{63});
+        alignas(64) float result[4 * 256];
+        for (int64_t block = from; block < to; ++block) {
+            unpack<BITS>(weights + block * groups * BYTES, groups, unpacked);
+            const int64_t first = block * BLOCK;
+            const auto valid = static_cast<__mmask16>(0xFFFF >> (BLOCK - std::min(BLOCK, outputs - first)));
+            for (int64_t tile = 0; tile < tiles; tile += 4) {
+                const int64_t next = ROWS * inputs, count = std::min<int64_t>(4, tiles - tile);
+                const at::BFloat16* some = x + tile * next;
+                switch (count) {
+                    case 1: by_tiles<1>(unpacked, some, next, groups, result); break;
+                    case 2: by_tiles<2>(unpacked, some, next, groups, result); break;
+                    case 3: by_tiles<3>(unpacked, some, next, groups, result); break;
+                    default: by_tiles<4>(unpacked, some, next, groups, result); break;
+                }
+                for (int64_t t = 0; t < count; ++t) {
+                    __m512i lines[16];
+                    for (int64_t o = 0; o < BLOCK; ++o) lines[o] = _mm512_load_si512(result + t * 256 + o * 16);
+                    transpose(lines);
+                    const int64_t row = (tile + t) * ROWS, there = std::min(ROWS, rows - row);
+                    for (int64_t r = 0; r < there; ++r)
+                        put(_mm512_castsi512_ps(lines[r]), y + (row + r) * outputs + first, valid);
+                }
+            }
+        }
+    });
+}
+
+}  // namespace
+
+// x (..., K) times packed weights (N, K): (..., N) in x's type.
+at::Tensor linear_by_tiles(const at::Tensor& input, const at::Tensor& weights, int64_t bits, int64_t outputs) {
+    const int64_t inputs = input.size(-1), rows = input.numel() / inputs;
+    const at::Tensor x = input.to(at::kBFloat16).contiguous();
+    auto shape = input.sizes().vec();
+    shape.back() = outputs;
+    at::Tensor y = at::empty(shape, input.options());
+    thread_local std::vector<at::BFloat16> laid_out;
+    laid_out.resize((rows + ROWS - 1) / ROWS * ROWS * inputs);
+    lay_out(x.data_ptr<at::BFloat16>(), rows, inputs, laid_out.data());
+    const at::BFloat16* from = laid_out.data();
+    const uint8_t* packed = weights.data_ptr<uint8_t>();
+    const auto run = [&](auto* to) {
+        if (bits == 4)
+            multiply<4>(from, packed, rows, inputs / GROUP, outputs, to);
+        else
+            multiply<8>(from, packed, rows, inputs / GROUP, outputs, to);
+    };
+    if (input.scalar_type() == at::kBFloat16)
+        run(y.data_ptr<at::BFloat16>());
+    else
+        run(y.data_ptr<float>());
+    return y;
+}
+
+#define LOQUENT_TILES tiles_allowed()
+#else
+#define LOQUENT_TILES false
+#endif
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
 #include <immintrin.h>
@@ -239,10 +464,20 @@ at::Tensor linear(const at::Tensor& input, const at::Tensor& weights, int64_t bi
     return y;
 }
 
-TORCH_LIBRARY_IMPL(loquent, CPU, library) { library.impl("linear", linear); }
+#define LOQUENT_LANES true
+#else
+#define LOQUENT_LANES false
 #endif
 
 namespace {
+
+// The forms of packed weights, as quantise.py knows them; each processor's product reads one.
+enum Form : int64_t { NONE = 0, LANES = 1, TILES = 2 };
+
+Form form() {
+    static const Form known = LOQUENT_TILES ? TILES : LOQUENT_LANES ? LANES : NONE;
+    return known;
+}
 
 struct Heads {
     int64_t query, key, size, context;
@@ -541,7 +776,17 @@ at::Tensor gate(const at::Tensor& x) {
     return y;
 }
 
+TORCH_LIBRARY_IMPL(loquent, CompositeExplicitAutograd, library) {
+    library.impl("form", []() -> int64_t { return form(); });
+}
+
 TORCH_LIBRARY_IMPL(loquent, CPU, library) {
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
+    if (form() == TILES) library.impl("linear", linear_by_tiles);
+#endif
+#if defined(__AVX512F__) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
+    if (form() == LANES) library.impl("linear", linear);
+#endif
     library.impl("attention", attention);
     library.impl("rms_norm", rms_norm);
     library.impl("rotate", rotate);

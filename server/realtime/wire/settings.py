@@ -8,7 +8,18 @@ from pydantic import (
 )
 
 from pipelines.events import Sampling
-from server.parameters import Seed, StopStrings, Temperature, TopP
+from server.parameters import (
+    LogitBias,
+    MinP,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    StopStrings,
+    Temperature,
+    TopK,
+    TopP,
+    biases,
+)
 from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire
 from server.realtime.wire.items import Item
 
@@ -22,11 +33,19 @@ class SamplingExtension(Sparse):
     top_p: TopP | None = None
     seed: Seed | None = None
     stop: StopStrings | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    ignore_eos: bool | None = None
 
     def over(self, below: "SamplingExtension") -> Sampling:
         """These values, and ``below``'s where there are none."""
         values = below.model_dump() | self.model_dump()
-        return Sampling(**values | {"stop": tuple(values.get("stop", ()))})
+        stop, bias = tuple(values.pop("stop", ())), biases(values.pop("logit_bias", None))
+        return Sampling(**values, stop=stop, logit_bias=bias)
 
 
 class Extension(Sparse):
