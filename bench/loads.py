@@ -189,9 +189,14 @@ def memory(pid: int) -> int:
 
 
 @asynccontextmanager
-async def listening(url: str, health: str, seconds: float) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client session, once the server answers. Raises: TimeoutError when it does not in time."""
-    connector = aiohttp.TCPConnector(limit=0)
+async def listening(
+    url: str, health: str, seconds: float, died: Callable[[], object]
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client session, once the server answers.
+
+    Raises: TimeoutError when it does not in time, ChildProcessError when ``died`` says that it never will.
+    """
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)  # some peers close what they said to keep open
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as http:
         async with asyncio.timeout(seconds):
             while True:
@@ -201,5 +206,7 @@ async def listening(url: str, health: str, seconds: float) -> AsyncIterator[aioh
                             break
                 except aiohttp.ClientError:
                     pass
+                if died() is not None:
+                    raise ChildProcessError("the server ended while it started")
                 await asyncio.sleep(0.2)
         yield http

@@ -49,7 +49,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @contextmanager
-    def running(self, log: Path) -> Iterator[int]:
+    def running(self, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
         """The server's process, while the block runs; what it says goes into ``log``."""
         with (
             log.open("ab") as said,
@@ -58,7 +58,7 @@ class Server:
             ) as server,
         ):
             try:
-                yield server.pid
+                yield server
             finally:
                 server.terminate()
                 try:
@@ -96,6 +96,8 @@ def llama() -> Server:
     gguf, _ = _model()
     command = [str(folder / "llama-server"), "-m", str(gguf), "-t", str(CORES), "-np", str(STREAMS), "--no-webui"]
     command += ["-c", str(STREAMS * CONTEXT), "--port", "8791"]
+    if "amx_tile" in Path("/proc/cpuinfo").read_text():
+        command.append("--no-repack")  # of Q4_1 for AMX, with which this version crashes
     return Server(
         "llama.cpp server",
         command,

@@ -34,8 +34,9 @@ Results = dict[Key, list[Figures]]
 
 async def measure(server: Server, wanted: list[str], seed: int, log: Path, results: Results) -> None:
     """One repeat of every load on one server."""
-    with server.running(log) as pid:
-        async with loads.listening(server.url, server.health, READY_SECONDS) as http:
+    with server.running(log) as process:
+        pid = process.pid
+        async with loads.listening(server.url, server.health, READY_SECONDS, process.poll) as http:
             for way, connect in server.ways.items():
                 name = f"{server.name}, {way}"
 

@@ -76,7 +76,7 @@ class Plan:
         """The plan with its products' weights packed, and those."""
         known = _tensors(model)
         packed = {
-            name: quantise.pack(torch.cat([known[path].detach() for path in paths]), kernels.form())
+            name: quantise.pack(torch.cat([known[path].detach() for path in paths]), kernels.forms()[0])
             for name, paths in self.products.items()
         }
         bits = {name: width for name, (_, width) in packed.items()}
@@ -113,7 +113,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def step(model: PreTrainedModel, folder: Path, *, packed: bool) -> Step | None:
     """The fused step of the model whose files are in ``folder``, traced now or read back; None where there is none."""
-    packed = packed and kernels.form() is not kernels.Form.NONE
+    packed = packed and bool(kernels.forms())
     kept = cache_folder() / "plans" / _key(model, folder, packed=packed)
     try:
         plan = Plan.from_json((kept / PLAN).read_text())
@@ -155,7 +155,7 @@ def _key(model: PreTrainedModel, folder: Path, *, packed: bool) -> str:
     code = [path.read_bytes() for path in (Path(__file__), Path(quantise.__file__), kernels.SOURCE)]
     files = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(folder.iterdir())]
     facts = [model.config.to_json_string(), model.dtype, packed, torch.__version__, transformers.__version__, folder]
-    text = "\0".join(map(str, (*facts, *files, kernels.load())))
+    text = "\0".join(map(str, (*facts, *files, kernels.load(), kernels.forms())))
     return hashlib.sha256(b"\0".join([text.encode(), *code])).hexdigest()[:24]
 
 
@@ -374,7 +374,8 @@ def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
         with graph.inserting_before(min(together)):
             if packed:
                 bits = attribute(f"{name}_bits")
-                made = graph.call_function(OURS.linear.default, (x, attribute(name), bits, sum(widths)))
+                form = int(kernels.forms()[0])
+                made = graph.call_function(OURS.linear.default, (x, attribute(name), form, bits, sum(widths)))
             else:
                 made = graph.call_function(ATEN.linear.default, (x, attribute(name)))
             begin = 0

@@ -31,8 +31,8 @@ LIBRARY.define(
     "attention(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor values, Tensor segments, "
     "float scale, int window, float cap) -> Tensor"
 )
-LIBRARY.define("form() -> int")
-LIBRARY.define("linear(Tensor x, Tensor weights, int bits, int outputs) -> Tensor")
+LIBRARY.define("forms() -> int[]")
+LIBRARY.define("linear(Tensor x, Tensor weights, int form, int bits, int outputs) -> Tensor")
 LIBRARY.define("rms_norm(Tensor x, Tensor weight, float eps, bool centred) -> Tensor")
 LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
 LIBRARY.define("gate(Tensor x) -> Tensor")
@@ -41,7 +41,6 @@ LIBRARY.define("gate(Tensor x) -> Tensor")
 class Form(IntEnum):
     """How packed weights are laid out: as ``linear`` in kernels.cpp reads them."""
 
-    NONE = 0  # there is no such product
     LANES = 1  # four inputs of each of 16 outputs after another, for AVX-512 VNNI
     TILES = 2  # a group of each output after another, for AMX
 
@@ -59,9 +58,9 @@ def load() -> bool:
         return _loaded
 
 
-def form() -> Form:
-    """The form of packed weights that this processor's product reads."""
-    return Form(torch.ops.loquent.form()) if load() else Form.NONE
+def forms() -> list[Form]:
+    """The forms of packed weights that this processor can multiply with, the fastest first."""
+    return [Form(form) for form in torch.ops.loquent.forms()] if load() else []
 
 
 def _load() -> bool:

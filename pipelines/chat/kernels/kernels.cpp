@@ -66,53 +66,87 @@ private:
     alignas(64) uint8_t before_[64];
 };
 
-// Whether the system lets this process use tiles.
+// Whether the system lets this process use tiles; it must be asked before the first of them.
 bool tiles_allowed() {
     constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM
-    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+    static const bool allowed = syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+    return allowed;
 }
 
-// The weights of 16 outputs, each output's values of a group together, to bfloat16 (groups, 16 outputs, 32 inputs).
-template <int BITS>
-void unpack(const uint8_t* packed, int64_t groups, at::BFloat16* to) {
+// The weights of 16 outputs, each output's values of a group together, to bfloat16. For each group g and every second
+// output o, ``take(g, o, first, last)`` gets the first 16 inputs of the outputs o and o + 1, and the last 16 of them.
+template <int BITS, typename Take>
+inline void unpack(const uint8_t* packed, int64_t groups, Take&& take) {
     constexpr int64_t QUANTS = GROUP * BLOCK * BITS / 8, BYTES = QUANTS + 4 * BLOCK;
     const __m512 all = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i nibble = _mm512_set1_epi16(0x0F);
     const __m512i second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(16), 1);
     alignas(64) float scale[BLOCK], minimum[BLOCK];
-    for (int64_t g = 0; g < groups; ++g, packed += BYTES, to += BLOCK * GROUP) {
+    for (int64_t g = 0; g < groups; ++g, packed += BYTES) {
         for (int64_t i = 0; i < BYTES; i += 64)
             _mm_prefetch(reinterpret_cast<const char*>(packed + i + AHEAD), _MM_HINT_T0);
         const __m256i* factors = reinterpret_cast<const __m256i*>(packed + QUANTS);
         _mm512_store_ps(scale, _mm512_cvtph_ps(_mm256_loadu_si256(factors)));
         _mm512_store_ps(minimum, _mm512_cvtph_ps(_mm256_loadu_si256(factors + 1)));
-        if constexpr (BITS == 4) {
-            // Two outputs at a time: what each of the 16 quants means is a table, in which they are looked up.
-            for (int64_t o = 0; o < BLOCK; o += 2) {
-                const __m512 low = _mm512_fmadd_ps(all, _mm512_set1_ps(scale[o]), _mm512_set1_ps(minimum[o]));
-                const __m512 high = _mm512_fmadd_ps(all, _mm512_set1_ps(scale[o + 1]), _mm512_set1_ps(minimum[o + 1]));
-                const __m512i table = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+#pragma GCC unroll 8
+        for (int64_t o = 0; o < BLOCK; o += 2) {
+            const auto of_first = [&](__m512 q) {
+                return _mm512_fmadd_ps(q, _mm512_set1_ps(scale[o]), _mm512_set1_ps(minimum[o]));
+            };
+            const auto of_second = [&](__m512 q) {
+                return _mm512_fmadd_ps(q, _mm512_set1_ps(scale[o + 1]), _mm512_set1_ps(minimum[o + 1]));
+            };
+            if constexpr (BITS == 4) {  // what each of the 16 quants means is a table, in which they are looked up
+                const auto table = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(of_second(all), of_first(all)));
                 const __m512i quants = _mm512_cvtepu8_epi16(
                     _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed + o * GROUP / 2)));
-                const __m512i first = _mm512_or_si512(_mm512_and_si512(quants, nibble), second);
-                const __m512i last = _mm512_or_si512(_mm512_srli_epi16(quants, 4), second);
-                const __m512i a = _mm512_permutexvar_epi16(first, table), b = _mm512_permutexvar_epi16(last, table);
-                __m256i* row = reinterpret_cast<__m256i*>(to + o * GROUP);
-                _mm256_store_si256(row, _mm512_castsi512_si256(a));
-                _mm256_store_si256(row + 1, _mm512_castsi512_si256(b));
-                _mm256_store_si256(row + 2, _mm512_extracti64x4_epi64(a, 1));
-                _mm256_store_si256(row + 3, _mm512_extracti64x4_epi64(b, 1));
-            }
-        } else {
-            for (int64_t o = 0; o < BLOCK; ++o) {
-                const __m128i* quants = reinterpret_cast<const __m128i*>(packed + o * GROUP);
-                const __m512 s = _mm512_set1_ps(scale[o]), m = _mm512_set1_ps(minimum[o]);
-                const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(quants)));
-                const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(quants + 1)));
-                const __m512bh row = _mm512_cvtne2ps_pbh(_mm512_fmadd_ps(high, s, m), _mm512_fmadd_ps(low, s, m));
-                _mm512_store_si512(to + o * GROUP, reinterpret_cast<__m512i>(row));
+                const __m512i low = _mm512_or_si512(_mm512_and_si512(quants, nibble), second);
+                const __m512i high = _mm512_or_si512(_mm512_srli_epi16(quants, 4), second);
+                take(g, o, _mm512_permutexvar_epi16(low, table), _mm512_permutexvar_epi16(high, table));
+            } else {
+                const auto part = [&](int64_t at) {
+                    const auto* quants = reinterpret_cast<const __m128i*>(packed + o * GROUP + at);
+                    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(quants)));
+                };
+                const auto both = [&](int64_t at) {
+                    return reinterpret_cast<__m512i>(
+                        _mm512_cvtne2ps_pbh(of_second(part(GROUP + at)), of_first(part(at))));
+                };
+                take(g, o, both(0), both(16));
             }
         }
+    }
+}
+
+// The same, into memory: (groups, 16 outputs, 32 inputs).
+template <int BITS>
+void unpack_to(const uint8_t* packed, int64_t groups, at::BFloat16* to) {
+    unpack<BITS>(packed, groups, [&](int64_t g, int64_t o, __m512i first, __m512i last) {
+        auto* row = reinterpret_cast<__m256i*>(to + (g * BLOCK + o) * GROUP);
+        _mm256_store_si256(row, _mm512_castsi512_si256(first));
+        _mm256_store_si256(row + 1, _mm512_castsi512_si256(last));
+        _mm256_store_si256(row + 2, _mm512_extracti64x4_epi64(first, 1));
+        _mm256_store_si256(row + 3, _mm512_extracti64x4_epi64(last, 1));
+    });
+}
+
+// One block of weights times a single row of activations, for which a tile would be nearly empty.
+template <int BITS>
+void by_row(const uint8_t* weights, const at::BFloat16* x, int64_t groups, float* result) {
+    __m512 sum[BLOCK / 2];
+    for (auto& each : sum) each = _mm512_setzero_ps();
+    const auto twice = [&](int64_t at) {
+        const __m256i part = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + at));
+        return reinterpret_cast<__m512bh>(_mm512_broadcast_i64x4(part));
+    };
+    unpack<BITS>(weights, groups, [&](int64_t g, int64_t o, __m512i first, __m512i last) {
+        __m512& of = sum[o / 2];
+        of = _mm512_dpbf16_ps(of, reinterpret_cast<__m512bh>(first), twice(g * GROUP));
+        of = _mm512_dpbf16_ps(of, reinterpret_cast<__m512bh>(last), twice(g * GROUP + 16));
+    });
+    for (int64_t o = 0; o < BLOCK; o += 2) {
+        result[o] = _mm512_mask_reduce_add_ps(0x00FF, sum[o / 2]);
+        result[o + 1] = _mm512_mask_reduce_add_ps(0xFF00, sum[o / 2]);
     }
 }
 
@@ -153,13 +187,10 @@ void lay_out(const at::BFloat16* x, int64_t rows, int64_t inputs, at::BFloat16* 
         }
 }
 
-// One block of unpacked weights times COUNT tiles of rows, each ``next`` values behind the one before.
+// Some groups of one block of unpacked weights times COUNT tiles of rows, each ``next`` values behind the one before;
+// added to what tiles 0 to 3 hold.
 template <int COUNT>
-void by_tiles(const at::BFloat16* weights, const at::BFloat16* x, int64_t next, int64_t groups, float* result) {
-    _tile_zero(0);
-    if constexpr (COUNT > 1) _tile_zero(1);
-    if constexpr (COUNT > 2) _tile_zero(2);
-    if constexpr (COUNT > 3) _tile_zero(3);
+inline void add_products(const at::BFloat16* weights, const at::BFloat16* x, int64_t next, int64_t groups) {
     for (int64_t g = 0; g < groups; ++g, weights += BLOCK * GROUP, x += GROUP * ROWS) {
         _tile_loadd(4, weights, 64);
         _tile_loadd(5, x, 64);
@@ -177,10 +208,68 @@ void by_tiles(const at::BFloat16* weights, const at::BFloat16* x, int64_t next, 
             _tile_dpbf16ps(3, 4, 5);
         }
     }
+}
+
+constexpr int64_t MOST_TILES = 4;
+constexpr int64_t NEAR = 4;  // groups unpacked at a time when they are used once: they stay in the first cache
+
+// One block of weights, packed or, with BITS 0, unpacked already, times COUNT tiles of rows.
+template <int BITS, int COUNT>
+void by_tiles(const void* weights, const at::BFloat16* x, int64_t groups, float* result) {
+    constexpr int64_t BYTES = GROUP * BLOCK * BITS / 8 + 4 * BLOCK;
+    const int64_t next = ROWS * groups * GROUP;
+    _tile_zero(0);
+    if constexpr (COUNT > 1) _tile_zero(1);
+    if constexpr (COUNT > 2) _tile_zero(2);
+    if constexpr (COUNT > 3) _tile_zero(3);
+    if constexpr (BITS == 0) {
+        add_products<COUNT>(static_cast<const at::BFloat16*>(weights), x, next, groups);
+    } else {
+        alignas(64) at::BFloat16 near[2][NEAR * BLOCK * GROUP];
+        for (int64_t g = 0; g < groups; g += NEAR) {
+            const int64_t some = std::min(NEAR, groups - g);
+            at::BFloat16* unpacked = near[g / NEAR % 2];
+            unpack_to<BITS>(static_cast<const uint8_t*>(weights) + g * BYTES, some, unpacked);
+            add_products<COUNT>(unpacked, x + g * GROUP * ROWS, next, some);
+        }
+    }
     _tile_stored(0, result, 64);
     if constexpr (COUNT > 1) _tile_stored(1, result + 256, 64);
     if constexpr (COUNT > 2) _tile_stored(2, result + 512, 64);
     if constexpr (COUNT > 3) _tile_stored(3, result + 768, 64);
+}
+
+template <int BITS>
+void by_tiles(int64_t count, const void* weights, const at::BFloat16* x, int64_t groups, float* result) {
+    switch (count) {
+        case 1: by_tiles<BITS, 1>(weights, x, groups, result); break;
+        case 2: by_tiles<BITS, 2>(weights, x, groups, result); break;
+        case 3: by_tiles<BITS, 3>(weights, x, groups, result); break;
+        default: by_tiles<BITS, 4>(weights, x, groups, result); break;
+    }
+}
+
+// Two blocks of unpacked weights times two tiles of rows: each tile that is read is used twice.
+void two_by_two(const at::BFloat16* weights, const at::BFloat16* x, int64_t groups, float* result) {
+    const int64_t next = ROWS * groups * GROUP;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t g = 0; g < groups; ++g, weights += BLOCK * GROUP, x += GROUP * ROWS) {
+        _tile_loadd(4, weights, 64);
+        _tile_loadd(5, x, 64);
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_loadd(6, x + next, 64);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_loadd(7, weights + next, 64);
+        _tile_dpbf16ps(2, 7, 5);
+        _tile_dpbf16ps(3, 7, 6);
+    }
+    _tile_stored(0, result, 64);
+    _tile_stored(1, result + 256, 64);
+    _tile_stored(2, result + 512, 64);
+    _tile_stored(3, result + 768, 64);
 }
 
 inline void put(__m512 from, float* to, __mmask16 valid) { _mm512_mask_storeu_ps(to, valid, from); }
@@ -188,38 +277,65 @@ inline void put(__m512 from, at::BFloat16* to, __mmask16 valid) {
     _mm256_mask_storeu_epi16(to, valid, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(from)));
 }
 
+// A tile of results, (16 outputs, 16 rows), to its place in y, whose lines are ``outputs`` long.
+template <typename T>
+void put_tile(const float* result, int64_t rows, int64_t outputs, int64_t left, T* y) {
+    const auto valid = static_cast<__mmask16>(0xFFFF >> (BLOCK - std::min(BLOCK, left)));
+    __m512i lines[16];
+    for (int64_t o = 0; o < BLOCK; ++o) lines[o] = _mm512_load_si512(result + o * 16);
+    transpose(lines);
+    for (int64_t r = 0; r < std::min(ROWS, rows); ++r) put(_mm512_castsi512_ps(lines[r]), y + r * outputs, valid);
+}
+
+template <int BITS, typename T>
+void multiply_row(const at::BFloat16* x, const uint8_t* weights, int64_t groups, int64_t outputs, T* y) {
+    constexpr int64_t BYTES = GROUP * BLOCK * BITS / 8 + 4 * BLOCK;
+    const int64_t blocks = (outputs + BLOCK - 1) / BLOCK;
+    at::parallel_for(0, blocks, chunk(blocks), [&](int64_t from, int64_t to) {
+        for (int64_t block = from; block < to; ++block) {
+            float result[BLOCK];
+            by_row<BITS>(weights + block * groups * BYTES, x, groups, result);
+            for (int64_t o = 0; o < std::min(BLOCK, outputs - block * BLOCK); ++o)
+                y[block * BLOCK + o] = static_cast<T>(result[o]);
+        }
+    });
+}
+
 template <int BITS, typename T>
 void multiply(const at::BFloat16* x, const uint8_t* weights, int64_t rows, int64_t groups, int64_t outputs, T* y) {
     constexpr int64_t BYTES = GROUP * BLOCK * BITS / 8 + 4 * BLOCK;
     const int64_t inputs = groups * GROUP, tiles = (rows + ROWS - 1) / ROWS, blocks = (outputs + BLOCK - 1) / BLOCK;
+    const auto tile_of = [&](int64_t tile) { return x + tile * ROWS * inputs; };
+    const auto keep = [&](const float* from, int64_t tile, int64_t block) {
+        T* to = y + tile * ROWS * outputs + block * BLOCK;
+        put_tile(from, rows - tile * ROWS, outputs, outputs - block * BLOCK, to);
+    };
     at::parallel_for(0, blocks, chunk(blocks), [&](int64_t from, int64_t to) {
         const Tiles shaped;
-        thread_local std::vector<at::BFloat16> space;
-        space.resize(inputs * BLOCK + 32);
-        auto* unpacked = reinterpret_cast<at::BFloat16*>((reinterpret_cast<uintptr_t>(space.data()) + 63) & ~uintptr_t{63});
-        alignas(64) float result[4 * 256];
-        for (int64_t block = from; block < to; ++block) {
-            unpack<BITS>(weights + block * groups * BYTES, groups, unpacked);
-            const int64_t first = block * BLOCK;
-            const auto valid = static_cast<__mmask16>(0xFFFF >> (BLOCK - std::min(BLOCK, outputs - first)));
-            for (int64_t tile = 0; tile < tiles; tile += 4) {
-                const int64_t next = ROWS * inputs, count = std::min<int64_t>(4, tiles - tile);
-                const at::BFloat16* some = x + tile * next;
-                switch (count) {
-                    case 1: by_tiles<1>(unpacked, some, next, groups, result); break;
-                    case 2: by_tiles<2>(unpacked, some, next, groups, result); break;
-                    case 3: by_tiles<3>(unpacked, some, next, groups, result); break;
-                    default: by_tiles<4>(unpacked, some, next, groups, result); break;
-                }
-                for (int64_t t = 0; t < count; ++t) {
-                    __m512i lines[16];
-                    for (int64_t o = 0; o < BLOCK; ++o) lines[o] = _mm512_load_si512(result + t * 256 + o * 16);
-                    transpose(lines);
-                    const int64_t row = (tile + t) * ROWS, there = std::min(ROWS, rows - row);
-                    for (int64_t r = 0; r < there; ++r)
-                        put(_mm512_castsi512_ps(lines[r]), y + (row + r) * outputs + first, valid);
-                }
+        alignas(64) float result[MOST_TILES * 256];
+        if (tiles <= MOST_TILES) {
+            for (int64_t block = from; block < to; ++block) {
+                by_tiles<BITS>(tiles, weights + block * groups * BYTES, tile_of(0), groups, result);
+                for (int64_t tile = 0; tile < tiles; ++tile) keep(result + tile * 256, tile, block);
             }
+            return;
+        }
+        thread_local std::vector<at::BFloat16> space;
+        space.resize(2 * inputs * BLOCK + 32);
+        auto* unpacked = reinterpret_cast<at::BFloat16*>((reinterpret_cast<uintptr_t>(space.data()) + 63) & ~uintptr_t{63});
+        for (int64_t block = from; block < to; block += 2) {
+            const int64_t count = std::min<int64_t>(2, to - block);
+            unpack_to<BITS>(weights + block * groups * BYTES, count * groups, unpacked);
+            int64_t tile = 0;
+            for (; count == 2 && tile + 1 < tiles; tile += 2) {
+                two_by_two(unpacked, tile_of(tile), groups, result);
+                for (int i = 0; i < 4; ++i) keep(result + i * 256, tile + i % 2, block + i / 2);
+            }
+            for (; tile < tiles; ++tile)
+                for (int64_t i = 0; i < count; ++i) {
+                    by_tiles<0>(1, unpacked + i * inputs * BLOCK, tile_of(tile), groups, result);
+                    keep(result, tile, block + i);
+                }
         }
     });
 }
@@ -233,13 +349,20 @@ at::Tensor linear_by_tiles(const at::Tensor& input, const at::Tensor& weights, i
     auto shape = input.sizes().vec();
     shape.back() = outputs;
     at::Tensor y = at::empty(shape, input.options());
-    thread_local std::vector<at::BFloat16> laid_out;
-    laid_out.resize((rows + ROWS - 1) / ROWS * ROWS * inputs);
-    lay_out(x.data_ptr<at::BFloat16>(), rows, inputs, laid_out.data());
-    const at::BFloat16* from = laid_out.data();
+    const at::BFloat16* from = x.data_ptr<at::BFloat16>();
     const uint8_t* packed = weights.data_ptr<uint8_t>();
+    thread_local std::vector<at::BFloat16> laid_out;
+    if (rows > 1) {
+        laid_out.resize((rows + ROWS - 1) / ROWS * ROWS * inputs);
+        lay_out(from, rows, inputs, laid_out.data());
+        from = laid_out.data();
+    }
     const auto run = [&](auto* to) {
-        if (bits == 4)
+        if (rows == 1 && bits == 4)
+            multiply_row<4>(from, packed, inputs / GROUP, outputs, to);
+        else if (rows == 1)
+            multiply_row<8>(from, packed, inputs / GROUP, outputs, to);
+        else if (bits == 4)
             multiply<4>(from, packed, rows, inputs / GROUP, outputs, to);
         else
             multiply<8>(from, packed, rows, inputs / GROUP, outputs, to);
@@ -251,9 +374,7 @@ at::Tensor linear_by_tiles(const at::Tensor& input, const at::Tensor& weights, i
     return y;
 }
 
-#define LOQUENT_TILES tiles_allowed()
-#else
-#define LOQUENT_TILES false
+#define LOQUENT_TILES
 #endif
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
@@ -447,7 +568,7 @@ void linear_of(const at::Tensor& x, Product p, int64_t bits, int64_t blocks, at:
 }  // namespace
 
 // x (..., K) times packed weights (N, K): (..., N) in x's type.
-at::Tensor linear(const at::Tensor& input, const at::Tensor& weights, int64_t bits, int64_t outputs) {
+at::Tensor linear_by_lanes(const at::Tensor& input, const at::Tensor& weights, int64_t bits, int64_t outputs) {
     const int64_t inputs = input.size(-1);
     const at::Tensor x = input.reshape({-1, inputs}).contiguous();
     auto shape = input.sizes().vec();
@@ -464,19 +585,33 @@ at::Tensor linear(const at::Tensor& input, const at::Tensor& weights, int64_t bi
     return y;
 }
 
-#define LOQUENT_LANES true
-#else
-#define LOQUENT_LANES false
+#define LOQUENT_LANES
 #endif
 
 namespace {
 
-// The forms of packed weights, as quantise.py knows them; each processor's product reads one.
-enum Form : int64_t { NONE = 0, LANES = 1, TILES = 2 };
+enum Form : int64_t { LANES = 1, TILES = 2 };  // as Python's Form names them
 
-Form form() {
-    static const Form known = LOQUENT_TILES ? TILES : LOQUENT_LANES ? LANES : NONE;
-    return known;
+// The forms of packed weights that this processor can multiply with, the fastest first.
+std::vector<int64_t> forms() {
+    std::vector<int64_t> found;
+#ifdef LOQUENT_TILES
+    if (tiles_allowed()) found.push_back(TILES);
+#endif
+#ifdef LOQUENT_LANES
+    found.push_back(LANES);
+#endif
+    return found;
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weights, int64_t form, int64_t bits, int64_t outputs) {
+#ifdef LOQUENT_TILES
+    if (form == TILES && tiles_allowed()) return linear_by_tiles(x, weights, bits, outputs);
+#endif
+#ifdef LOQUENT_LANES
+    if (form == LANES) return linear_by_lanes(x, weights, bits, outputs);
+#endif
+    TORCH_CHECK(false, "this processor has no product with weights of form ", form);
 }
 
 struct Heads {
@@ -507,57 +642,124 @@ inline Vec load(const at::BFloat16* x) {
     return out;
 }
 
+inline void store(Vec from, float* to) { from.store(to); }
+inline void store(Vec from, at::BFloat16* to) {
+    at::vec::convert_from_float<at::BFloat16>(from, from).store(to, Vec::size());
+}
+
 inline float total(Vec v) {
     return at::vec::vec_reduce_all<float>([](Vec a, Vec b) { return a + b; }, v);
 }
 
-// One query token against its slot, for the query heads that share a key head. PARTS vectors make a head.
+// The sums of 16 vectors.
+inline void totals(const Vec (&v)[16], float* out) {
+#if defined(CPU_CAPABILITY_AVX512)
+    __m512 a[8], b[4];
+    for (int i = 0; i < 8; ++i) {
+        const __m512 x = v[2 * i], y = v[2 * i + 1];
+        a[i] = _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
+    }
+    for (int i = 0; i < 4; ++i) {
+        const __m512d x = _mm512_castps_pd(a[2 * i]), y = _mm512_castps_pd(a[2 * i + 1]);
+        b[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    }
+    for (int i = 0; i < 4; i += 2)
+        b[i / 2] = _mm512_add_ps(_mm512_shuffle_f32x4(b[i], b[i + 1], 0x88), _mm512_shuffle_f32x4(b[i], b[i + 1], 0xDD));
+    const __m512 low = _mm512_shuffle_f32x4(b[0], b[1], 0x88), high = _mm512_shuffle_f32x4(b[0], b[1], 0xDD);
+    _mm512_storeu_ps(out, _mm512_add_ps(low, high));
+#else
+    for (int i = 0; i < 16; ++i) out[i] = total(v[i]);
+#endif
+}
+
+// Scores to weights, in place; behind the last of them up to ``padded`` are zeros. Returns one over their sum.
+inline float softmax(float* scores, int64_t length, int64_t padded, const Rule& rule) {
+    constexpr int64_t LANES = Vec::size();
+    if (rule.cap > 0) {
+        const float cap = static_cast<float>(rule.cap);
+        for (int64_t j = 0; j < length; ++j) scores[j] = cap * std::tanh(scores[j] / cap);
+    }
+    std::fill(scores + length, scores + padded, -std::numeric_limits<float>::infinity());
+    Vec largest(-std::numeric_limits<float>::infinity());
+    for (int64_t j = 0; j < padded; j += LANES) largest = at::vec::maximum(largest, Vec::loadu(scores + j));
+    const Vec top(at::vec::vec_reduce_all<float>([](Vec a, Vec b) { return at::vec::maximum(a, b); }, largest));
+    Vec mass(0.0f);
+    for (int64_t j = 0; j < padded; j += LANES) {
+        const Vec weight = (Vec::loadu(scores + j) - top).exp_u20();
+        weight.store(scores + j);
+        mass = mass + weight;
+    }
+    return 1.0f / total(mass);
+}
+
+// HEADS query heads of one token, which share a key head, against their slot. PARTS vectors make a head.
+template <typename T, int PARTS, int HEADS>
+void attend_heads(const Strided<T>& q, const T* keys, const T* values, int64_t length, const Rule& rule, int64_t token,
+                  int64_t head, T* out, std::vector<float>& space) {
+    constexpr int64_t LANES = Vec::size(), SIZE = PARTS * LANES;
+    const int64_t padded = (length + 15) / 16 * 16;
+    space.resize(HEADS * padded + SIZE);
+    float* scores = space.data();
+    Vec query[HEADS][PARTS];
+    for (int h = 0; h < HEADS; ++h)
+        for (int i = 0; i < PARTS; ++i)
+            query[h][i] = load(q.at(head + h, token) + i * LANES) * Vec(static_cast<float>(rule.scale));
+    for (int64_t j = 0; j < length; j += 16) {
+        Vec dots[HEADS][16];
+        const int64_t count = std::min<int64_t>(16, length - j);
+        for (int64_t k = 0; k < count; ++k) {
+            const T* key = keys + (j + k) * SIZE;
+            for (int i = 0; i < PARTS; ++i) {
+                const Vec part = load(key + i * LANES);
+                for (int h = 0; h < HEADS; ++h)
+                    dots[h][k] = i ? at::vec::fmadd(part, query[h][i], dots[h][k]) : part * query[h][i];
+            }
+        }
+        for (int64_t k = count; k < 16; ++k)
+            for (int h = 0; h < HEADS; ++h) dots[h][k] = Vec(0.0f);
+        for (int h = 0; h < HEADS; ++h) totals(dots[h], scores + h * padded + j);
+    }
+    float share[HEADS];
+    for (int h = 0; h < HEADS; ++h) share[h] = softmax(scores + h * padded, length, padded, rule);
+    Vec sum[HEADS][PARTS];
+    for (int h = 0; h < HEADS; ++h)
+        for (int i = 0; i < PARTS; ++i) sum[h][i] = Vec(0.0f);
+    for (int64_t j = 0; j < length; ++j)
+        for (int i = 0; i < PARTS; ++i) {
+            const Vec part = load(values + j * SIZE + i * LANES);
+            for (int h = 0; h < HEADS; ++h) sum[h][i] = at::vec::fmadd(Vec(scores[h * padded + j]), part, sum[h][i]);
+        }
+    float* line = scores + HEADS * padded;
+    for (int h = 0; h < HEADS; ++h) {
+        for (int i = 0; i < PARTS; ++i) (sum[h][i] * Vec(share[h])).store(line + i * LANES);
+        T* to = out + (head + h) * SIZE;
+        for (int64_t d = 0; d < SIZE; ++d) to[d] = static_cast<T>(line[d]);
+    }
+}
+
+// One query token against its slot, for the query heads that share a key head: as many at a time as registers hold.
 template <typename T, int PARTS>
 void attend_one(const Strided<T>& q, const T* keys, const T* values, const Heads& heads, const Rule& rule, int64_t token,
                 int64_t position, int64_t key_head, T* out, std::vector<float>& space) {
-    constexpr int64_t LANES = Vec::size(), SIZE = PARTS * LANES;
-    const int64_t shared = heads.query / heads.key;
+    constexpr int MOST = std::max(1, std::min(4, 16 / PARTS));
     const int64_t from = rule.window > 0 ? std::max<int64_t>(0, position + 1 - rule.window) : 0;
-    const int64_t length = position + 1 - from;
-    const int64_t padded = (length + LANES - 1) / LANES * LANES;
-    space.resize(padded + SIZE);
-    float* scores = space.data();
-    keys += from * SIZE;
-    values += from * SIZE;
-    for (int64_t s = 0; s < shared; ++s) {
-        const T* asked = q.at(key_head * shared + s, token);
-        Vec query[PARTS];
-        for (int i = 0; i < PARTS; ++i) query[i] = load(asked + i * LANES) * Vec(static_cast<float>(rule.scale));
-        for (int64_t j = 0; j < length; ++j) {
-            Vec dot = load(keys + j * SIZE) * query[0];
-            for (int i = 1; i < PARTS; ++i) dot = at::vec::fmadd(load(keys + j * SIZE + i * LANES), query[i], dot);
-            scores[j] = total(dot);
-        }
-        std::fill(scores + length, scores + padded, -std::numeric_limits<float>::infinity());
-        if (rule.cap > 0) {
-            const float cap = static_cast<float>(rule.cap);
-            for (int64_t j = 0; j < length; ++j) scores[j] = cap * std::tanh(scores[j] / cap);
-        }
-        Vec largest(-std::numeric_limits<float>::infinity());
-        for (int64_t j = 0; j < padded; j += LANES) largest = at::vec::maximum(largest, Vec::loadu(scores + j));
-        const Vec top(at::vec::vec_reduce_all<float>([](Vec a, Vec b) { return at::vec::maximum(a, b); }, largest));
-        Vec mass(0.0f);
-        for (int64_t j = 0; j < padded; j += LANES) {
-            const Vec weight = (Vec::loadu(scores + j) - top).exp_u20();
-            weight.store(scores + j);
-            mass = mass + weight;
-        }
-        Vec sum[PARTS];
-        for (int i = 0; i < PARTS; ++i) sum[i] = Vec(0.0f);
-        for (int64_t j = 0; j < length; ++j) {
-            const Vec weight(scores[j]);
-            for (int i = 0; i < PARTS; ++i) sum[i] = at::vec::fmadd(weight, load(values + j * SIZE + i * LANES), sum[i]);
-        }
-        const Vec share(1.0f / total(mass));
-        float* line = scores + padded;
-        for (int i = 0; i < PARTS; ++i) (sum[i] * share).store(line + i * LANES);
-        T* to = out + (key_head * shared + s) * SIZE;
-        for (int64_t d = 0; d < SIZE; ++d) to[d] = static_cast<T>(line[d]);
+    const int64_t length = position + 1 - from, shared = heads.query / heads.key;
+    keys += from * PARTS * Vec::size();
+    values += from * PARTS * Vec::size();
+    for (int64_t done = 0; done < shared;) {
+        const int64_t head = key_head * shared + done, left = shared - done;
+        const auto some = [&](auto count) {
+            attend_heads<T, PARTS, count>(q, keys, values, length, rule, token, head, out, space);
+            done += count;
+        };
+        if (MOST >= 4 && left >= 4)
+            some(std::integral_constant<int, std::min(4, MOST)>{});
+        else if (MOST >= 3 && left >= 3)
+            some(std::integral_constant<int, std::min(3, MOST)>{});
+        else if (MOST >= 2 && left >= 2)
+            some(std::integral_constant<int, std::min(2, MOST)>{});
+        else
+            some(std::integral_constant<int, 1>{});
     }
 }
 
@@ -565,7 +767,29 @@ struct Segment {
     int64_t offset, count, slot, start;
 };
 
+// Scores of many query tokens to weights, in place, hiding what comes behind a token or before its window.
+template <typename T>
+void softmax_rows(at::Tensor& scores, const Segment& segment, int64_t from, const Rule& rule) {
+    const int64_t length = scores.size(2), rows = scores.size(0) * scores.size(1);
+    T* all = scores.data_ptr<T>();
+    at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / length), [&](int64_t first, int64_t last) {
+        std::vector<float> space((length + 15) / 16 * 16);
+        for (int64_t row = first; row < last; ++row) {
+            T* line = all + row * length;
+            const int64_t end = segment.start + row % segment.count + 1 - from;
+            const int64_t begin = rule.window > 0 ? std::max<int64_t>(0, end - rule.window) : 0, seen = end - begin;
+            const auto scale = static_cast<float>(rule.scale);
+            for (int64_t j = 0; j < seen; ++j) space[j] = static_cast<float>(line[begin + j]) * scale;
+            const float share = softmax(space.data(), seen, (seen + 15) / 16 * 16, rule);
+            std::fill(line, line + begin, static_cast<T>(0.0f));
+            for (int64_t j = 0; j < seen; ++j) line[begin + j] = static_cast<T>(space[j] * share);
+            std::fill(line + end, line + length, static_cast<T>(0.0f));
+        }
+    });
+}
+
 // Many query tokens of one slot: plain matrix products.
+template <typename T>
 void attend_many(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const Segment& segment,
                  const Heads& heads, const Rule& rule, at::Tensor& out) {
     const int64_t shared = heads.query / heads.key, end = segment.start + segment.count;
@@ -574,16 +798,9 @@ void attend_many(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& 
     const at::Tensor v = values.select(0, segment.slot).slice(1, from, end);
     const at::Tensor asked = q.select(0, 0).slice(1, segment.offset, segment.offset + segment.count);
     const at::Tensor rows = asked.reshape({heads.key, shared * segment.count, heads.size});
-    at::Tensor scores = at::bmm(rows, k.transpose(1, 2)).to(at::kFloat).mul_(rule.scale);
-    if (rule.cap > 0) scores = scores.div_(rule.cap).tanh_().mul_(rule.cap);
-    const at::Tensor position = at::arange(segment.start, end, at::kLong).unsqueeze(1);
-    const at::Tensor place = at::arange(from, end, at::kLong).unsqueeze(0);
-    at::Tensor hidden = place.gt(position);
-    if (rule.window > 0) hidden = hidden.logical_or_(place.le(position - rule.window));
-    scores.view({heads.key, shared, segment.count, end - from})
-        .masked_fill_(hidden, -std::numeric_limits<float>::infinity());
-    const at::Tensor weights = at::softmax(scores, -1).to(v.scalar_type());
-    const at::Tensor result = at::bmm(weights, v).view({heads.query, segment.count, heads.size});
+    at::Tensor scores = at::bmm(rows, k.transpose(1, 2));
+    softmax_rows<T>(scores, segment, from, rule);
+    const at::Tensor result = at::bmm(scores, v).view({heads.query, segment.count, heads.size});
     out.select(0, 0).slice(0, segment.offset, segment.offset + segment.count).copy_(result.transpose(0, 1));
 }
 
@@ -639,7 +856,7 @@ void attend_all(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
         }
     });
     for (const Segment& segment : segments)
-        if (!one_by_one(heads, segment)) attend_many(q, keys, values, segment, heads, rule, out);
+        if (!one_by_one(heads, segment)) attend_many<T>(q, keys, values, segment, heads, rule, out);
 }
 
 }  // namespace
@@ -728,14 +945,14 @@ void gate_of(const at::Tensor& x, at::Tensor& y) {
             const T* gate = from + row * 2 * size;
             const T* up = gate + size;
             T* out = to + row * size;
-            for (int64_t i = 0; i < size; i += Vec::size()) {
-                const int64_t count = std::min<int64_t>(Vec::size(), size - i);
-                float values[Vec::size()] = {};
-                for (int64_t j = 0; j < count; ++j) values[j] = static_cast<float>(gate[i + j]);
-                const Vec g = Vec::loadu(values);
-                (g / (Vec(1.0f) + g.neg().exp_u20())).store(values);
-                for (int64_t j = 0; j < count; ++j)
-                    out[i + j] = static_cast<T>(values[j] * static_cast<float>(up[i + j]));
+            int64_t i = 0;
+            for (; i + Vec::size() <= size; i += Vec::size()) {
+                const Vec g = load(gate + i);
+                store(g / (Vec(1.0f) + g.neg().exp_u20()) * load(up + i), out + i);
+            }
+            for (; i < size; ++i) {
+                const float g = static_cast<float>(gate[i]);
+                out[i] = static_cast<T>(g / (1.0f + std::exp(-g)) * static_cast<float>(up[i]));
             }
         }
     });
@@ -777,16 +994,11 @@ at::Tensor gate(const at::Tensor& x) {
 }
 
 TORCH_LIBRARY_IMPL(loquent, CompositeExplicitAutograd, library) {
-    library.impl("form", []() -> int64_t { return form(); });
+    library.impl("forms", forms);
 }
 
 TORCH_LIBRARY_IMPL(loquent, CPU, library) {
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
-    if (form() == TILES) library.impl("linear", linear_by_tiles);
-#endif
-#if defined(__AVX512F__) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
-    if (form() == LANES) library.impl("linear", linear);
-#endif
+    library.impl("linear", linear);
     library.impl("attention", attention);
     library.impl("rms_norm", rms_norm);
     library.impl("rotate", rotate);
