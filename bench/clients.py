@@ -49,8 +49,8 @@ class Reply:
 class Client(Protocol):
     """One user, who asks one thing after another."""
 
-    async def ask(self, messages: Messages, tokens: int) -> Reply:
-        """A reply of at most so many tokens. Raises: Refused when the server is full."""
+    async def ask(self, messages: Messages, tokens: int, reply: Reply | None = None) -> Reply:
+        """A reply of so many tokens, told into ``reply``. Raises: Refused when the server is full."""
 
     async def close(self) -> None:
         """Leave."""
@@ -63,7 +63,7 @@ class HttpClient:
         self._http = http
         self._url = f"{url}/v1/chat/completions"
 
-    async def ask(self, messages: Messages, tokens: int) -> Reply:
+    async def ask(self, messages: Messages, tokens: int, reply: Reply | None = None) -> Reply:
         body = {
             "model": "default",
             "messages": list(messages),
@@ -71,8 +71,9 @@ class HttpClient:
             "stream_options": {"include_usage": True},
             "max_tokens": tokens,
             "temperature": 0,
+            "ignore_eos": True,
         }
-        reply = Reply()
+        reply = reply or Reply()
         async with self._http.post(self._url, json=body) as response:
             if response.status in (429, 503):
                 raise Refused
@@ -109,9 +110,9 @@ class _SocketClient:
                 raise Refused from error
         return self._socket
 
-    async def ask(self, messages: Messages, tokens: int) -> Reply:
+    async def ask(self, messages: Messages, tokens: int, reply: Reply | None = None) -> Reply:
         socket = await self._connected()
-        reply = Reply()
+        reply = reply or Reply()
         try:
             await socket.send_json(self._question(messages, tokens))
             while not self._take(json.loads(await socket.receive_str(timeout=SECONDS)), reply):
@@ -154,7 +155,7 @@ class RealtimeClient(_SocketClient):
             "conversation": "none",
             "input": items,
             "max_output_tokens": tokens,
-            "loquent": {"sampling": {"temperature": 0}},
+            "loquent": {"sampling": {"temperature": 0, "ignore_eos": True}},
         }
         return {"type": "response.create", "response": response}
 

@@ -14,7 +14,7 @@ from bench.clients import Client, Messages, Refused, Reply
 
 TOKENS = 64  # of a reply
 LEVELS = (1, 4, 8, 16, 32)  # clients at a time
-ROUNDS = 3  # requests of each client
+LOOP_SECONDS = 8.0  # of each level
 RATES = (4, 8, 16, 32)  # requests a second
 ARRIVING_SECONDS = 8.0
 PATIENCE_SECONDS = 8.0  # that users wait on after the last of them has come
@@ -58,27 +58,43 @@ async def clients(new: New, count: int) -> AsyncIterator[list[Client]]:
         await asyncio.gather(*(user.close() for user in users), return_exceptions=True)
 
 
-async def closed_loop(new: New, count: int, seed: int) -> Figures:
-    """Users who ask again as soon as they have their answer."""
+async def closed_loop(new: New, count: int, seed: int, seconds: float = LOOP_SECONDS) -> Figures:
+    """Users who ask again as soon as they have their answer, until the time is over."""
+    replies: list[Reply] = []
+    cut: list[Reply] = []  # by the end, amid their text
     async with clients(new, count) as users:
-
-        async def ask(number: int) -> list[Reply]:
-            numbers = range(seed + number * ROUNDS, seed + (number + 1) * ROUNDS)
-            return [await users[number].ask(question(each), TOKENS) for each in numbers]
-
+        await asyncio.gather(*(user.ask(question(seed - 1), 1) for user in users))  # connected
         begun, cpu = time.perf_counter(), time.process_time()
-        replies = [reply for each in await asyncio.gather(*map(ask, range(count))) for reply in each]
-        seconds = time.perf_counter() - begun
-    firsts = [reply.first for reply in replies]
-    gaps = [gap for reply in replies for gap in reply.gaps]
+
+        async def ask(number: int) -> None:
+            for turn in range(1_000_000):
+                reply = Reply()
+                cut.append(reply)
+                await users[number].ask(question(seed + turn * count + number), TOKENS, reply)
+                cut.remove(reply)
+                replies.append(reply)
+
+        asking = [asyncio.create_task(ask(number)) for number in range(count)]
+        done, _ = await asyncio.wait(asking, timeout=seconds)
+        ended = time.perf_counter()
+        cpu = time.process_time() - cpu
+        for each in asking:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        for each in done:
+            each.result()
+    each_text = sum(reply.tokens for reply in replies) / max(sum(len(reply.texts) for reply in replies), 1)
+    tokens = sum(reply.tokens for reply in replies) + each_text * sum(len(reply.texts) for reply in cut)
+    firsts = [reply.first for reply in (*replies, *cut) if reply.texts]
+    gaps = [gap for reply in (*replies, *cut) for gap in reply.gaps]
     return {
-        "tokens": sum(reply.tokens for reply in replies) / seconds,
+        "tokens": tokens / (ended - begun),
         "first50": percentile(firsts, 0.5),
         "first95": percentile(firsts, 0.95),
         "gap50": percentile(gaps, 0.5),
         "gap99": percentile(gaps, 0.99),
-        "cpu": (time.process_time() - cpu) / seconds * 100,
-        "requests": len(replies),
+        "cpu": cpu / (ended - begun) * 100,
+        "requests": len(replies) + len(cut) + count,
     }
 
 

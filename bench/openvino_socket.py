@@ -43,7 +43,7 @@ class Worker:
                 request, replies, left = self._inbox.get()
                 text = self._tokenizer.apply_chat_template(request["messages"], add_generation_prompt=True)
                 prompt = self._tokenizer.encode(text, add_special_tokens=False).input_ids
-                config = genai.GenerationConfig(max_new_tokens=request["max_tokens"], do_sample=False)
+                config = genai.GenerationConfig(max_new_tokens=request["max_tokens"], do_sample=False, ignore_eos=True)
                 config.set_eos_token_id(self._tokenizer.get_eos_token_id())
                 number += 1
                 handle = self._pipeline.add_request(number, prompt, config)

@@ -43,11 +43,12 @@ async def measure(server: Server, wanted: list[str], seed: int, log: Path, resul
                 def new(connect: Connect = connect) -> Client:
                     return connect(http, server.url)
 
-                await loads.closed_loop(new, 8, seed + 90_000)  # warm
+                await loads.closed_loop(new, 8, seed + 90_000, seconds=2.0)  # warm
                 begun, requests = loads.memory(pid), 0.0
                 if "closed" in wanted:
                     for level in loads.LEVELS:
                         figures = await loads.closed_loop(new, level, seed + level * 1000)
+                        await asyncio.sleep(1.0)  # what was cut has ended
                         results[name, "closed", str(level)].append(figures)
                 if "sessions" in wanted:
                     results[name, "sessions", ""].append(await loads.sessions(new, seed + 50_000))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.chat.admission import Admission, Limits
 from pipelines.chat.language_model import LanguageModel, Segment
-from pipelines.chat.messages import Cancel, Close, Generate, Mailbox
+from pipelines.chat.messages import Cancel, Close, Generate, Mailbox, Post
 from pipelines.chat.pace import Pace
 from pipelines.chat.slots import SlotTable
 from pipelines.events import Event, Finished, Sampling, StageError, Usage
@@ -66,6 +66,7 @@ class Engine:
         self._running: list[Stream] = []
         self._slots: SlotTable | None = None
         self._pace = Pace()
+        self._post = Post()
         self._thread: threading.Thread | None = None
         self._model: LanguageModel | None = None
         self._closing = threading.Event()
@@ -175,7 +176,7 @@ class Engine:
             self.refusals += error.kind == "overloaded"
             self.release(tenant)
             raise
-        mailbox = Mailbox()
+        mailbox = Mailbox(self._post)
         self._inbox.put(Generate(id, tuple(prompt), sampling, mailbox, tenant))
         try:
             while not isinstance(event := await mailbox.get(), Finished):
@@ -217,7 +218,8 @@ class Engine:
     def _serve(self, model: LanguageModel, slots: SlotTable) -> None:
         while self._collect(model, slots, wait=not self._running):
             if self._running:
-                self._step(model, slots)
+                with self._post:
+                    self._step(model, slots)
 
     def _collect(self, model: LanguageModel, slots: SlotTable, *, wait: bool) -> bool:
         """Take in messages and give out free places. Returns False when the engine is to close."""
@@ -252,10 +254,12 @@ class Engine:
 
     def _step(self, model: LanguageModel, slots: SlotTable) -> None:
         """One pass over the weights for every stream that runs."""
+        from pipelines.chat.kernels import argmax  # here, because torch takes seconds to import
+
         streaming = [stream for stream in self._running if not stream.reading]
         guesses = GUESSES if model.seekable and len(self._running) <= GUESSING_STREAMS else 0
         work: list[tuple[Stream, Segment]] = [(stream, stream.decode(guesses)) for stream in streaming]
-        budget = self._pace.budget(streaming=bool(streaming)) if model.seekable else 1
+        budget = self._pace.budget(len(streaming), len(self._running) - len(streaming)) if model.seekable else 1
         read = 0
         for stream in self._running:
             if stream.reading and budget > 0:
@@ -268,7 +272,7 @@ class Engine:
         began = time.perf_counter()
         try:
             logits = model.forward([segment for _, segment in work])
-            likeliest = logits.argmax(dim=-1).tolist()
+            likeliest = argmax(logits)
         except Exception:
             self._step_alone(model, work)
         else:
@@ -283,10 +287,12 @@ class Engine:
 
     def _step_alone(self, model: LanguageModel, work: "list[tuple[Stream, Segment]]") -> None:
         """The model failed on some stream: find out which, as the others have nothing to do with it."""
+        from pipelines.chat.kernels import argmax
+
         for stream, segment in work:
             try:
                 logits = model.forward([segment])
-                self._advance(stream, segment, logits, logits.argmax(dim=-1).tolist())
+                self._advance(stream, segment, logits, argmax(logits))
             except Exception:
                 self._failed(stream)
 

@@ -37,10 +37,49 @@ class Close:
     """End every request and then the thread."""
 
 
+class Post:
+    """Wakes readers, each with a system call; in a ``with`` block all of them with one, at its end.
+
+    The block is for one thread, the engine's.
+    """
+
+    def __init__(self) -> None:
+        self._holder: int | None = None
+        self._held: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+
+    def __enter__(self) -> None:
+        self._holder = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._holder = None
+        held, self._held = self._held, {}
+        for loop, wakes in held.items():
+            self._call(loop, wakes)
+
+    def wake(self, loop: asyncio.AbstractEventLoop, wake: asyncio.Event) -> None:
+        """Set ``wake`` on its loop, from any thread."""
+        if self._holder == threading.get_ident():
+            self._held.setdefault(loop, []).append(wake)
+        else:
+            self._call(loop, [wake])
+
+    @staticmethod
+    def _call(loop: asyncio.AbstractEventLoop, wakes: list[asyncio.Event]) -> None:
+        def wake_all() -> None:
+            for wake in wakes:
+                wake.set()
+
+        try:
+            loop.call_soon_threadsafe(wake_all)
+        except RuntimeError:  # the readers' event loop is gone, and the readers with it
+            log.debug("events for a closed event loop were dropped")
+
+
 class Mailbox:
     """One request's way back. Text merges while its reader lags, so it holds a few events at the most."""
 
-    def __init__(self) -> None:
+    def __init__(self, post: Post) -> None:
+        self._post = post
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._events: deque[Event | StageError] = deque()  # bounded: Started, one TextDelta, the end
@@ -54,10 +93,7 @@ class Mailbox:
                 self._events[-1] = last + event
                 return
             self._events.append(event)
-        try:
-            self._loop.call_soon_threadsafe(self._wake.set)
-        except RuntimeError:  # the reader's event loop is gone, and the reader with it
-            log.debug("an event for a closed event loop was dropped")
+        self._post.wake(self._loop, self._wake)
 
     async def get(self) -> Event:
         """The next event; raises the ``StageError`` that ended the request."""

@@ -14,11 +14,16 @@ class Pace:
         self._step = 0.0  # seconds of a step without prompts; 0 until known
         self._token = 0.0  # seconds of one more token of a prompt
 
-    def budget(self, *, streaming: bool) -> int:
-        """Tokens of prompts that the next step may read."""
+    def budget(self, streaming: int, reading: int) -> int:
+        """Tokens of prompts that the next step may read, while so many stream and so many read theirs.
+
+        Those who stream are slowed down little by few, and more when it lets many begin.
+        """
         if not self._token or (streaming and not self._step):
             return FIRST
-        seconds = self._step * SLOWDOWN if streaming else ALONE_SECONDS
+        seconds = ALONE_SECONDS
+        if streaming:
+            seconds = min(self._step * SLOWDOWN * max(reading / streaming, 1.0), seconds)
         return int(min(max(seconds / self._token, LEAST), MOST))
 
     def measured(self, seconds: float, *, streaming: bool, read: int) -> None:

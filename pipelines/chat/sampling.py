@@ -30,18 +30,15 @@ class Sampler:
         self._said: dict[int, int] = {}  # how often each token occurs in the reply
         self._seen = set(prompt) if sampling.repetition_penalty != 1.0 else set()
         self._bias = dict(sampling.logit_bias)
-        self._changes = bool(
-            self._bias
-            or sampling.repetition_penalty != 1.0
-            or sampling.presence_penalty
-            or sampling.frequency_penalty
-            or self._banned
+        counts = (
+            sampling.repetition_penalty != 1.0 or bool(sampling.presence_penalty) or bool(sampling.frequency_penalty)
         )
+        self._plain = self._temperature < COLDEST and not counts and not self._bias
+        self._changes = counts or bool(self._bias) or bool(self._banned)
 
-    @property
-    def plain(self) -> bool:
-        """Whether the likeliest token of the untouched logits is meant."""
-        return self._temperature < COLDEST and not self._changes
+    def takes(self, likeliest: int) -> bool:
+        """Whether the likeliest token of the untouched logits is meant, so that there is nothing to draw."""
+        return self._plain and likeliest not in self._banned
 
     def draw(self, logits: Tensor) -> int:
         """Draw one token id from ``logits``, (V,) on any device."""

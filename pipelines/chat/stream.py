@@ -81,7 +81,7 @@ class Stream:
         self._push(said, logits)
 
     def _draw(self, logits: Tensor, likeliest: int) -> int:
-        return likeliest if self._sampler.plain else self._sampler.draw(logits)
+        return likeliest if self._sampler.takes(likeliest) else self._sampler.draw(logits)
 
     def _push(self, tokens: Sequence[int], logits: Tensor) -> None:
         """Take in these tokens, drawn from one row of ``logits`` each."""

@@ -8,7 +8,7 @@ import pytest
 from pipelines.chat import engine as engine_module
 from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine, EngineState
-from pipelines.chat.messages import Mailbox
+from pipelines.chat.messages import Mailbox, Post
 from pipelines.events import Event, Finished, Sampling, StageError, Started, TextDelta, Usage
 from tests.support import ScriptedModel, eventually
 
@@ -151,7 +151,7 @@ async def test_a_reader_that_lags_gets_its_text_merged_and_nothing_lost() -> Non
 
 
 async def test_a_mailbox_holds_three_events_at_most() -> None:
-    mailbox = Mailbox()
+    mailbox = Mailbox(Post())
     mailbox.put(Started(1))
     for _ in range(1000):
         mailbox.put(TextDelta("x"))

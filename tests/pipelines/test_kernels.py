@@ -32,6 +32,19 @@ def test_attention_is_what_the_plain_operators_give(size: int, window: int, cap:
     assert all(torch.equal(*pair) for pair in zip(ours, plain, strict=True)), "the slots hold the same"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [5, 16, 1000])
+def test_the_likeliest_is_the_first_of_the_largest(size: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(20, size).to(dtype)
+    logits[3] = float("-inf")
+    logits[4] = 1.0
+    logits[5] = float("nan")
+    expected = [max(range(size), key=row.__getitem__) for row in logits.tolist()]
+    assert kernels.argmax(logits) == expected
+    assert kernels.argmax(logits[:0]) == []
+
+
 @pytest.mark.parametrize("form", kernels.Form)
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("outputs", [100, 576])

@@ -84,12 +84,14 @@ def test_without_reuse_nothing_is_found() -> None:
 
 def test_the_pace_of_reading_leaves_streams_their_steps() -> None:
     pace = Pace()
-    assert pace.budget(streaming=True) == pace.budget(streaming=False) == FIRST
+    assert pace.budget(8, 1) == pace.budget(0, 1) == FIRST
     for _ in range(20):
         pace.measured(0.010, streaming=True, read=0)
         pace.measured(0.010 + 0.0002 * 64, streaming=True, read=64)
-    assert pace.budget(streaming=True) == 40, "four fifths of a step's 10 ms, at 0.2 ms a token"
-    assert pace.budget(streaming=False) == 250, "50 ms"
+    assert pace.budget(8, 1) == 40, "four fifths of a step's 10 ms, at 0.2 ms a token"
+    assert pace.budget(0, 1) == 250, "50 ms"
+    assert pace.budget(4, 8) == 80, "twice as much where it lets twice as many begin"
+    assert pace.budget(1, 100) == 250, "and never more than that"
 
 
 def test_the_pace_has_bounds() -> None:
@@ -98,4 +100,4 @@ def test_the_pace_has_bounds() -> None:
         for _ in range(100):
             pace.measured(0.01, streaming=True, read=0)
             pace.measured(0.01 + seconds * 64, streaming=True, read=64)
-        assert pace.budget(streaming=True) == budget
+        assert pace.budget(8, 1) == budget

@@ -36,6 +36,7 @@ LIBRARY.define("linear(Tensor x, Tensor weights, int form, int bits, int outputs
 LIBRARY.define("rms_norm(Tensor x, Tensor weight, float eps, bool centred) -> Tensor")
 LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
 LIBRARY.define("gate(Tensor x) -> Tensor")
+LIBRARY.define("argmax(Tensor x) -> Tensor")
 
 
 class Form(IntEnum):
@@ -61,6 +62,16 @@ def load() -> bool:
 def forms() -> list[Form]:
     """The forms of packed weights that this processor can multiply with, the fastest first."""
     return [Form(form) for form in torch.ops.loquent.forms()] if load() else []
+
+
+def argmax(logits: Tensor) -> list[int]:
+    """The likeliest token of each row of ``logits`` (N, V)."""
+    if logits.device.type == "cpu" and load() and logits.dtype in (torch.bfloat16, torch.float32):
+        logits = torch.ops.loquent.argmax(logits)  # PyTorch's takes milliseconds for a batch in bfloat16
+    else:
+        logits = logits.argmax(dim=-1)
+    places: list[int] = logits.tolist()
+    return places
 
 
 def _load() -> bool:

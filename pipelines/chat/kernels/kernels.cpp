@@ -958,6 +958,25 @@ void gate_of(const at::Tensor& x, at::Tensor& y) {
     });
 }
 
+// The place of the first largest value of each row.
+template <typename T>
+void argmax_of(const at::Tensor& x, int64_t* to) {
+    const int64_t size = x.size(-1), rows = x.numel() / size;
+    const T* from = x.data_ptr<T>();
+    at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN * 8 / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) {
+            const T* line = from + row * size;
+            Vec tops(-std::numeric_limits<float>::infinity());
+            int64_t i = 0;
+            for (; i + Vec::size() <= size; i += Vec::size()) tops = at::vec::maximum(tops, load(line + i));
+            float top = at::vec::vec_reduce_all<float>([](Vec a, Vec b) { return at::vec::maximum(a, b); }, tops);
+            for (; i < size; ++i) top = std::max(top, static_cast<float>(line[i]));
+            const T* found = std::find_if(line, line + size, [&](T value) { return static_cast<float>(value) == top; });
+            to[row] = found == line + size ? 0 : found - line;
+        }
+    });
+}
+
 template <typename F>
 void by_type(const at::Tensor& x, F&& run) {
     if (x.scalar_type() == at::kBFloat16)
@@ -993,6 +1012,14 @@ at::Tensor gate(const at::Tensor& x) {
     return y;
 }
 
+// x (N, V): the place of the first largest value of each row, (N); 0 where a row holds none.
+at::Tensor argmax(const at::Tensor& input) {
+    const at::Tensor x = input.contiguous();
+    at::Tensor y = at::empty({x.size(0)}, x.options().dtype(at::kLong));
+    by_type(x, [&](auto type) { argmax_of<decltype(type)>(x, y.data_ptr<int64_t>()); });
+    return y;
+}
+
 TORCH_LIBRARY_IMPL(loquent, CompositeExplicitAutograd, library) {
     library.impl("forms", forms);
 }
@@ -1003,4 +1030,5 @@ TORCH_LIBRARY_IMPL(loquent, CPU, library) {
     library.impl("rms_norm", rms_norm);
     library.impl("rotate", rotate);
     library.impl("gate", gate);
+    library.impl("argmax", argmax);
 }
