@@ -30,6 +30,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.streams
 
 clean:

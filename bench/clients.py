@@ -122,6 +122,14 @@ class _SocketClient:
             raise
         return reply
 
+    async def request(self, messages: Messages, tokens: int) -> None:
+        """Ask, without taking the answer."""
+        await (await self._connected()).send_json(self._question(messages, tokens))
+
+    async def receive(self) -> None:
+        """Take one event of whatever answer comes."""
+        await (await self._connected()).receive_str(timeout=SECONDS)
+
     async def close(self) -> None:
         if self._socket is not None:
             await self._socket.close()

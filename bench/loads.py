@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import psutil
 
-from bench.clients import Client, Messages, Refused, Reply
+from bench.clients import Client, Messages, RealtimeClient, Refused, Reply
 
 TOKENS = 64  # of a reply
 LEVELS = (1, 4, 8, 16, 32)  # clients at a time
@@ -21,6 +21,7 @@ PATIENCE_SECONDS = 8.0  # that users wait on after the last of them has come
 FIRST_SECONDS, EACH_SECONDS = 1.0, 0.1  # a good answer begins, and goes on, within
 SESSIONS, TURNS = 8, 4
 NEIGHBOURS, NEIGHBOUR_TOKENS = 8, 256
+LISTENERS, FLOOD, FLOOD_TOKENS = 15, 4, 1900
 SUBJECTS = ("the sea", "a lighthouse", "an old clock", "two brothers", "the first snow", "a lost dog", "a night train")
 INSTRUCTIONS = (
     "You are the assistant of a small harbour town. "
@@ -168,7 +169,7 @@ async def sessions(new: New, seed: int) -> Figures:
 async def long_prompt(new: New, seed: int) -> Figures:
     """A prompt of some 1,500 tokens that comes while others are being answered: what they notice of it."""
     story = " ".join(
-        f"On day {day} of voyage {seed} the keeper wrote into his book what he had seen." for day in range(75)
+        f"On day {day} of voyage {seed} the keeper wrote into his book what he had seen." for day in range(61)
     )
     long = [{"role": "user", "content": f"{story} What did he see?"}]
     async with clients(new, NEIGHBOURS + 1) as users:
@@ -196,6 +197,33 @@ async def long_prompt(new: New, seed: int) -> Figures:
         "ratio": percentile(during, 0.99) / percentile(before, 0.99) if during else float("nan"),
         "requests": 2 * NEIGHBOURS + 2,
     }
+
+
+async def deaf(new: New, seed: int) -> Figures:
+    """What others notice of a client that asks for much and reads nothing, beside one that reads the same."""
+    figures = {"requests": 0.0}
+    for reads in (True, False):
+        async with clients(new, LISTENERS + 1) as users:
+            asking = asyncio.create_task(_flood(users[0], reads=reads))
+            await asyncio.sleep(1.0)
+            replies = await asyncio.gather(
+                *(user.ask(question(seed + number), NEIGHBOUR_TOKENS) for number, user in enumerate(users[1:]))
+            )
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        gaps = [gap for reply in replies for gap in reply.gaps]
+        figures["reading99" if reads else "deaf99"] = percentile(gaps, 0.99)
+        figures["requests"] += len(replies) + 1
+    return figures
+
+
+async def _flood(user: Client, *, reads: bool) -> None:
+    assert isinstance(user, RealtimeClient)
+    for number in range(FLOOD):
+        await user.request(question(number), FLOOD_TOKENS)
+    while reads:
+        await user.receive()
+    await asyncio.Event().wait()
 
 
 def memory(pid: int) -> int:

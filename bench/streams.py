@@ -17,13 +17,13 @@ from pathlib import Path
 from rich.progress import Progress, TaskID
 
 from bench import loads
-from bench.clients import Client
+from bench.clients import Client, RealtimeClient
 from bench.loads import Figures
 from bench.machine import Roofline, machine, measure_roofline
 from bench.peers import SERVERS, Connect, Missing, Server
 
 READY_SECONDS = 600.0
-LOADS = ("closed", "poisson", "sessions", "long")
+LOADS = ("closed", "poisson", "sessions", "long", "deaf")
 PARAMETERS = 134.5e6
 CACHE_BYTES = 23_040 * 100  # of a stream: keys and values of one token, times the tokens in mid-reply
 
@@ -54,6 +54,8 @@ async def measure(server: Server, wanted: list[str], seed: int, log: Path, resul
                     results[name, "sessions", ""].append(await loads.sessions(new, seed + 50_000))
                 if "long" in wanted:
                     results[name, "long", ""].append(await loads.long_prompt(new, seed + 60_000))
+                if "deaf" in wanted and connect is RealtimeClient:
+                    results[name, "deaf", ""].append(await loads.deaf(new, seed + 65_000))
                 if "poisson" in wanted:
                     begun = loads.memory(pid)
                     for rate in loads.RATES:
@@ -117,6 +119,12 @@ def report(results: Results, weights: dict[str, int], roofline: Roofline, missin
         lambda name, _, f: [name, f"{f['prompt']:.0f}", f"{f['first']:.0f}", f"{f['without99']:.1f}",
                             f"{f['with99']:.1f}", f"{f['ratio']:.2f}"],
     )  # fmt: skip
+    table(
+        "deaf",
+        f"A client that asks for much and does not read, beside {loads.LISTENERS} streams",
+        ["server", "between the others' texts p99 ms, while it reads", "while it does not"],
+        lambda name, _, f: [name, f"{f['reading99']:.1f}", f"{f['deaf99']:.1f}"],
+    )
     table(
         "memory",
         "Memory",

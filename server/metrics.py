@@ -52,6 +52,8 @@ class Metrics:
         counter("loquent_prompt_tokens_computed", "Tokens of prompts that were read.", lambda: engine.read_tokens)
         counter("loquent_prefix_cache_tokens", "Tokens of prompts found in a slot.", lambda: engine.reused_tokens)
         counter("loquent_prefix_cache_hits", "Requests that found some of their prompt.", lambda: engine.reuses)
+        counter("loquent_refusals", "Requests for which there was no place.", lambda: engine.refusals)
+        counter("loquent_aborted", "Requests that were cancelled, or whose reader left.", lambda: engine.aborted)
         self._turns = Counter("loquent_turns", "Turns, by how they ended.", ["outcome"], registry=self._registry)
         self._prompt = Counter("loquent_prompt_tokens", "Tokens of prompts.", registry=self._registry)
         self._generated = Counter("loquent_generation_tokens", "Tokens generated.", registry=self._registry)

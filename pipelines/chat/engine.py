@@ -228,13 +228,22 @@ class Engine:
                 return False
             wait = False
         while self._waiting and len(self._running) < min(self._limits.streams, model.slots):
-            self._admit(self._next(), model, slots)
+            request = self._next(slots)
+            if request is None:
+                break
+            self._admit(request, model, slots)
         return True
 
-    def _next(self) -> Generate:
-        """Whoever has waited longest, among the tenants with the fewest running."""
+    def _next(self, slots: SlotTable) -> Generate | None:
+        """Whoever has waited longest, among the tenants with the fewest running.
+
+        But nobody whose prompt begins with what a running request is reading now: it is copied once it is read.
+        """
+        ready = [request for request in self._waiting if not slots.is_coming(request.prompt, request.tenant)]
+        if not ready:
+            return None
         running = Counter(stream.tenant for stream in self._running)
-        request = min(self._waiting, key=lambda request: running[request.tenant])
+        request = min(ready, key=lambda request: running[request.tenant])
         self._waiting.remove(request)
         self._admission.go(len(request.prompt))
         return request

@@ -1,7 +1,7 @@
 """How many tokens of prompts a step may read, so that those who already stream do not notice."""
 
 SMOOTH = 0.2  # share of a new measurement
-SLOWDOWN = 0.8  # of a step without prompts, that reading them may add
+SLOWDOWN = 0.7  # of a step without prompts, that reading them may add
 ALONE_SECONDS = 0.05  # that a step may take when nobody streams: what a cancel may have to wait
 LEAST, MOST = 16, 512  # tokens
 FIRST = 64  # before anything was measured

@@ -75,29 +75,30 @@ class Sampler:
     def _drawn_from(self, logits: Tensor) -> int:
         scores = logits.float().cpu() / self._temperature
         asked = self._sampling
-        limited = asked.top_k or self._top_p < 1.0 or asked.min_p
-        if not limited:
+        if not (asked.top_k or self._top_p < 1.0 or asked.min_p):
             probabilities = scores.softmax(dim=0).double()
             return self._pick(probabilities, probabilities.cumsum(dim=0))
-        total = scores.logsumexp(dim=0)
-        size = scores.shape[-1]
-        count = min(asked.top_k or LIKELIEST, size)
-        while True:
-            best, ids = scores.topk(count)  # sorted, the likeliest first
-            probabilities = (best - (best.logsumexp(dim=0) if asked.top_k else total)).exp().double()
-            summed = probabilities.cumsum(dim=0)
-            enough = asked.top_k or float(summed[-1]) >= self._top_p or count == size
-            if enough and (
-                asked.top_k or not asked.min_p or count == size or probabilities[-1] < asked.min_p * probabilities[0]
-            ):
-                break
-            count = size
+        probabilities, ids = self._likeliest(scores)
         # Nucleus: the fewest tokens whose probabilities reach top_p, the likeliest one at least.
-        keep = (summed - probabilities) < self._top_p
+        keep = (probabilities.cumsum(dim=0) - probabilities) < self._top_p
         keep &= probabilities >= asked.min_p * probabilities[0]
         keep[0] = True
         probabilities = probabilities * keep
         return int(ids[self._pick(probabilities, probabilities.cumsum(dim=0))])
+
+    def _likeliest(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities and ids, the likeliest first, of at least those tokens that may be drawn."""
+        asked, size = self._sampling, scores.shape[-1]
+        if asked.top_k:
+            best, ids = scores.topk(min(asked.top_k, size))
+            return best.softmax(dim=0).double(), ids
+        total = scores.logsumexp(dim=0)
+        best, ids = scores.topk(min(LIKELIEST, size))
+        probabilities = (best - total).exp().double()
+        if float(probabilities.sum()) < self._top_p or probabilities[-1] >= asked.min_p * probabilities[0] > 0:
+            best, ids = scores.sort(descending=True)
+            probabilities = (best - total).exp().double()
+        return probabilities, ids
 
     def _pick(self, probabilities: Tensor, summed: Tensor) -> int:
         """The place at which the chance of this draw falls."""

@@ -21,5 +21,6 @@ class ChatSettings(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     streams: Annotated[int, Field(ge=1)] = 32
+    kept: Annotated[int, Field(ge=0)] = 32
     waiting: Annotated[int, Field(ge=0)] = 64
     waiting_tokens: Annotated[int, Field(ge=1)] = 65536

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 WORTH_COPYING = 16  # tokens; fewer are computed as fast
+WORTH_WAITING = 64  # tokens that somebody else is reading already
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -69,6 +70,18 @@ class SlotTable:
         chosen.tokens, chosen.computed, chosen.tenant = list(prompt), shared, tenant
         chosen.used, chosen.taken = self._clock, True
         return chosen
+
+    def is_coming(self, prompt: Sequence[int], tenant: str) -> bool:
+        """Whether a request in progress is about to compute much of this prompt's beginning."""
+        if not self._reuse:
+            return False
+        for slot in self._slots:
+            missing = min(len(slot.tokens), len(prompt)) - slot.computed
+            if slot.taken and slot.tenant == tenant and missing >= WORTH_WAITING:
+                end = slot.computed + WORTH_WAITING
+                if slot.tokens[:end] == list(prompt[:end]):
+                    return True
+        return False
 
     def give_back(self, slot: Slot) -> None:
         """The request has ended; its text stays until the slot is needed."""

@@ -182,7 +182,7 @@ def load(folder: Path, settings: ChatSettings) -> Transformer | SerialTransforme
     model.eval()
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or settings.context
     context = min(settings.context, limit)
-    served = _served(model, tokenizer, context=context, slots=settings.streams)
+    served = _served(model, tokenizer, context=context, slots=settings.streams + settings.kept)
     places = set(map(str, getattr(model, "hf_device_map", {"": "cpu"}).values()))
     if isinstance(served, Transformer) and places == {"cpu"}:
         served.speed_up(folder, packed=settings.weights == "auto" and model.dtype is torch.bfloat16)

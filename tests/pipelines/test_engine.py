@@ -97,6 +97,57 @@ async def test_one_more_than_all_places_is_refused_with_the_numbers() -> None:
         assert text(await generate(engine)) == "a"
 
 
+async def test_prompts_that_wait_are_bounded_by_their_tokens_too() -> None:
+    gate = threading.Semaphore(0)
+    engine = Engine(lambda: ScriptedModel("a", gate=gate), Limits(1, 8, waiting_tokens=10))
+    await engine.start()
+    try:
+        runs = asyncio.create_task(generate(engine, "runs", "x" * 99))  # alone, any prompt is taken
+        await eventually(lambda: engine.running == 1, "it runs")
+        waits = asyncio.create_task(generate(engine, "waits", "x" * 7))
+        await eventually(lambda: engine.queued == 1, "seven tokens wait")
+        with pytest.raises(StageError, match="7 tokens wait already, this one has 4, and 10 may") as refused:
+            await generate(engine, "refused", "x" * 4)
+        assert (refused.value.kind, refused.value.code) == ("overloaded", "server_overloaded")
+        fits = asyncio.create_task(generate(engine, "fits", "x" * 3))
+        await eventually(lambda: engine.queued == 2, "three more fit")
+        gate.release(10)
+        assert [text(events) for events in await asyncio.gather(runs, waits, fits)] == ["a"] * 3
+        assert (engine.queued, engine.refusals) == (0, 1)
+        assert text(await generate(engine, "later", "x" * 10)) == "a"
+    finally:
+        await engine.close()
+
+
+async def test_who_has_fewest_running_is_served_first() -> None:
+    gate, order = threading.Semaphore(0), []
+
+    def reply(prompt: str) -> list[str]:
+        order.append(prompt)
+        return ["a"]
+
+    engine = Engine(lambda: ScriptedModel(reply, gate=gate), Limits(2, 8))
+    await engine.start()
+
+    async def ask(name: str) -> None:
+        engine.reserve(name[0])
+        async with aclosing(engine.generate(name, [ord(c) for c in name], PLENTY, name[0])) as events:
+            async for _ in events:
+                pass
+
+    try:
+        requests = []
+        for name in ("A1", "A2", "A3", "A4", "B1", "B2"):
+            requests.append(asyncio.create_task(ask(name)))
+            await eventually(lambda: engine.running + engine.queued == len(requests), "it is there")
+        gate.release(100)
+        await asyncio.gather(*requests)
+    finally:
+        await engine.close()
+    assert order[2] == "B1", "B has none running, so it comes before what A asked earlier"
+    assert sorted(order) == ["A1", "A2", "A3", "A4", "B1", "B2"]
+
+
 async def test_a_cancel_takes_effect_before_the_next_token() -> None:
     gate = threading.Semaphore(1)
     async with started(ScriptedModel("abcdef", gate=gate)) as engine:
@@ -121,6 +172,7 @@ async def test_cancelling_one_stream_leaves_its_neighbour_alone() -> None:
         assert text(await neighbour) == "abc"
         await asyncio.wait([leaver])
         await eventually(lambda: (engine.running, engine.queued) == (0, 0), "both are gone")
+        assert engine.aborted == 1
 
 
 async def test_cancelling_a_request_that_waits_frees_its_place_and_nobody_elses() -> None:
@@ -329,3 +381,46 @@ async def test_a_second_turn_computes_only_what_is_new() -> None:
         events = await generate(engine, "3", first + " again and again")
     started_event = next(event for event in events if isinstance(event, Started))
     assert started_event.cached_tokens == len(first + " again")
+
+
+async def test_instructions_that_many_bring_at_once_are_computed_once() -> None:
+    model = ScriptedModel(lambda prompt: [prompt[-1]])
+    system = "Be kind. " * 50
+    async with started(model, streams=8) as engine:
+        replies = await asyncio.gather(*(generate(engine, f"r{i}", f"{system}{i}") for i in range(8)))
+        assert engine.read_tokens == len(system) + 8
+        assert engine.reused_tokens == 7 * len(system)
+    assert [text(events) for events in replies] == [str(i) for i in range(8)]
+
+
+async def test_who_waits_for_anothers_prompt_reads_it_when_the_other_leaves() -> None:
+    gate = threading.Semaphore(0)
+    model = ScriptedModel(lambda prompt: [prompt[-1]], gate=gate)
+    system = "Be kind. " * 200
+    async with started(model, streams=2) as engine:
+        engine._pace.budget = lambda streaming, reading: 16  # type: ignore[method-assign]
+        blocker = asyncio.create_task(generate(engine, "blocker", "hello"))
+        await eventually(lambda: engine.running == 1, "one streams, and holds up each step")
+        leaver = asyncio.create_task(generate(engine, "leaver", system + "1"))
+        stayer = asyncio.create_task(generate(engine, "stayer", system + "2"))
+        await eventually(lambda: engine.queued == 2, "two more are there")
+        gate.release()
+        leaver.cancel()
+        await asyncio.wait([leaver])
+        gate.release(10)
+        assert text(await stayer) == "2"
+        assert text(await blocker) == "o"
+        await eventually(lambda: (engine.running, engine.queued) == (0, 0), "every place is free")
+        assert engine.aborted == 1
+
+
+async def test_the_texts_of_more_sessions_than_streams_are_kept() -> None:
+    model = ScriptedModel(["yes"], slots=6)
+    prompts = [f"session {i} " * 20 for i in range(6)]
+    async with started(model, streams=2) as engine:
+        for prompt in prompts:
+            await generate(engine, prompt[:9], prompt)
+        read = engine.read_tokens
+        for prompt in prompts:
+            await generate(engine, prompt[:9], prompt + " and on")
+        assert engine.read_tokens - read == 6 * len(" and on")

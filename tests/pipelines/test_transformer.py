@@ -31,7 +31,6 @@ from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine
 from pipelines.chat.language_model import LanguageModel, Segment
 from pipelines.chat.models import prepare, weight_bytes
-from pipelines.chat.sampling import Sampler
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.transformer import ChatTokenizer, SerialTransformer, Transformer, load, placement
 from pipelines.events import Finished, Message, Sampling, StageError, TextDelta, Turn
@@ -335,29 +334,6 @@ def test_a_conversation_that_the_template_refuses_is_a_clear_error() -> None:
     assert (error.value.kind, error.value.code) == ("invalid_request", "unsupported_conversation")
 
 
-LOGITS = torch.log(torch.tensor([0.1, 0.5, 0.15, 0.25]))
-
-
-@pytest.mark.parametrize(
-    ("top_p", "possible"), [(1e-300, {1}), (0.4, {1}), (0.5, {1}), (0.7, {1, 3}), (0.8, {1, 2, 3}), (1.0, {0, 1, 2, 3})]
-)
-def test_top_p_keeps_the_fewest_likeliest_tokens_that_reach_it(top_p: float, possible: set[int]) -> None:
-    sampler = Sampler(Sampling(temperature=1.0, top_p=top_p, seed=0))
-    assert {sampler.draw(LOGITS) for _ in range(300)} == possible
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1e-30, 1e-3])
-def test_no_temperature_takes_the_likeliest(temperature: float) -> None:
-    sampler = Sampler(Sampling(temperature=temperature, seed=0))
-    assert {sampler.draw(LOGITS) for _ in range(50)} == {1}
-
-
-def test_samples_follow_the_distribution() -> None:
-    sampler = Sampler(Sampling(temperature=1.0, seed=3))
-    draws = torch.bincount(torch.tensor([sampler.draw(LOGITS) for _ in range(4000)]), minlength=4) / 4000
-    assert torch.allclose(draws, LOGITS.exp(), atol=0.03)
-
-
 @pytest.fixture(scope="module")
 def bundled_folder() -> Path:
     steps = prepare("smollm2-135m-instruct", threading.Event())
@@ -382,6 +358,32 @@ def test_the_bundled_model_decodes_greedily_as_full_recomputation_does(
     expected = recomputed(reference(bundled_folder), prompt, 12)
     for piece in (7, 10_000):
         assert decoded(bundled, prompt, 12, piece=piece) == expected
+
+
+async def test_the_bundled_model_says_the_same_in_a_full_batch_that_others_join_and_leave(
+    bundled: Transformer, bundled_folder: Path
+) -> None:
+    asked = ("Name three colours.", "What is the sea?", "Count to ten.", "Who are you?", "Why is snow white?")
+    prompts = [bundled.tokenizer.render([Message("user", text)]) for text in asked]
+    lengths = [12, 3, 9, 5, 12]
+    texts: list[str] = []
+    engine = Engine(lambda: bundled, Limits(3, 8))
+    await engine.start()
+
+    async def reply(number: int) -> str:
+        engine.reserve()
+        sampling = Sampling(temperature=0, max_tokens=lengths[number])
+        async with aclosing(engine.generate(str(number), prompts[number], sampling)) as events:
+            return "".join([event.text async for event in events if isinstance(event, TextDelta)])
+
+    try:
+        texts = await asyncio.gather(*(reply(number) for number in range(len(asked))))
+    finally:
+        await engine.close()
+    plain = reference(bundled_folder)
+    for text, prompt, length in zip(texts, prompts, lengths, strict=True):
+        expected = [token for token in recomputed(plain, prompt, length) if token not in bundled.stop_tokens]
+        assert text == bundled.tokenizer.decode(expected)
 
 
 def test_the_bundled_models_control_words_are_defused(bundled: Transformer) -> None:

@@ -16,6 +16,7 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
+from pipelines.chat import engine as engine_module
 from pipelines.chat.engine import Engine
 from pipelines.events import Event, Sampling
 from server.app import SEND_BUFFER, listen, serving, url
@@ -104,23 +105,71 @@ async def test_the_parameters_reach_the_model(monkeypatch: pytest.MonkeyPatch) -
             stop=["z"],
             n=1,
             user="somebody",
+            presence_penalty=0.25,
+            frequency_penalty=-0.5,
+            logit_bias={"9": -3},
+            logprobs=True,
+            top_logprobs=2,
+            extra_body={"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "ignore_eos": True},
         )
     assert reply.choices[0].finish_reason == "length"
     assert reply.choices[0].message.content == "abc"
     assert model.prompts == ["system: Be kind\nuser: Hi there\nassistant: Yes?\nuser: Go on"]
-    (sampling,) = asked
-    assert (sampling.temperature, sampling.top_p, sampling.seed, sampling.stop) == (0.5, 0.9, 7, ("z",))
-    assert sampling.max_tokens == 3
+    assert asked == [
+        Sampling(
+            temperature=0.5,
+            top_p=0.9,
+            seed=7,
+            max_tokens=3,
+            stop=("z",),
+            top_k=40,
+            min_p=0.1,
+            repetition_penalty=1.1,
+            presence_penalty=0.25,
+            frequency_penalty=-0.5,
+            logit_bias=((9, -3.0),),
+            ignore_eos=True,
+            logprobs=2,
+        )
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_logprobs_are_told_of_every_token_in_the_form_that_the_sdk_knows(stream: bool) -> None:
+    asked = {"messages": HI, "logprobs": True, "top_logprobs": 2, "stream": stream, "stop": ["END"]}
+    async with running(ScriptedModel(["He", "llö", " E", "NE"])) as server:
+        data = json.dumps(asked)
+        async with server.http.post(f"{server.url}/v1/chat/completions", data=data) as response:
+            if stream:
+                told = [json.loads(line.removeprefix("data: ")) for line in (await lines(response))[:-1]]
+                chunks = [TypeAdapter(ChatCompletionChunk).validate_python(chunk, strict=True) for chunk in told]
+                found = [each for chunk in chunks if (own := chunk.choices[0].logprobs) for each in own.content or []]
+            else:
+                reply = TypeAdapter(ChatCompletion).validate_python(await response.json(), strict=True)
+                assert reply.choices[0].message.content == "Hellö ENE"
+                assert reply.choices[0].logprobs is not None
+                found = list(reply.choices[0].logprobs.content or [])
+    assert [each.token for each in found] == ["He", "llö", " E", "NE"]
+    assert [each.bytes for each in found] == [list(text.encode()) for text in ("He", "llö", " E", "NE")]
+    assert all(each.logprob > -0.01 and len(each.top_logprobs) == 2 for each in found)
+    assert [each.top_logprobs[0].token for each in found] == [each.token for each in found]
 
 
 @pytest.mark.parametrize(
     ("change", "code", "param"),
     [
-        ({"logit_bias": {"5": 1}}, "unsupported_parameter", "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "invalid_value", "logit_bias.5"),
+        ({"logit_bias": {"five": 1}}, "invalid_value", None),
+        ({"logit_bias": {str(id): 1 for id in range(301)}}, "invalid_value", "logit_bias"),
+        ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "top_logprobs"),
+        ({"top_logprobs": 3}, "invalid_value", "top_logprobs"),
+        ({"top_k": -1}, "invalid_value", "top_k"),
+        ({"min_p": 1.5}, "invalid_value", "min_p"),
+        ({"repetition_penalty": 0}, "invalid_value", "repetition_penalty"),
         ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
         ({"n": 2}, "unsupported_parameter", "n"),
         ({"functions": []}, "unsupported_parameter", "functions"),
-        ({"frequency_penalty": 0.5}, "unsupported_parameter", "frequency_penalty"),
+        ({"frequency_penalty": 2.5}, "invalid_value", "frequency_penalty"),
         ({"max_token": 5}, "unknown_parameter", "max_token"),
         ({"messages": []}, "invalid_value", "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "invalid_value", "messages.0.role"),
@@ -397,6 +446,59 @@ async def test_ready_is_false_while_the_model_loads_and_after_it_died() -> None:
     assert isinstance(pipeline.engine, Engine)
 
 
+async def test_ready_is_false_from_a_workers_death_until_its_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health must not lie: transformers#45691."""
+    deaths, loads = iter([True]), threading.Semaphore(1)
+
+    def reply(prompt: str) -> list[str]:
+        if next(deaths, False):
+            raise KeyboardInterrupt  # what no handler of the engine takes for a request's fault
+        return ["Hi"]
+
+    monkeypatch.setattr(engine_module, "RESTART_WAIT", 0.01)
+    model = ScriptedModel(reply)
+    pipeline = scripted_pipeline(model)
+
+    def load() -> ScriptedModel:
+        loads.acquire(timeout=PATIENCE)
+        return model
+
+    pipeline.engine._load = load
+    async with running(pipeline) as server:
+
+        async def ready() -> int:
+            async with server.http.get(f"{server.url}/readyz") as response:
+                return response.status
+
+        assert await ready() == 200
+        status, body = await post(server, {"messages": HI})
+        assert (status, body["error"]["code"]) == (500, "engine_failed")
+        assert await ready() == 503
+        assert (await post(server, {"messages": HI}))[0] == 503
+        loads.release()
+        await eventually(lambda: server.engine.ready, "the model is loaded again")
+        assert await ready() == 200
+        status, body = await post(server, {"messages": HI})
+        assert (status, body["choices"][0]["message"]["content"]) == (200, "Hi")
+        assert (server.engine.restarts, server.engine.queued) == (1, 0)
+
+
+async def test_a_prompt_that_can_never_fit_holds_up_nobody() -> None:
+    """An oversize request must not block the queue: vllm#39734."""
+    gate = threading.Semaphore(0)
+    pipeline = scripted_pipeline(ScriptedModel("ab", gate=gate, context=100), streams=1, waiting=3, max_tokens=10)
+    async with running(pipeline) as server:
+        runs = asyncio.create_task(post(server, {"messages": HI}))
+        await eventually(lambda: server.engine.running == 1, "one runs")
+        status, body = await post(server, {"messages": [{"role": "user", "content": "x" * 500}]})
+        assert (status, body["error"]["code"]) == (400, "context_length_exceeded")
+        assert "100" in body["error"]["message"]
+        waits = asyncio.create_task(post(server, {"messages": HI}))
+        await eventually(lambda: server.engine.queued == 1, "the next one waits its turn")
+        gate.release(10)
+        assert [status for status, _ in await asyncio.gather(runs, waits)] == [200, 200]
+
+
 async def test_metrics_count_what_happened() -> None:
     async with running(ScriptedModel(["Hel", "lo."])) as server:
         await post(server, {"messages": HI})
@@ -435,6 +537,47 @@ async def test_a_key_is_asked_for_everywhere_but_at_the_probes() -> None:
                 assert response.status == 200
         async with sdk(server, key) as client:
             assert [model.id async for model in client.models.list()]
+
+
+async def test_nobody_profits_from_what_another_key_has_said() -> None:
+    keys = [new_key(), new_key()]
+    settings = Settings(server=ServerSettings(keys=tuple(map(hash_key, keys))))
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+
+        async def cached(key: str) -> int:
+            headers = {"Authorization": f"Bearer {key}"}
+            status, body = await post(server, {"messages": [{"role": "user", "content": "x" * 50}]}, headers=headers)
+            assert status == 200
+            tokens: int = body["usage"]["prompt_tokens_details"]["cached_tokens"]
+            return tokens
+
+        assert [await cached(keys[0]), await cached(keys[1])] == [0, 0]
+        assert [await cached(keys[0]) > 40, await cached(keys[1]) > 40] == [True, True]
+
+
+async def test_one_key_can_not_take_every_place() -> None:
+    keys = [new_key(), new_key()]
+    settings = Settings(server=ServerSettings(keys=tuple(map(hash_key, keys))))
+    gate = threading.Semaphore(0)
+    pipeline = scripted_pipeline(ScriptedModel("a", gate=gate), streams=2, waiting=2)
+    headers = [{"Authorization": f"Bearer {key}"} for key in keys]
+    async with running(pipeline, settings) as server:
+        greedy = [asyncio.create_task(post(server, {"messages": HI}, headers=headers[0])) for _ in range(3)]
+        await eventually(lambda: server.engine.running + server.engine.queued == 3, "three of four places are taken")
+        asked = json.dumps({"messages": HI})
+        async with server.http.post(f"{server.url}/v1/chat/completions", data=asked, headers=headers[0]) as refused:
+            body = await refused.json()
+            assert (refused.status, body["error"]["code"]) == (429, "too_many_requests")
+            assert body["error"]["type"] == "rate_limit_error"
+            assert int(refused.headers["Retry-After"]) > 0
+        other = asyncio.create_task(post(server, {"messages": HI}, headers=headers[1]))
+        await eventually(lambda: server.engine.running + server.engine.queued == 4, "the other key has a place")
+        gate.release(100)
+        assert [status for status, _ in await asyncio.gather(*greedy, other)] == [200] * 4
+        async with server.http.get(f"{server.url}/metrics", headers=headers[0]) as response:
+            told = await response.text()
+        assert 'loquent_rejected_total{code="too_many_requests"} 1.0' in told
+        assert "loquent_refusals_total 1.0" in told
 
 
 async def test_without_keys_any_authorization_is_ignored() -> None:

@@ -295,11 +295,11 @@ async def test_a_client_that_stops_reading_is_dropped_while_others_stream_on() -
         async def listen() -> None:
             async with server.client() as client:
                 await client.greet()
-                while len(server.backend.connections) > 10:
+                while len(server.backend.connections) > 15:
                     assert text_of(await client.ask("count")).split() == [str(n) for n in range(200)]
                 assert text_of(await client.ask("count")).split() == [str(n) for n in range(200)]
 
-        await asyncio.gather(*(listen() for _ in range(10)))
+        await asyncio.gather(*(listen() for _ in range(15)))
         await eventually(lambda: server.engine.running == 0, "its place is free")
         assert server.backend.metrics.dropped._value.get() == 1
 

@@ -363,10 +363,18 @@ def test_a_response_may_differ_from_its_session(table: Table) -> None:
     assert table.turns[plain].messages[0] == Message("system", "Be kind")
     assert table.turns[plain].sampling == Sampling(temperature=0.5, seed=4, max_tokens=50)
     table.send("response.cancel")
-    own = {"sampling": {"seed": 9, "stop": ["END"]}}
+    own = {"sampling": {"seed": 9, "stop": ["END"], "top_k": 3, "logit_bias": {"5": 2}, "presence_penalty": 1}}
     other = ask(table, "Hi", instructions="Be brief", max_output_tokens=7, loquent=own)
     assert table.turns[other].messages[0] == Message("system", "Be brief")
-    assert table.turns[other].sampling == Sampling(temperature=0.5, seed=9, max_tokens=7, stop=("END",))
+    assert table.turns[other].sampling == Sampling(
+        temperature=0.5,
+        seed=9,
+        max_tokens=7,
+        stop=("END",),
+        top_k=3,
+        logit_bias=((5, 2.0),),
+        presence_penalty=1.0,
+    )
 
 
 def test_out_of_tokens_is_incomplete(table: Table) -> None:

@@ -767,6 +767,25 @@ struct Segment {
     int64_t offset, count, slot, start;
 };
 
+// What is added to the scores of many query tokens, (shared heads * tokens, length): it hides what comes behind a token
+// or before its window.
+template <typename T>
+at::Tensor mask_of(const Segment& segment, int64_t shared, int64_t from, int64_t length, const Rule& rule,
+                   const at::TensorOptions& options) {
+    at::Tensor mask = at::empty({1, 1, shared * segment.count, length}, options);
+    T* all = mask.data_ptr<T>();
+    const T hidden = static_cast<T>(-std::numeric_limits<float>::infinity()), shown = static_cast<T>(0.0f);
+    for (int64_t row = 0; row < shared * segment.count; ++row) {
+        T* line = all + row * length;
+        const int64_t end = segment.start + row % segment.count + 1 - from;
+        const int64_t begin = rule.window > 0 ? std::max<int64_t>(0, end - rule.window) : 0;
+        std::fill(line, line + begin, hidden);
+        std::fill(line + begin, line + end, shown);
+        std::fill(line + end, line + length, hidden);
+    }
+    return mask;
+}
+
 // Scores of many query tokens to weights, in place, hiding what comes behind a token or before its window.
 template <typename T>
 void softmax_rows(at::Tensor& scores, const Segment& segment, int64_t from, const Rule& rule) {
@@ -788,7 +807,7 @@ void softmax_rows(at::Tensor& scores, const Segment& segment, int64_t from, cons
     });
 }
 
-// Many query tokens of one slot: plain matrix products.
+// Many query tokens of one slot, by PyTorch's own products.
 template <typename T>
 void attend_many(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const Segment& segment,
                  const Heads& heads, const Rule& rule, at::Tensor& out) {
@@ -798,9 +817,17 @@ void attend_many(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& 
     const at::Tensor v = values.select(0, segment.slot).slice(1, from, end);
     const at::Tensor asked = q.select(0, 0).slice(1, segment.offset, segment.offset + segment.count);
     const at::Tensor rows = asked.reshape({heads.key, shared * segment.count, heads.size});
-    at::Tensor scores = at::bmm(rows, k.transpose(1, 2));
-    softmax_rows<T>(scores, segment, from, rule);
-    const at::Tensor result = at::bmm(scores, v).view({heads.query, segment.count, heads.size});
+    at::Tensor result;
+    if (rule.cap > 0) {
+        at::Tensor scores = at::bmm(rows, k.transpose(1, 2));
+        softmax_rows<T>(scores, segment, from, rule);
+        result = at::bmm(scores, v);
+    } else {
+        const at::Tensor mask = mask_of<T>(segment, shared, from, end - from, rule, q.options());
+        result = at::scaled_dot_product_attention(rows.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), mask, 0.0, false,
+                                                  rule.scale);
+    }
+    result = result.reshape({heads.query, segment.count, heads.size});
     out.select(0, 0).slice(0, segment.offset, segment.offset + segment.count).copy_(result.transpose(0, 1));
 }
 

@@ -1,0 +1,75 @@
+"""What narrow numbers cost: perplexity, and how often the likeliest token is float32's, on a fixed text.
+
+Run with ``make bench``. The text is this project's licence.
+"""
+
+import argparse
+import threading
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from bench.machine import machine
+from pipelines.chat.language_model import Segment
+from pipelines.chat.models import prepare
+from pipelines.chat.settings import ChatSettings
+from pipelines.chat.transformer import load
+
+MODEL = "smollm2-135m-instruct"
+TEXT = Path("LICENSE")
+WINDOW = 1024  # tokens read from an empty slot
+PIECE = 64  # tokens a step, as when prompts are read beside streams
+FORMS: dict[str, ChatSettings] = {
+    "float32": ChatSettings(dtype="float32"),
+    "bfloat16, exact": ChatSettings(dtype="bfloat16", weights="exact"),
+    "bfloat16, auto": ChatSettings(dtype="bfloat16", weights="auto"),
+}
+
+
+def logits(folder: Path, settings: ChatSettings, windows: list[list[int]]) -> Tensor:
+    """The logits behind every token of every window but its last, (N, V)."""
+    model = load(folder, settings)
+    rows = [
+        model.forward([Segment(0, at, window[at : at + PIECE], len(window[at : at + PIECE]))]).float()
+        for window in track(windows, settings.dtype)
+        for at in range(0, len(window), PIECE)
+    ]
+    ends = torch.tensor([len(window) for window in windows]).cumsum(0) - 1
+    kept = torch.ones(int(ends[-1]) + 1, dtype=torch.bool)
+    kept[ends] = False
+    return torch.cat(rows)[kept]
+
+
+def main() -> None:
+    """Measure every form of the weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    steps = prepare(MODEL, threading.Event())
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            folder: Path = done.value
+            break
+    from transformers import AutoTokenizer
+
+    tokens: list[int] = AutoTokenizer.from_pretrained(folder)(TEXT.read_text(), verbose=False)["input_ids"]
+    windows = [tokens[at : at + WINDOW] for at in range(0, len(tokens), WINDOW)]
+    wanted = torch.tensor([token for window in windows for token in window[1:]])
+    print(f"\n## What narrow numbers cost, {len(wanted)} tokens of {TEXT}\n\n{machine()}; `python -m bench.quality`\n")
+    print("| weights | perplexity | likeliest token as in float32 | logits off by |")
+    print("| --- | --- | --- | --- |")
+    exact: Tensor | None = None
+    for name, settings in FORMS.items():
+        given = logits(folder, settings, windows)
+        exact = given if exact is None else exact
+        perplexity = float(torch.nn.functional.cross_entropy(given, wanted).exp())
+        alike = float((given.argmax(-1) == exact.argmax(-1)).float().mean())
+        error = float((given - exact).norm() / exact.norm())
+        print(f"| {name} | {perplexity:.2f} | {alike:.1%} | {error:.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
