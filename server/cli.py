@@ -158,7 +158,7 @@ def _ask(asked: argparse.Namespace) -> int:
 
     text = question(asked.question)
     if not text:
-        raise Failure(Exit.USAGE, 'there is no question; try: loquent ask "What is the capital of France?"')
+        raise Failure(Exit.USAGE, 'there is no question; try: loquent ask "Name the capital of France."')
     return _client(ask(Target.of(**_target(asked)), text, as_json=asked.json))
 
 

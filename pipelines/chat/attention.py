@@ -5,6 +5,8 @@ that hold the keys and values of every slot; a call writes the new tokens' there
 slot. The cache is written behind the tracer's back, which is safe because nothing else in a step reads it.
 """
 
+import math
+import mmap
 from typing import Any
 
 import torch
@@ -47,7 +49,7 @@ class Slots:
             raise Unsupported("keys and values differ in size")
         shape = (self.count, key.shape[1], self.context, key.shape[-1])
         for name in ("loquent_keys", "loquent_values"):
-            tensor = torch.zeros(shape, dtype=key.dtype, device=key.device)
+            tensor = _zeros(shape, key.dtype, key.device)
             layer.register_buffer(name, tensor, persistent=False)
             self.tensors.append(tensor)
         layer.register_buffer("loquent_segments", self.table, persistent=False)
@@ -56,6 +58,14 @@ class Slots:
         """Give slot ``target`` the first ``tokens`` tokens of slot ``source``."""
         for tensor in self.tensors:
             tensor[target, :, :tokens] = tensor[source, :, :tokens]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, which on a CPU take memory only where they are written: few texts are as long as the context."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, max(math.prod(shape) * dtype.itemsize, 1))
+    return torch.frombuffer(pages, dtype=dtype, count=math.prod(shape)).view(shape)
 
 
 def _interface(

@@ -41,7 +41,7 @@ def chatting(loquent: str, url: str, home: Path, *words: str) -> Iterator[Any]:
 
 def test_a_conversation_in_the_terminal(loquent: str, server_url: str, tmp_path: Path) -> None:
     with chatting(loquent, server_url, tmp_path) as child:
-        child.send("What is the capital of France?\r")
+        child.send("Name the capital of France.\r")
         child.expect("Paris")
         child.expect(">")
         child.send("And of\x1b\rItaly?\r")  # Alt-Enter starts a new line
@@ -53,7 +53,7 @@ def test_a_conversation_in_the_terminal(loquent: str, server_url: str, tmp_path:
         child.close()
         assert child.exitstatus == 0
     history = (tmp_path / "loquent/history").read_text()
-    assert "+What is the capital of France?" in history
+    assert "+Name the capital of France." in history
     assert "+And of\n+Italy?" in history
     assert (tmp_path / "loquent/history").stat().st_mode & 0o077 == 0, "nobody else reads it"
 
@@ -71,7 +71,7 @@ def test_the_first_interrupt_cancels_the_reply_and_the_talk_goes_on(
         child.send(CTRL_C)
         child.expect("cancelled")
         child.expect(">")
-        child.send("What is the capital of France?\r")
+        child.send("Name the capital of France.\r")
         child.expect("Paris")
         child.expect(">")
         child.send("half a thought" + CTRL_C)
@@ -86,7 +86,7 @@ def test_the_first_interrupt_cancels_the_reply_and_the_talk_goes_on(
 def test_what_is_typed_amid_a_reply_waits_for_the_prompt(loquent: str, server_url: str, tmp_path: Path) -> None:
     with chatting(loquent, server_url, tmp_path, "--max-tokens", "60") as child:
         begin_a_long_reply(child)
-        child.send("What is the capital of France?")
+        child.send("Name the capital of France.")
         child.expect("limit of tokens")
         assert "France" not in child.before
         child.expect("France")

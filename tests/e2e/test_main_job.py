@@ -15,7 +15,7 @@ from tests.support import ROOT, eventually, run, running, text_of, user, validat
 
 pytestmark = pytest.mark.e2e
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Name the capital of France."
 
 
 def test_a_question_is_answered_in_the_terminal(loquent: str, server_url: str) -> None:

@@ -24,7 +24,7 @@ from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
 from pipecat.workers.runner import WorkerRunner
 
 SECONDS = 60.0
-QUESTIONS = ("What is the capital of France?", "What is the capital of Italy?")
+QUESTIONS = ("Name the capital of France.", "Name the capital of Italy.")
 
 
 class Listener(FrameProcessor):

@@ -64,9 +64,9 @@ def test_a_bias_makes_a_token_certain_or_impossible() -> None:
 @pytest.mark.parametrize(
     ("penalty", "drawn"),
     [
-        ({"presence_penalty": 0.8}, [1, 3, 2, 1]),  # 0.5, 0.25, 0.15 and 0.1; each 2.2 times less likely once said
-        ({"frequency_penalty": 0.5}, [1, 1, 3, 1]),
-        ({"repetition_penalty": 1.5}, [3, 2, 1, 3]),
+        ({"presence_penalty": 0.8}, [1, 3, 1, 1]),  # once said, 2.2 times less likely
+        ({"frequency_penalty": 0.5}, [1, 1, 3, 2]),
+        ({"repetition_penalty": 3.0}, [3, 2, 1, 1]),  # the prompt has said 1 already
     ],
 )
 def test_what_was_said_is_said_less(penalty: dict[str, float], drawn: list[int]) -> None:
