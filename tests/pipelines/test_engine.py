@@ -9,7 +9,7 @@ from pipelines.chat import engine as engine_module
 from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine, EngineState
 from pipelines.chat.messages import Mailbox, Post
-from pipelines.events import Event, Finished, Sampling, StageError, Started, TextDelta, Usage
+from pipelines.events import Event, Finished, Sampling, StageError, Started, TextDelta, TokenLogprob, Usage
 from tests.support import ScriptedModel, eventually
 
 PLENTY = Sampling(max_tokens=1000)
@@ -213,6 +213,14 @@ async def test_a_mailbox_holds_three_events_at_most() -> None:
         TextDelta("x" * 1000, 1000),
         Finished("stop", Usage()),
     ]
+
+
+async def test_merged_text_keeps_the_logprobs_of_every_token() -> None:
+    mailbox = Mailbox(Post())
+    told = [TokenLogprob(token, -0.5) for token in "abc"]
+    for each in told:
+        mailbox.put(TextDelta(each.token, 1, (each,)))
+    assert await mailbox.get() == TextDelta("abc", 3, tuple(told))
 
 
 async def test_a_request_that_the_model_fails_on_takes_no_other_with_it() -> None:

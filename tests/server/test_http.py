@@ -490,7 +490,7 @@ async def test_a_prompt_that_can_never_fit_holds_up_nobody() -> None:
     async with running(pipeline) as server:
         runs = asyncio.create_task(post(server, {"messages": HI}))
         await eventually(lambda: server.engine.running == 1, "one runs")
-        status, body = await post(server, {"messages": [{"role": "user", "content": "x" * 500}]})
+        status, body = await post(server, {"messages": [{"role": "user", "content": "x" * 300}]})
         assert (status, body["error"]["code"]) == (400, "context_length_exceeded")
         assert "100" in body["error"]["message"]
         waits = asyncio.create_task(post(server, {"messages": HI}))
