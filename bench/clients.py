@@ -111,8 +111,8 @@ class _SocketClient:
         return self._socket
 
     async def ask(self, messages: Messages, tokens: int, reply: Reply | None = None) -> Reply:
-        socket = await self._connected()
         reply = reply or Reply()
+        socket = await self._connected()
         try:
             await socket.send_json(self._question(messages, tokens))
             while not self._take(json.loads(await socket.receive_str(timeout=SECONDS)), reply):

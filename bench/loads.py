@@ -15,9 +15,9 @@ from bench.clients import Client, Messages, RealtimeClient, Refused, Reply
 TOKENS = 64  # of a reply
 LEVELS = (1, 4, 8, 16, 32)  # clients at a time
 LOOP_SECONDS = 8.0  # of each level
-RATES = (4, 8, 16, 32)  # requests a second
-ARRIVING_SECONDS = 8.0
-PATIENCE_SECONDS = 8.0  # that users wait on after the last of them has come
+RATES = (8, 16, 32)  # requests a second
+ARRIVING_SECONDS = 6.0
+PATIENCE_SECONDS = 6.0  # that users wait on after the last of them has come
 FIRST_SECONDS, EACH_SECONDS = 1.0, 0.1  # a good answer begins, and goes on, within
 SESSIONS, TURNS = 8, 4
 NEIGHBOURS, NEIGHBOUR_TOKENS = 8, 256
@@ -45,6 +45,8 @@ def question(number: int) -> Messages:
 
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which this share of them lies, in milliseconds."""
+    if not values:
+        return float("nan")
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1000
 
@@ -84,9 +86,10 @@ async def closed_loop(new: New, count: int, seed: int, seconds: float = LOOP_SEC
         await asyncio.gather(*asking, return_exceptions=True)
         for each in done:
             each.result()
-    each_text = sum(reply.tokens for reply in replies) / max(sum(len(reply.texts) for reply in replies), 1)
+    heard = sum(len(reply.texts) for reply in replies)
+    each_text = sum(reply.tokens for reply in replies) / heard if heard else 1.0
     tokens = sum(reply.tokens for reply in replies) + each_text * sum(len(reply.texts) for reply in cut)
-    firsts = [reply.first for reply in (*replies, *cut) if reply.texts]
+    firsts = [reply.first if reply.texts else ended - reply.asked for reply in (*replies, *cut)]
     gaps = [gap for reply in (*replies, *cut) for gap in reply.gaps]
     return {
         "tokens": tokens / (ended - begun),

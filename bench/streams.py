@@ -44,7 +44,7 @@ async def measure(server: Server, wanted: list[str], seed: int, log: Path, resul
                     return connect(http, server.url)
 
                 await loads.closed_loop(new, 8, seed + 90_000, seconds=2.0)  # warm
-                begun, requests = loads.memory(pid), 0.0
+                requests = 0.0
                 if "closed" in wanted:
                     for level in loads.LEVELS:
                         figures = await loads.closed_loop(new, level, seed + level * 1000)
@@ -62,6 +62,7 @@ async def measure(server: Server, wanted: list[str], seed: int, log: Path, resul
                         figures = await loads.poisson(new, rate, seed + 70_000 + rate * 1000)
                         results[name, "poisson", str(rate)].append(figures)
                         requests += figures["requests"]
+                        await asyncio.sleep(1.0)
                     grown = (loads.memory(pid) - begun) / 1024
                     results[name, "memory", ""].append({"grown": grown / requests, "now": loads.memory(pid) / 2**20})
 
@@ -74,7 +75,7 @@ def median(figures: list[Figures]) -> Figures:
 def report(results: Results, weights: dict[str, int], roofline: Roofline, missing: dict[str, str], head: str) -> str:
     """The tables, in Markdown."""
     lines = ["# Many clients at once", "", head, ""]
-    lines += [f"- {name} was not measured: {why}" for name, why in missing.items()] + [""]
+    lines += [f"- {name} was not measured to the end: {why}" for name, why in missing.items()] + [""]
 
     def table(load: str, title: str, columns: list[str], row: Row) -> None:
         chosen = [(name, level, median(figures)) for (name, kind, level), figures in results.items() if kind == load]
@@ -136,7 +137,8 @@ def report(results: Results, weights: dict[str, int], roofline: Roofline, missin
         f"arithmetic ({roofline.flops / 1e12:.2f} TFLOP/s in bfloat16), both measured in this run, allow when a step "
         "reads the server's weights once; reading prompts and the client's own work count against the server. Answered "
         f"well: first token within {loads.FIRST_SECONDS:.0f} s, then at most {loads.EACH_SECONDS * 1000:.0f} ms a "
-        "token.",
+        "token. llama.cpp's server and OpenVINO read the same 4-bit file as Loquent, vLLM the weights as bfloat16. On "
+        "processors with AMX llama.cpp runs with `--no-repack`, because it crashes without.",
         "",
     ]
     return "\n".join(lines)
@@ -167,9 +169,14 @@ def plot(results: Results, path: Path, head: str) -> None:
 
 
 async def run(
-    chosen: argparse.Namespace, servers: list[Server], results: Results, missing: dict[str, str], progress: Progress
+    chosen: argparse.Namespace,
+    servers: list[Server],
+    results: Results,
+    missing: dict[str, str],
+    progress: Progress,
+    write: Callable[[], object],
 ) -> None:
-    """Every repeat, server by server."""
+    """Every repeat, server by server; what is known is written after each."""
     bar: TaskID = progress.add_task("", total=chosen.repeats * len(servers))
     for repeat in range(chosen.repeats):
         for server in servers:
@@ -178,8 +185,10 @@ async def run(
                 try:
                     await measure(server, chosen.loads, repeat * 1_000_000, chosen.out / "servers.log", results)
                 except Exception as error:  # a peer that falls over does not take the others' figures with it
-                    missing[server.name] = f"it failed, {error!r}; its log is {chosen.out / 'servers.log'}"
+                    log = chosen.out / "servers.log"
+                    missing[server.name] = f"it failed in repeat {repeat + 1}, {error!r}; its log is {log}"
             progress.advance(bar)
+            write()
 
 
 def main() -> None:
@@ -201,12 +210,17 @@ def main() -> None:
     weights = {f"{server.name}, {way}": server.weight_bytes for server in servers for way in server.ways}
     results: Results = defaultdict(list)
     roofline = measure_roofline()
-    command = f"python -m bench.streams --repeats {chosen.repeats}"
+    command = " ".join(["python -m bench.streams", *sys.argv[1:]])
     head = f"{machine()}; {datetime.now(UTC):%Y-%m-%d}; `{command}`, medians of {chosen.repeats}"
+
+    def write() -> str:
+        text = report(results, weights, roofline, missing, head)
+        (chosen.out / "streams.md").write_text(text)
+        return text
+
     with Progress() as progress:
-        asyncio.run(run(chosen, servers, results, missing, progress))
-    text = report(results, weights, roofline, missing, head)
-    (chosen.out / "streams.md").write_text(text)
+        asyncio.run(run(chosen, servers, results, missing, progress, write))
+    text = write()
     plot(results, chosen.out / "streams.svg", head)
     sys.stdout.write(text)
 

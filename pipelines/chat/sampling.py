@@ -30,6 +30,8 @@ class Sampler:
         self._said: dict[int, int] = {}  # how often each token occurs in the reply
         self._seen = set(prompt) if sampling.repetition_penalty != 1.0 else set()
         self._bias = dict(sampling.logit_bias)
+        self._bias_ids = torch.tensor(list(self._bias), dtype=torch.long)
+        self._biases = torch.tensor(list(self._bias.values()), dtype=torch.float32)
         counts = (
             sampling.repetition_penalty != 1.0 or bool(sampling.presence_penalty) or bool(sampling.frequency_penalty)
         )
@@ -64,9 +66,10 @@ class Sampler:
             ids = torch.tensor(list(self._said), device=scores.device)
             counts = torch.tensor(list(self._said.values()), dtype=scores.dtype, device=scores.device)
             scores[ids] -= asked.presence_penalty + asked.frequency_penalty * counts
-        for id, bias in self._bias.items():
-            if 0 <= id < size:
-                scores[id] += bias
+        if self._bias:
+            known = (self._bias_ids >= 0) & (self._bias_ids < size)
+            ids, biases = self._bias_ids[known].to(scores.device), self._biases[known].to(scores.device)
+            scores.index_add_(0, ids, biases)
         for id in self._banned:
             if id < size:
                 scores[id] = float("-inf")
@@ -95,7 +98,7 @@ class Sampler:
         total = scores.logsumexp(dim=0)
         best, ids = scores.topk(min(LIKELIEST, size))
         probabilities = (best - total).exp().double()
-        if float(probabilities.sum()) < self._top_p or probabilities[-1] >= asked.min_p * probabilities[0] > 0:
+        if float(probabilities.sum()) < self._top_p and probabilities[-1] >= asked.min_p * probabilities[0]:
             best, ids = scores.sort(descending=True)
             probabilities = (best - total).exp().double()
         return probabilities, ids

@@ -111,6 +111,8 @@ class Stream:
         """Deliver what was held back and the last event."""
         if not self._matcher.stopped:
             self._deliver(self._matcher.push(self._detokenizer.flush()) + self._matcher.flush())
+        if self._told:  # of tokens that have no text
+            self._request.mailbox.put(TextDelta("", self._unsent, tuple(self._told)))
         self._close(Finished(reason, self._usage))
 
     def cancel(self) -> None:

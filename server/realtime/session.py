@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pipelines import events
 from pipelines.events import Finished, Message, StageError, Started, Turn, Usage
 from server.config import LimitSettings
+from server.errors import translate
 from server.names import ModelNames
 from server.realtime import wire
 from server.realtime.wire import Item, SessionConfig, WireError
@@ -478,7 +479,7 @@ CANCELLED = wire.StatusDetails(type="cancelled", reason="client_cancelled")
 
 
 def _failure(error: StageError) -> wire.StatusDetails:
-    kind = "invalid_request_error" if error.kind == "invalid_request" else "server_error"
+    kind = translate(error).body()["error"]["type"]
     return wire.StatusDetails(type="failed", error=wire.StatusError(type=kind, code=error.code, message=error.message))
 
 

@@ -4,13 +4,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
+import torch
 
 from pipelines.chat import engine as engine_module
 from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine, EngineState
+from pipelines.chat.language_model import Segment
 from pipelines.chat.messages import Mailbox, Post
 from pipelines.events import Event, Finished, Sampling, StageError, Started, TextDelta, TokenLogprob, Usage
-from tests.support import ScriptedModel, eventually
+from tests.support import PATIENCE, ScriptedModel, eventually
 
 PLENTY = Sampling(max_tokens=1000)
 
@@ -402,24 +404,30 @@ async def test_instructions_that_many_bring_at_once_are_computed_once() -> None:
 
 
 async def test_who_waits_for_anothers_prompt_reads_it_when_the_other_leaves() -> None:
-    gate = threading.Semaphore(0)
-    model = ScriptedModel(lambda prompt: [prompt[-1]], gate=gate)
+    steps = threading.Semaphore(0)
+
+    class Stepped(ScriptedModel):
+        def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+            assert steps.acquire(timeout=PATIENCE)
+            return super().forward(segments)
+
     system = "Be kind. " * 200
-    async with started(model, streams=2) as engine:
+    async with started(Stepped(lambda prompt: [prompt[-1]]), streams=2) as engine:
         engine._pace.budget = lambda streaming, reading: 16  # type: ignore[method-assign]
-        blocker = asyncio.create_task(generate(engine, "blocker", "hello"))
-        await eventually(lambda: engine.running == 1, "one streams, and holds up each step")
         leaver = asyncio.create_task(generate(engine, "leaver", system + "1"))
+        await eventually(lambda: engine.running == 1, "the first reads")
         stayer = asyncio.create_task(generate(engine, "stayer", system + "2"))
-        await eventually(lambda: engine.queued == 2, "two more are there")
-        gate.release()
+        await eventually(lambda: engine.queued == 1, "the second is there")
+        steps.release(4)
+        await eventually(lambda: engine.steps == 5, "four steps are done")
+        assert (engine.running, engine.queued) == (1, 1), "the second waits, though there is a place"
         leaver.cancel()
         await asyncio.wait([leaver])
-        gate.release(10)
+        steps.release(1000)
         assert text(await stayer) == "2"
-        assert text(await blocker) == "o"
         await eventually(lambda: (engine.running, engine.queued) == (0, 0), "every place is free")
         assert engine.aborted == 1
+        assert engine.read_tokens < 1.1 * len(system), "what the first had read was taken over"
 
 
 async def test_the_texts_of_more_sessions_than_streams_are_kept() -> None:

@@ -70,6 +70,8 @@ def test_a_packed_product_is_that_of_its_weights_and_no_row_depends_on_another(
         [torch.ops.loquent.linear(x[:, row : row + 1], packed, form, bits, outputs) for row in range(rows)], 1
     )
     assert torch.allclose(given, alone, rtol=1e-5, atol=1e-4)
+    if rows > 2:
+        assert torch.equal(given[:, 2:], torch.ops.loquent.linear(x[:, 1:], packed, form, bits, outputs)[:, 1:])
     narrow = torch.ops.loquent.linear(x.bfloat16(), packed, form, bits, outputs)
     assert narrow.dtype == torch.bfloat16
-    assert torch.allclose(narrow.float(), given, rtol=0.05, atol=0.5 * given.abs().mean())
+    assert ((narrow.float() - given).norm(dim=-1) < 0.02 * given.norm(dim=-1)).all()

@@ -55,6 +55,13 @@ def test_a_nucleus_that_reaches_beyond_the_likeliest_is_found() -> None:
         assert max(sampler.draw(flat) for _ in range(1000)) > LIKELIEST
 
 
+def test_a_small_min_p_needs_no_sorting_of_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.arange(4 * LIKELIEST).float() / 10
+    monkeypatch.setattr(torch.Tensor, "sort", None)
+    sampler = Sampler(Sampling(temperature=1.0, min_p=0.05, seed=0))
+    assert {sampler.draw(logits) for _ in range(300)} <= set(range(4 * LIKELIEST - 31, 4 * LIKELIEST))
+
+
 def test_a_bias_makes_a_token_certain_or_impossible() -> None:
     assert Sampler(Sampling(temperature=0, logit_bias=((0, 100.0),))).draw(LOGITS) == 0
     sampler = Sampler(Sampling(temperature=1.0, seed=0, logit_bias=((1, -100.0), (99, 5.0), (-1, 5.0))))

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from pipelines.chat.language_model import Segment
+from pipelines.chat.messages import Generate, Mailbox
+from pipelines.chat.stream import Stream
 from tests.support import Running, ScriptedModel, eventually, running, scripted_pipeline
 
 REQUESTS = 10_000
@@ -61,7 +63,7 @@ async def test_ten_thousand_short_requests_leave_nothing_behind() -> None:
     async with running(scripted_pipeline(model, streams=16, waiting=64)) as server:
         connector = aiohttp.TCPConnector(limit=0)
 
-        async def many(http: aiohttp.ClientSession, count: int) -> int:
+        async def many(http: aiohttp.ClientSession, count: int) -> tuple[int, int]:
             left = iter(range(count))
 
             async def client() -> None:
@@ -72,16 +74,19 @@ async def test_ten_thousand_short_requests_leave_nothing_behind() -> None:
             await eventually(lambda: (server.engine.running, server.engine.queued) == (0, 0), "every place is free")
             await eventually(lambda: server.backend.requests == 0, "no request is in flight")
             gc.collect()
-            return process.memory_info().rss
+            return process.memory_info().rss, sum(
+                type(thing) in (Generate, Mailbox, Stream) for thing in gc.get_objects()
+            )
 
         async with aiohttp.ClientSession(connector=connector) as http:
-            before = await many(http, WARM)
+            before, kept = await many(http, WARM)
             tasks = len(asyncio.all_tasks())
-            after = await many(http, REQUESTS - WARM)
+            after, still_kept = await many(http, REQUESTS - WARM)
             await eventually(lambda: len(asyncio.all_tasks()) <= tasks + CLIENTS, "no task but open connections'")
         await eventually(lambda: not server.backend.requests, "nothing is in flight")
         assert server.engine.aborted > REQUESTS / 2
         assert not server.engine._waiting
         assert server.engine._slots is not None
         assert not any(slot.taken for slot in server.engine._slots._slots)
+        assert still_kept <= kept + CLIENTS
         assert after - before <= (REQUESTS - WARM) * LEFT_BYTES

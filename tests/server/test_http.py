@@ -155,6 +155,15 @@ async def test_logprobs_are_told_of_every_token_in_the_form_that_the_sdk_knows(s
     assert [each.top_logprobs[0].token for each in found] == [each.token for each in found]
 
 
+async def test_logprobs_are_told_of_a_token_that_has_no_text() -> None:
+    body = {"messages": HI, "logprobs": True, "max_tokens": 2}
+    async with running(ScriptedModel(["a", "\ufffd", "b"])) as server:
+        _, reply = await post(server, body)
+    assert reply["choices"][0]["message"]["content"] == "a"
+    told = reply["choices"][0]["logprobs"]["content"]
+    assert [(each["token"], each["bytes"]) for each in told] == [("a", [97]), ("\ufffd", None)]
+
+
 @pytest.mark.parametrize(
     ("change", "code", "param"),
     [

@@ -3,7 +3,8 @@
 // Weights are kept in groups of 32 along the inputs as w = scale * q + minimum, q unsigned. Where the processor has
 // matrix tiles (AMX) they are unpacked to bfloat16 on the way in; else activations are quantised to 8 bits in the same
 // groups, so that products are integer ones (AVX-512 VNNI). Either way each row is computed alone and in the same order
-// whatever shares its batch, so that a reply does not depend on its neighbours.
+// whatever shares its batch (with tiles, a row that is alone sums in another order), so that a reply does not depend on its
+// neighbours.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -54,8 +55,8 @@ struct alignas(64) TileShape {
 class Tiles {
 public:
     Tiles() {
+        static constexpr TileShape shape;  // in memory: to the compiler the next line reads but its first bytes
         _tile_storeconfig(before_);
-        const TileShape shape;
         _tile_loadconfig(&shape);
     }
     ~Tiles() { _tile_loadconfig(before_); }
@@ -191,6 +192,7 @@ void lay_out(const at::BFloat16* x, int64_t rows, int64_t inputs, at::BFloat16* 
 // added to what tiles 0 to 3 hold.
 template <int COUNT>
 inline void add_products(const at::BFloat16* weights, const at::BFloat16* x, int64_t next, int64_t groups) {
+    asm volatile("" ::: "memory");  // what is loaded into tiles was stored: the compiler does not see them read it
     for (int64_t g = 0; g < groups; ++g, weights += BLOCK * GROUP, x += GROUP * ROWS) {
         _tile_loadd(4, weights, 64);
         _tile_loadd(5, x, 64);
@@ -237,6 +239,7 @@ void by_tiles(const void* weights, const at::BFloat16* x, int64_t groups, float*
     if constexpr (COUNT > 1) _tile_stored(1, result + 256, 64);
     if constexpr (COUNT > 2) _tile_stored(2, result + 512, 64);
     if constexpr (COUNT > 3) _tile_stored(3, result + 768, 64);
+    asm volatile("" ::: "memory");
 }
 
 template <int BITS>
@@ -252,6 +255,7 @@ void by_tiles(int64_t count, const void* weights, const at::BFloat16* x, int64_t
 // Two blocks of unpacked weights times two tiles of rows: each tile that is read is used twice.
 void two_by_two(const at::BFloat16* weights, const at::BFloat16* x, int64_t groups, float* result) {
     const int64_t next = ROWS * groups * GROUP;
+    asm volatile("" ::: "memory");
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -270,6 +274,7 @@ void two_by_two(const at::BFloat16* weights, const at::BFloat16* x, int64_t grou
     _tile_stored(1, result + 256, 64);
     _tile_stored(2, result + 512, 64);
     _tile_stored(3, result + 768, 64);
+    asm volatile("" ::: "memory");
 }
 
 inline void put(__m512 from, float* to, __mmask16 valid) { _mm512_mask_storeu_ps(to, valid, from); }
