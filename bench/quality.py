@@ -6,12 +6,14 @@ Run with ``make bench``. The text is this project's licence.
 import argparse
 import threading
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
 from bench.machine import machine
+from pipelines.chat import kernels
 from pipelines.chat.language_model import Segment
 from pipelines.chat.models import prepare
 from pipelines.chat.settings import ChatSettings
@@ -21,11 +23,11 @@ MODEL = "smollm2-135m-instruct"
 TEXT = Path("LICENSE")
 WINDOW = 1024  # tokens read from an empty slot
 PIECE = 64  # tokens a step, as when prompts are read beside streams
-FORMS: dict[str, ChatSettings] = {
+EXACT = {
     "float32": ChatSettings(dtype="float32"),
     "bfloat16, exact": ChatSettings(dtype="bfloat16", weights="exact"),
-    "bfloat16, auto": ChatSettings(dtype="bfloat16", weights="auto"),
 }
+PACKED = ChatSettings(dtype="bfloat16", weights="auto")
 
 
 def logits(folder: Path, settings: ChatSettings, windows: list[list[int]]) -> Tensor:
@@ -62,8 +64,10 @@ def main() -> None:
     print("| weights | perplexity | likeliest token as in float32 | logits off by |")
     print("| --- | --- | --- | --- |")
     exact: Tensor | None = None
-    for name, settings in FORMS.items():
-        given = logits(folder, settings, windows)
+    forms = {f"bfloat16, auto, {form.name.lower()}": form for form in kernels.forms()}
+    for name in (*EXACT, *forms):
+        with patch.object(kernels, "forms", lambda name=name: [forms[name]] if name in forms else []):
+            given = logits(folder, EXACT.get(name, PACKED), windows)
         exact = given if exact is None else exact
         perplexity = float(torch.nn.functional.cross_entropy(given, wanted).exp())
         alike = float((given.argmax(-1) == exact.argmax(-1)).float().mean())
