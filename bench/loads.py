@@ -14,10 +14,10 @@ from bench.clients import Client, Messages, RealtimeClient, Refused, Reply
 
 TOKENS = 64  # of a reply
 LEVELS = (1, 4, 8, 16, 32)  # clients at a time
-LOOP_SECONDS = 8.0  # of each level
-RATES = (8, 16, 32)  # requests a second
-ARRIVING_SECONDS = 6.0
-PATIENCE_SECONDS = 6.0  # that users wait on after the last of them has come
+LOOP_SECONDS = 6.0  # of each level
+RATES = (8, 24)  # requests a second
+ARRIVING_SECONDS = 5.0
+PATIENCE_SECONDS = 4.0  # that users wait on after the last of them has come
 FIRST_SECONDS, EACH_SECONDS = 1.0, 0.1  # a good answer begins, and goes on, within
 SESSIONS, TURNS = 8, 4
 NEIGHBOURS, NEIGHBOUR_TOKENS = 8, 256

@@ -18,7 +18,7 @@ CACHE_GIGABYTES = 2
 
 
 class Worker:
-    """The thread that steps the pipeline, and does nothing else."""
+    """The thread that steps the pipeline. A step holds Python's lock, so all else is done between two of them."""
 
     def __init__(self, model: str) -> None:
         scheduler = genai.SchedulerConfig()
@@ -26,28 +26,32 @@ class Worker:
         scheduler.max_num_seqs = STREAMS
         scheduler.enable_prefix_caching = True
         self._pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU")
-        self.tokenizer = self._pipeline.get_tokenizer()
-        self._inbox: queue.SimpleQueue[tuple[Any, int, asyncio.Queue[list[int] | None], list[bool]]]
+        self._tokenizer = self._pipeline.get_tokenizer()
+        self._texts: dict[int, str] = {}  # of tokens, since the tokenizer takes long for each
+        self._inbox: queue.SimpleQueue[tuple[dict[str, Any], asyncio.Queue[dict[str, Any]], list[bool]]]
         self._inbox = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def submit(self, prompt: Any, tokens: int, replies: "asyncio.Queue[list[int] | None]", left: list[bool]) -> None:
-        """Generate into ``replies``, tokens as they come and None at the end, until ``left`` is not empty."""
-        self._inbox.put((prompt, tokens, replies, left))
+    def submit(self, request: dict[str, Any], replies: "asyncio.Queue[dict[str, Any]]", left: list[bool]) -> None:
+        """Generate into ``replies`` until ``left`` is not empty."""
+        self._inbox.put((request, replies, left))
 
     def _run(self) -> None:
         number = 0
         running: dict[int, Any] = {}
         while True:
             while not running or not self._inbox.empty():
-                prompt, most, replies, left = self._inbox.get()
-                config = genai.GenerationConfig(max_new_tokens=most, do_sample=False, ignore_eos=True)
-                config.set_eos_token_id(self.tokenizer.get_eos_token_id())
+                request, replies, left = self._inbox.get()
+                text = self._tokenizer.apply_chat_template(request["messages"], add_generation_prompt=True)
+                prompt = self._tokenizer.encode(text, add_special_tokens=False).input_ids
+                config = genai.GenerationConfig(max_new_tokens=request["max_tokens"], do_sample=False, ignore_eos=True)
+                config.set_eos_token_id(self._tokenizer.get_eos_token_id())
                 number += 1
-                running[number] = (self._pipeline.add_request(number, prompt, config), replies, left)
+                handle = self._pipeline.add_request(number, prompt, config)
+                running[number] = (handle, replies, left, [0, prompt.shape[1]])
             self._pipeline.step()
-            for id, (handle, replies, left) in list(running.items()):
+            for id, (handle, replies, left, counts) in list(running.items()):
                 if left:
                     handle.cancel()
                     del running[id]
@@ -56,11 +60,20 @@ class Worker:
                 while handle.can_read():
                     for output in handle.read().values():
                         tokens.extend(output.generated_ids)
+                counts[0] += len(tokens)
                 if tokens:
-                    self._loop.call_soon_threadsafe(replies.put_nowait, tokens)
+                    self._tell(replies, {"text": "".join(map(self._text, tokens))})
                 if handle.get_status() != genai.GenerationStatus.RUNNING:
-                    self._loop.call_soon_threadsafe(replies.put_nowait, None)
+                    self._tell(replies, {"tokens": counts[0], "prompt": counts[1]})
                     del running[id]
+
+    def _text(self, token: int) -> str:
+        if token not in self._texts:
+            self._texts[token] = self._tokenizer.decode([token])
+        return self._texts[token]
+
+    def _tell(self, replies: "asyncio.Queue[dict[str, Any]]", event: dict[str, Any]) -> None:
+        self._loop.call_soon_threadsafe(replies.put_nowait, event)
 
 
 WORKER = web.AppKey("worker", Worker)
@@ -70,20 +83,14 @@ async def talk(request: web.Request) -> web.WebSocketResponse:
     """Answer one client's questions."""
     socket = web.WebSocketResponse()
     await socket.prepare(request)
-    worker = request.app[WORKER]
     async for message in socket:
-        asked = message.json()
-        text = worker.tokenizer.apply_chat_template(asked["messages"], add_generation_prompt=True)
-        prompt = worker.tokenizer.encode(text, add_special_tokens=False).input_ids
-        replies: asyncio.Queue[list[int] | None] = asyncio.Queue()
+        replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         left: list[bool] = []
-        worker.submit(prompt, asked["max_tokens"], replies, left)
-        count = 0
+        request.app[WORKER].submit(message.json(), replies, left)
         try:
-            while (tokens := await replies.get()) is not None:
-                count += len(tokens)
-                await socket.send_json({"text": worker.tokenizer.decode(tokens)})
-            await socket.send_json({"tokens": count, "prompt": prompt.shape[1]})
+            while "tokens" not in (event := await replies.get()):
+                await socket.send_json(event)
+            await socket.send_json(event)
         finally:
             left.append(True)
     return socket
