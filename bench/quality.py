@@ -4,7 +4,6 @@ Run with ``make bench``. The text is this project's licence.
 """
 
 import argparse
-import threading
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,13 +12,12 @@ from rich.progress import track
 from torch import Tensor
 
 from bench.machine import machine
+from bench.peers import model_files
 from pipelines.chat import kernels
 from pipelines.chat.language_model import Segment
-from pipelines.chat.models import prepare
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.transformer import load
 
-MODEL = "smollm2-135m-instruct"
 TEXT = Path("LICENSE")
 WINDOW = 1024  # tokens read from an empty slot
 PIECE = 64  # tokens a step, as when prompts are read beside streams
@@ -48,13 +46,7 @@ def main() -> None:
     """Measure every form of the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    steps = prepare(MODEL, threading.Event())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            folder: Path = done.value
-            break
+    _, folder = model_files()
     from transformers import AutoTokenizer
 
     tokens: list[int] = AutoTokenizer.from_pretrained(folder)(TEXT.read_text(), verbose=False)["input_ids"]

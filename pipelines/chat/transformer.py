@@ -182,7 +182,7 @@ def load(folder: Path, settings: ChatSettings) -> Transformer | SerialTransforme
     model.eval()
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or settings.context
     context = min(settings.context, limit)
-    served = _served(model, tokenizer, context=context, slots=settings.streams + settings.kept)
+    served = _served(model, tokenizer, context=context, streams=settings.streams, kept=settings.kept)
     places = set(map(str, getattr(model, "hf_device_map", {"": "cpu"}).values()))
     if isinstance(served, Transformer) and places == {"cpu"}:
         served.speed_up(folder, packed=settings.weights == "auto" and model.dtype is torch.bfloat16)
@@ -191,20 +191,20 @@ def load(folder: Path, settings: ChatSettings) -> Transformer | SerialTransforme
 
 
 def _served(
-    model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, slots: int
+    model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, streams: int, kept: int
 ) -> Transformer | SerialTransformer:
     """The fastest way in which this model gives what its authors' code gives."""
     if not _has_key_value_cache(model):
-        return SerialTransformer(model, tokenizer, context=context, slots=slots)
+        return SerialTransformer(model, tokenizer, context=context, slots=streams)
     implementation = model.config._attn_implementation
     try:
         _check_rope(model)
-        served = Transformer(model, tokenizer, context=context, slots=slots)
+        served = Transformer(model, tokenizer, context=context, slots=streams + kept)
         _check(served, implementation)
     except Exception as error:  # whatever the modelling code trips over
         log.warning("streams of this model are computed one after another, because %s", error)
         model.set_attn_implementation(implementation)
-        return SerialTransformer(model, tokenizer, context=context, slots=slots)
+        return SerialTransformer(model, tokenizer, context=context, slots=streams)
     return served
 
 
