@@ -47,15 +47,15 @@ $(VENV)/.venv:
 $(VENV)/.server: $(VENV)/.venv pyproject.toml constraints.txt
 	@echo "Installing Loquent and PyTorch; this takes minutes, once."
 	$(BIN)/python $(PIP) install --progress-bar on -c constraints.txt torch | grep -v -e "^WARNING" -e "^Requirement" || true
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.server
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,dev]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,dev,bench]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,dev,bench]'
 	@touch $@
 
 # A client of another project, unmodified, in an environment of its own.

@@ -1,5 +1,6 @@
 """From configuration to stages: the only module that names them all."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -10,14 +11,21 @@ from typing import Literal
 from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine
 from pipelines.chat.language_model import LanguageModel
-from pipelines.chat.models import prepare
+from pipelines.chat.models import prepare as prepare_model
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
 from pipelines.flow import Stage
 from pipelines.packages import Progress
+from pipelines.speech.settings import SpeechSettings
+from pipelines.speech.stage import SpeechStage
+from pipelines.speech.voice import Voice
+from pipelines.speech.voices import load as load_voice
+from pipelines.speech.voices import prepare as prepare_voice
+from pipelines.speech.voices import why_silent
+from pipelines.speech.workers import Workers
 from pipelines.threads import in_thread
 
-StageName = Literal["chat"]
+StageName = Literal["chat", "speech"]
 
 PROGRESS_AHEAD = 8  # progress reports that may wait for whoever shows them
 
@@ -32,6 +40,7 @@ class Pipeline:
 
     stages: tuple[Stage, ...]
     chat: ChatStage
+    speech: SpeechStage | None = None
     prepare: Callable[[threading.Event], Iterator[Progress]] = _nothing  # puts what the workers load on the disk
 
     @property
@@ -44,34 +53,58 @@ class Pipeline:
         async with aclosing(in_thread(self.prepare, ahead=PROGRESS_AHEAD, name="prepare")) as steps:
             async for step in steps:
                 show(step)
-        show(Progress("loading the language model"))
-        await self.engine.start()
+        show(Progress("loading the models" if self.speech else "loading the language model"))
+        starting = [asyncio.ensure_future(self.engine.start())]
+        if self.speech is not None:
+            starting.append(asyncio.ensure_future(self.speech.start()))
+        try:
+            await asyncio.gather(*starting)
+        finally:
+            for each in starting:
+                each.cancel()
+            await asyncio.wait(starting)
 
     async def close(self) -> None:
         """End every worker."""
+        if self.speech is not None:
+            await self.speech.close()
         await self.chat.close()
 
     @property
     def ready(self) -> bool:
-        """Whether every worker is."""
-        return self.engine.ready
+        """Whether every worker is. A voice that is not installed is not waited for: replies come as text."""
+        return self.engine.ready and (self.speech is None or bool(self.speech.missing) or self.speech.ready)
 
 
-def build(stages: Sequence[StageName], chat: ChatSettings) -> Pipeline:
+def build(stages: Sequence[StageName], chat: ChatSettings, speech: SpeechSettings | None = None) -> Pipeline:
     """The pipeline that the configuration describes, not started yet."""
-    folder = Path()
+    model = Path()
+    voice = Path()
+    speech_settings = speech or SpeechSettings()
+    missing = why_silent(speech_settings)
+    speaks = "speech" in stages and not missing
 
-    def prepare_models(stop: threading.Event) -> Iterator[Progress]:
-        nonlocal folder
-        folder = yield from prepare(chat.model, stop)
+    def prepare(stop: threading.Event) -> Iterator[Progress]:
+        nonlocal model, voice
+        model = yield from prepare_model(chat.model, stop)
+        if speaks:
+            voice = yield from prepare_voice(speech_settings, stop)
 
     def load_model() -> LanguageModel:
         # Imported on the engine's thread: torch and transformers take seconds, and the server answers meanwhile.
         from pipelines.chat.transformer import load
 
-        return load(folder, chat)
+        return load(model, chat)
+
+    def open_voice() -> Voice:
+        return load_voice(voice, speech_settings)
 
     engine = Engine(load_model, Limits(chat.streams, chat.waiting, chat.waiting_tokens))
     chat_stage = ChatStage(engine, chat)
     made: dict[StageName, Stage] = {"chat": chat_stage}
-    return Pipeline(tuple(made[name] for name in stages), chat_stage, prepare_models)
+    speech_stage = None
+    if "speech" in stages:
+        workers = Workers(open_voice, threads=speech_settings.workers)
+        speech_stage = SpeechStage(workers, speech_settings, missing=missing)
+        made["speech"] = speech_stage
+    return Pipeline(tuple(made[name] for name in stages), chat_stage, speech_stage, prepare)

@@ -46,6 +46,14 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Speech:
+    """That a reply is to be spoken, and how."""
+
+    speaker: str = ""  # "" is the configured one
+    speed: float = 1.0  # times the configured one
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """The request that starts a flow: answer this conversation."""
 
@@ -53,6 +61,7 @@ class Turn:
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     tenant: str = ""  # who asks, for fairness and so that nobody profits from another's text
+    speech: Speech | None = None  # the reply is text where this is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,35 @@ class TextDelta:
         return TextDelta(self.text + other.text, self.tokens + other.tokens, self.logprobs + other.logprobs)
 
 
+AUDIO_RATE = 24_000  # samples a second of every ``AudioDelta``
+AUDIO_TOKENS = 20  # that a second of sound counts for
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A word of a spoken reply has been said."""
+
+    samples: int  # from the reply's beginning to the word's end
+    characters: int  # of the transcript up to its end
+
+
+@dataclass(frozen=True, slots=True)
+class AudioDelta:
+    """The next piece of a spoken reply: its sound, and the text whose sound begins in it.
+
+    In a spoken reply these stand in for ``TextDelta``. A text that has no sound, such as code, comes without any.
+    """
+
+    pcm: bytes  # mono, 16 bits a sample, little-endian, AUDIO_RATE
+    text: str = ""
+    heard: tuple[Heard, ...] = ()  # the words of ``text``
+    tokens: int = 0  # sampled tokens that are accounted for with it
+
+    @property
+    def samples(self) -> int:
+        return len(self.pcm) // 2
+
+
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -95,7 +133,7 @@ class Finished:
     usage: Usage
 
 
-Event = Turn | Started | TextDelta | Finished
+Event = Turn | Started | TextDelta | AudioDelta | Finished
 
 ErrorKind = Literal["invalid_request", "overloaded", "unavailable", "internal"]
 

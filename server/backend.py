@@ -11,11 +11,11 @@ from aiohttp import web
 
 from pipelines.build import Pipeline
 from pipelines.events import Event, StageError, Turn
-from pipelines.flow import flow
+from pipelines.flow import Stage, flow
 from server.auth import Doors
 from server.config import Settings
 from server.metrics import Metrics
-from server.names import ModelNames
+from server.names import ModelNames, VoiceNames, public_name
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,26 @@ class Backend:
             raise ConnectionResetError("the client does not read") from None
 
     def flow(self, turn: Turn) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
-        """Run a turn through the configured stages, measured."""
-        return flow(turn, *self.pipeline.stages, self.metrics.stage())
+        """Run a turn through the configured stages, measured: the text where it is made, the rest at the end."""
+        stages: list[Stage] = []
+        for stage in self.pipeline.stages:
+            stages.append(stage)
+            if stage is self.pipeline.chat:
+                stages.append(self.metrics.text())
+        return flow(turn, *stages, self.metrics.turn())
+
+    @property
+    def voices(self) -> VoiceNames | None:
+        """The voices that can speak, if any can."""
+        speech, settings = self.pipeline.speech, self.settings
+        if speech is None or not speech.ready:
+            return None
+        return VoiceNames(self.voice, speech.speakers, settings.speech.aliases, settings.models.unknown)
+
+    @property
+    def voice(self) -> str:
+        """What clients are told of the voice."""
+        return public_name(self.settings.speech.voice)
 
     @property
     def ready(self) -> bool:

@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from pipelines.build import StageName
 from pipelines.chat.settings import ChatSettings
+from pipelines.speech.settings import SpeechSettings
 
 ENV_PREFIX = "LOQUENT__"
 KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -93,7 +94,7 @@ class LimitSettings(_Section):
 class PipelineSettings(_Section):
     """Which stages a turn goes through, in order."""
 
-    stages: tuple[StageName, ...] = ("chat",)
+    stages: tuple[StageName, ...] = ("chat", "speech")
 
 
 class ModelsSettings(_Section):
@@ -106,6 +107,9 @@ class ModelsSettings(_Section):
         "gpt-4o-mini",
         "gpt-4o",
         "gpt-5-mini",
+        "gpt-4o-mini-tts",
+        "tts-1",
+        "tts-1-hd",
         "default",
     )
 
@@ -122,6 +126,7 @@ class Settings(BaseSettings):
     pipeline: PipelineSettings = PipelineSettings()
     models: ModelsSettings = ModelsSettings()
     chat: ChatSettings = ChatSettings()
+    speech: SpeechSettings = SpeechSettings()
 
     @classmethod
     def settings_customise_sources(

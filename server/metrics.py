@@ -8,8 +8,11 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from pipelines.build import Pipeline
-from pipelines.events import Event, Finished, StageError, TextDelta, Turn
+from pipelines.events import AudioDelta, Event, Finished, StageError, TextDelta, Turn
 from pipelines.flow import Stage
+from pipelines.speech.stage import SpeechStage
+
+Keep = Callable[[str, str, Callable[[], float]], None]
 
 LATENCIES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 5.0, 10.0, 30.0)
 
@@ -69,31 +72,70 @@ class Metrics:
             buckets=LATENCIES,
             registry=self._registry,
         )
+        self._ttfa = Histogram(
+            "loquent_time_to_first_audio_seconds",
+            "From the turn to its first sound.",
+            buckets=LATENCIES,
+            registry=self._registry,
+        )
+        if pipeline.speech is not None:
+            self._speech(pipeline.speech, gauge, counter)
         self.rejected = Counter("loquent_rejected", "Requests refused at the door.", ["code"], registry=self._registry)
         self.dropped = Counter("loquent_dropped", "Clients dropped for not reading.", registry=self._registry)
 
-    def stage(self, clock: Callable[[], float] = time.monotonic) -> Stage:
-        """A last stage that measures what passes through it."""
+    @staticmethod
+    def _speech(speech: SpeechStage, gauge: Keep, counter: Keep) -> None:
+        workers = speech.workers
+        gauge("loquent_speech_speaking", "Replies that are being spoken.", lambda: speech.speaking)
+        gauge("loquent_speech_queue", "Sentences in the making.", lambda: workers.waiting)
+        gauge(
+            "loquent_speech_real_time_factor",
+            "Seconds of computing for a second of sound, since the start.",
+            lambda: workers.busy_seconds / workers.spoken_seconds if workers.spoken_seconds else 0.0,
+        )
+        counter("loquent_speech_busy_seconds", "Computing sound.", lambda: workers.busy_seconds)
+        counter("loquent_speech_audio_seconds", "Sound computed.", lambda: workers.spoken_seconds)
+        counter("loquent_speech_underruns", "Times that a listener had to wait for more.", lambda: speech.underruns)
+
+    def text(self, clock: Callable[[], float] = time.monotonic) -> Stage:
+        """A stage behind the model, that measures the text as it is made."""
+
+        async def measured(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+            last, first = clock(), True
+            async for event in events:
+                match event:
+                    case Turn():
+                        last = clock()
+                    case TextDelta(tokens=tokens):
+                        now = clock()
+                        if first:
+                            self._ttft.observe(now - last)
+                        else:
+                            self._itl.observe((now - last) / max(tokens, 1))
+                        last, first = now, False
+                    case Finished(_, usage):
+                        self._prompt.inc(usage.input_tokens)
+                        self._generated.inc(usage.output_tokens)
+                yield event
+
+        return measured
+
+    def turn(self, clock: Callable[[], float] = time.monotonic) -> Stage:
+        """The last stage, that measures the whole turn."""
 
         async def measured(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
             outcome = "cancelled"  # unless the stream says otherwise before it is closed
-            last, first = clock(), True
+            begun, silent = clock(), True
             try:
                 async for event in events:
                     match event:
                         case Turn():
-                            last = clock()
-                        case TextDelta(tokens=tokens):
-                            now = clock()
-                            if first:
-                                self._ttft.observe(now - last)
-                            else:
-                                self._itl.observe((now - last) / max(tokens, 1))
-                            last, first = now, False
-                        case Finished(reason, usage):
+                            begun = clock()
+                        case AudioDelta(pcm) if pcm and silent:
+                            silent = False
+                            self._ttfa.observe(clock() - begun)
+                        case Finished(reason):
                             outcome = reason
-                            self._prompt.inc(usage.input_tokens)
-                            self._generated.inc(usage.output_tokens)
                     yield event
             except StageError as error:
                 outcome = error.code

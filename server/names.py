@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipelines.events import StageError
 from server.config import ModelsSettings
 
 
 def public_name(model: str) -> str:
-    """What clients are told of ``[chat] model``: of a path its last part only."""
+    """What clients are told of a configured model or voice: of a path its last part only."""
     path = Path(model).expanduser()
     if not path.exists():
         return model
-    return path.stem if path.suffix == ".gguf" else path.resolve().name
+    return path.stem if path.suffix in (".gguf", ".onnx") else path.resolve().name
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +32,28 @@ class ModelNames:
             "model_not_found",
             f"There is no model {asked!r:.100} here; there is {self.here!r}.",
             param="model",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceNames:
+    """The voice that is here, its speakers, and what else means it."""
+
+    here: str
+    speakers: tuple[str, ...]
+    aliases: tuple[str, ...]
+    unknown: Literal["default", "error"] = "default"
+
+    def resolve(self, asked: str | None) -> str:
+        """The speaker that ``asked`` means, "" for the configured one.
+
+        Raises: StageError ``voice_not_found`` where the configuration wants that.
+        """
+        if asked in self.speakers:
+            return asked or ""
+        if asked in (None, "", self.here) or asked in self.aliases or self.unknown == "default":
+            return ""
+        known = ", ".join((self.here, *self.speakers))
+        raise StageError(
+            "invalid_request", "voice_not_found", f"There is no voice {asked!r:.100} here; there are {known}."
         )

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from pipelines.build import build
 from pipelines.packages import PackageError
+from pipelines.speech.voice import VoiceError
 from server import logs
 from server.app import listen, run
 from server.auth import Refusal, check_exposure
@@ -41,7 +42,7 @@ def serve(configuration: Configuration) -> bool:
         listener = listen(settings.server.host, settings.server.port)
     except OSError as error:
         raise ServeError(_why_not(error, settings.server.host, settings.server.port)) from None
-    pipeline = build(settings.pipeline.stages, settings.chat)
+    pipeline = build(settings.pipeline.stages, settings.chat, settings.speech)
     started = time.monotonic()
     served = interrupted = False
 
@@ -67,16 +68,15 @@ def serve(configuration: Configuration) -> bool:
                 served = True
                 loading.close()
                 seconds = time.monotonic() - started
-                print(
-                    f"Loquent listens on {address} ({settings.chat.model}, ready in {seconds:.1f} s)",
-                    flush=True,
-                )
+                speaks = pipeline.speech is not None and pipeline.speech.ready
+                parts = [settings.chat.model, *([f"voice {settings.speech.voice}"] if speaks else [])]
+                print(f"Loquent listens on {address} ({', '.join(parts)}, ready in {seconds:.1f} s)", flush=True)
 
             await run(settings, pipeline, listener, stop=stop, show=progress, ready=ready)
 
     try:
         asyncio.run(main())
-    except PackageError as error:
+    except (PackageError, VoiceError) as error:
         raise ServeError(str(error)) from None
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if served:

@@ -27,6 +27,7 @@ from pipelines.chat.models import weight_bytes
 from pipelines.chat.settings import ChatSettings
 from pipelines.events import Message, StageError
 from pipelines.packages import cache_folder
+from pipelines.threads import cores
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class SerialTransformer:
 def load(folder: Path, settings: ChatSettings) -> Transformer | SerialTransformer:
     """Load the model in ``folder`` on the calling thread, which is the one that must use it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    torch.set_num_threads(settings.threads or _cores())
+    torch.set_num_threads(settings.threads or cores())
     tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(folder))
     placed = placement(settings.device, weight_bytes(folder), psutil.virtual_memory().available)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(settings), **placed)
@@ -237,13 +238,6 @@ def _check(served: Transformer, implementation: str) -> None:
         error = float((torch.cat(rows).float() - own[slot]).norm() / own[slot].norm())
         if not error < TOLERANCE[model.dtype]:
             raise Unsupported(f"its attention gives other results over slots ({error:.1%} off)")
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def placement(device: str, weights: int, free: int) -> dict[str, Any]:

@@ -32,7 +32,13 @@ class Connection:
         self._request = request
         self._backend = backend
         self._limits = backend.settings.limits
-        self._state = State(id=secrets.token_hex(8), names=backend.names, limits=self._limits, tenant=request[TENANT])
+        self._state = State(
+            id=secrets.token_hex(8),
+            names=backend.names,
+            limits=self._limits,
+            tenant=request[TENANT],
+            voices=backend.voices,
+        )
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX)
         self._outgoing: asyncio.Queue[wire.ServerEvent | None] = asyncio.Queue(self._limits.outgoing)
         self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``

@@ -5,18 +5,51 @@ gets its ``done``, ``response.done`` comes exactly once for every ``response.cre
 its ``done`` text.
 """
 
+import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import ValidationError
 
 from pipelines import events
-from pipelines.events import Finished, Message, StageError, Started, Turn, Usage
+from pipelines.events import (
+    AUDIO_RATE,
+    AUDIO_TOKENS,
+    Finished,
+    Heard,
+    Message,
+    Speech,
+    StageError,
+    Started,
+    Turn,
+    Usage,
+)
 from server.config import LimitSettings
 from server.errors import translate
-from server.names import ModelNames
+from server.names import ModelNames, VoiceNames
 from server.realtime import wire
 from server.realtime.wire import Item, SessionConfig, WireError
+
+NO_VOICE = "No voice is loaded: replies come as text."
+PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What a spoken reply sounds like, as far as the client has it."""
+
+    samples: int = 0
+    heard: tuple[Heard, ...] = ()  # its words; what is not heard can be cut
+
+    @property
+    def milliseconds(self) -> int:
+        return self.samples * 1000 // AUDIO_RATE
+
+    @property
+    def tokens(self) -> int:
+        """What it counts for in the usage."""
+        return -(-self.samples * AUDIO_TOKENS // AUDIO_RATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +63,7 @@ class Reply:
     opened: bool = False  # its item and part are announced
     text: str = ""
     usage: Usage = field(default_factory=Usage)
+    sound: Sound | None = None  # None where it is not spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +74,11 @@ class State:
     names: ModelNames
     limits: LimitSettings
     tenant: str = ""  # whose session this is
+    voices: VoiceNames | None = None  # None where nothing can be spoken
     config: SessionConfig = field(default_factory=SessionConfig)
     items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
     held: int = 0  # bytes of ``items``, at most ``limits.conversation_bytes`` and what replies add
+    sounds: Mapping[str, Sound] = field(default_factory=dict)  # of items that were spoken; as many words as they have
     replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
     serial: int = 0
     draining: bool = False
@@ -165,12 +201,13 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
             if item.status == "in_progress":
                 raise WireError("item_in_progress", "The item is still being generated; cancel its response first.")
             state = _splice(state, state.items.index(item), removed=1)
+            state = replace(state, sounds={id: sound for id, sound in state.sounds.items() if id != item.id})
             return state, [wire.ItemDeleted(item_id=event.item_id)]
         case wire.ItemRetrieve():
             item = _item(state, event.item_id, "item_retrieve_invalid_item_id")
             return state, [wire.ItemRetrieved(item=item)]
         case wire.ItemTruncate():
-            return state, [_truncate(state, event)]
+            return _truncate(state, event)
         case wire.ResponseCreate():
             return _create_response(state, event.response or wire.ResponseConfig())
         case wire.ResponseCancel():
@@ -199,19 +236,21 @@ def _update(state: State, event: wire.SessionUpdate) -> Step:
     except ValidationError as error:
         raise wire.explain(error, above="session.") from None
     _resolve(state, config.model)
+    _speaker(state, config.audio.output.speaker, "session.audio.output.voice")
     warnings = []
-    if config.output_modalities != ["text"]:
-        warnings.append("No voice is loaded: replies come as text.")
+    update: dict[str, object] = {}
+    output = config.audio.output
+    if config.output_modalities != ["text"] and state.voices is None:
+        warnings.append(NO_VOICE)
+        update["output_modalities"] = ["text"]
+    if output.format.type != wire.PCM.type:
+        warnings.append(PCM_ONLY)
+        output = output.model_copy(update={"format": wire.PCM})
     if config.audio.input.turn_detection is not None:
         warnings.append("This server does not listen: turn_detection stays null.")
-    config = config.model_copy(
-        update={
-            "output_modalities": ["text"],
-            "audio": config.audio.model_copy(
-                update={"input": config.audio.input.model_copy(update={"turn_detection": None})}
-            ),
-        }
-    )
+    listening = config.audio.input.model_copy(update={"turn_detection": None})
+    update["audio"] = config.audio.model_copy(update={"input": listening, "output": output})
+    config = config.model_copy(update=update)
     state = replace(state, config=config)
     told = wire.Warnings(warnings=warnings) if warnings else None
     return state, [wire.SessionUpdated(session=_session(state), loquent=told)]
@@ -219,6 +258,9 @@ def _update(state: State, event: wire.SessionUpdate) -> Step:
 
 def _session(state: State) -> wire.Session:
     config = state.config.model_copy(update={"model": state.names.here})
+    if state.voices is not None and config.audio.output.voice is None:
+        output = config.audio.output.model_copy(update={"voice": state.voices.here})
+        config = config.model_copy(update={"audio": config.audio.model_copy(update={"output": output})})
     return wire.Session(id=f"sess_{state.id}", **dict(config))
 
 
@@ -227,6 +269,16 @@ def _resolve(state: State, model: str) -> None:
         state.names.resolve(model)
     except StageError as error:
         raise WireError(error.code, error.message, param="session.model") from None
+
+
+def _speaker(state: State, voice: str | None, param: str) -> str:
+    """The speaker that a client means by ``voice``."""
+    if state.voices is None:
+        return ""
+    try:
+        return state.voices.resolve(voice)
+    except StageError as error:
+        raise WireError(error.code, error.message, param=param) from None
 
 
 def _disconnect(state: State) -> Step:
@@ -315,14 +367,31 @@ def _item(state: State, id: str, code: str) -> Item:
     raise WireError(code, f"There is no item {id!r:.140} in this conversation.", param="item_id")
 
 
-def _truncate(state: State, event: wire.ItemTruncate) -> wire.ItemTruncated:
-    """Cut what was not heard. A reply without audio was not heard at all but read, so its text stays."""
+def _truncate(state: State, event: wire.ItemTruncate) -> Step:
+    """Cut what was not heard of a spoken reply. A reply without sound was read, so its text stays."""
     item = _item(state, event.item_id, "item_truncate_invalid_item_id")
     if item.role != "assistant":
         raise WireError("invalid_value", "Only the assistant's messages can be truncated.", param="item_id")
     if event.content_index >= max(len(item.content or ()), 1):
         raise WireError("invalid_value", "The item has no such part.", param="content_index")
-    return wire.ItemTruncated(item_id=event.item_id, content_index=event.content_index, audio_end_ms=0)
+    outputs: list[Output] = []
+    reply = next((reply for reply in state.replies if reply.item_id == item.id and reply.sound is not None), None)
+    if reply is not None:  # whoever cuts a reply that is still being spoken does not listen to the rest
+        state, outputs = _close(state, reply, "cancelled", CANCELLED)
+        outputs.insert(0, Stop(reply.id))
+        item = _item(state, event.item_id, "item_truncate_invalid_item_id")
+    sound = state.sounds.get(event.item_id, Sound())
+    end = min(event.audio_end_ms, sound.milliseconds)
+    if end < sound.milliseconds:
+        heard = tuple(word for word in sound.heard if word.samples <= end * AUDIO_RATE // 1000)
+        transcript = "".join(part.transcript or "" for part in item.content or ())
+        kept = transcript[: heard[-1].characters if heard else 0]
+        cut = item.model_copy(update={"content": [wire.Content(type="output_audio", transcript=kept)]})
+        state = _splice(state, state.items.index(item), cut, removed=1)
+        left = Sound(end * AUDIO_RATE // 1000, heard)
+        state = replace(state, sounds={**state.sounds, event.item_id: left})
+    truncated = wire.ItemTruncated(item_id=event.item_id, content_index=event.content_index, audio_end_ms=end)
+    return state, [*outputs, truncated]
 
 
 # Responses
@@ -342,6 +411,7 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
     if not out_of_band:
         _check_room(state)
     messages = _messages(state, asked)
+    speech, audio, warnings = _speech(state, asked)
     state, response_id = _new_id(state, "resp")
     state, item_id = _new_id(state, "item")
     max_tokens = asked.max_output_tokens or state.config.max_output_tokens
@@ -349,19 +419,36 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
         id=response_id,
         status="in_progress",
         conversation_id=None if out_of_band else state.conversation_id,
-        output_modalities=["text"],
+        output_modalities=["audio"] if speech else ["text"],
+        audio=audio,
         max_output_tokens=max_tokens,
         metadata=asked.metadata,
     )
-    state = replace(state, replies=(*state.replies, Reply(response_id, item_id, out_of_band, response)))
+    reply = Reply(response_id, item_id, out_of_band, response, sound=Sound() if speech else None)
+    state = replace(state, replies=(*state.replies, reply))
     sampling = _sampling(asked.loquent).over(_sampling(state.config.loquent))
     if max_tokens != "inf":
         sampling = replace(sampling, max_tokens=max_tokens)
     return state, [
-        wire.ResponseCreated(response=response),
+        wire.ResponseCreated(response=response, loquent=wire.Warnings(warnings=warnings) if warnings else None),
         wire.RateLimits(),
-        Begin(response_id, Turn(f"{state.id}.{response_id}", messages, sampling, state.tenant)),
+        Begin(response_id, Turn(f"{state.id}.{response_id}", messages, sampling, state.tenant, speech)),
     ]
+
+
+def _speech(state: State, asked: wire.ResponseConfig) -> tuple[Speech | None, wire.ResponseAudio | None, list[str]]:
+    """How the response is spoken if it is, what the client is told of that, and what can't be had."""
+    if (asked.output_modalities or state.config.output_modalities) != ["audio"]:
+        return None, None, []
+    if state.voices is None:
+        return None, None, [NO_VOICE]
+    configured = state.config.audio.output
+    own = (asked.audio and asked.audio.output) or wire.ResponseAudioOutput()
+    speaker = _speaker(state, own.speaker or configured.speaker, "response.audio.output.voice")
+    voice = own.voice or configured.voice or state.voices.here
+    warnings = [PCM_ONLY] if own.format is not None and own.format.type != wire.PCM.type else []
+    told = wire.ResponseAudio(output=wire.ResponseAudioOutput(format=wire.PCM, voice=voice))
+    return Speech(speaker, configured.speed), told, warnings
 
 
 def _sampling(extension: wire.Extension | None) -> wire.SamplingExtension:
@@ -404,6 +491,8 @@ def _produced(state: State, reply: Reply, event: events.Event) -> Step:
             state = _put(state, replace(reply, text=reply.text + text))
             delta = wire.TextDelta(response_id=reply.id, item_id=reply.item_id, delta=text)
             return state, [*outputs, delta]
+        case events.AudioDelta():
+            return _spoken(state, reply, event)
         case Finished(reason, usage):
             state, reply, outputs = _open(state, replace(reply, usage=usage))
             if reason == "length":
@@ -418,6 +507,20 @@ def _produced(state: State, reply: Reply, event: events.Event) -> Step:
             return state, []
 
 
+def _spoken(state: State, reply: Reply, event: events.AudioDelta) -> Step:
+    sound = reply.sound or Sound()
+    sound = Sound(sound.samples + event.samples, sound.heard + event.heard)
+    usage = replace(reply.usage, output_tokens=reply.usage.output_tokens + event.tokens)
+    state, reply, outputs = _open(state, replace(reply, usage=usage))
+    state = _put(state, replace(reply, text=reply.text + event.text, sound=sound))
+    if event.text:
+        outputs.append(wire.TranscriptDelta(response_id=reply.id, item_id=reply.item_id, delta=event.text))
+    if event.pcm:
+        delta = base64.b64encode(event.pcm).decode()
+        outputs.append(wire.AudioDelta(response_id=reply.id, item_id=reply.item_id, delta=delta))
+    return state, outputs
+
+
 def _open(state: State, reply: Reply) -> tuple[State, Reply, list[Output]]:
     """Announce the reply's item and part, once; with the first text, so that a reply that fails early has none."""
     if reply.opened:
@@ -429,7 +532,7 @@ def _open(state: State, reply: Reply) -> tuple[State, Reply, list[Output]]:
         before = state.items[-1].id if state.items else None
         state = _splice(state, len(state.items), item)
         outputs.append(wire.ItemAdded(previous_item_id=before, item=item))
-    outputs.append(wire.PartAdded(response_id=reply.id, item_id=reply.item_id, part=wire.Part(text="")))
+    outputs.append(wire.PartAdded(response_id=reply.id, item_id=reply.item_id, part=_part(reply, "")))
     return _put(state, reply), reply, outputs
 
 
@@ -445,9 +548,15 @@ def _close(
     if reply.opened:
         item = _reply_item(reply, "completed" if status == "completed" else "incomplete")
         output = [item]
+        if reply.sound is None:
+            outputs.append(wire.TextDone(response_id=reply.id, item_id=reply.item_id, text=reply.text))
+        else:
+            outputs += [
+                wire.AudioDone(response_id=reply.id, item_id=reply.item_id),
+                wire.TranscriptDone(response_id=reply.id, item_id=reply.item_id, transcript=reply.text),
+            ]
         outputs += [
-            wire.TextDone(response_id=reply.id, item_id=reply.item_id, text=reply.text),
-            wire.PartDone(response_id=reply.id, item_id=reply.item_id, part=wire.Part(text=reply.text)),
+            wire.PartDone(response_id=reply.id, item_id=reply.item_id, part=_part(reply, reply.text)),
             wire.OutputItemDone(response_id=reply.id, item=item),
         ]
         if not reply.out_of_band:
@@ -455,12 +564,14 @@ def _close(
             before = state.items[at - 1].id if at else None
             state = _splice(state, at, item, removed=1)
             outputs.append(wire.ItemDone(previous_item_id=before, item=item))
+            if reply.sound is not None:
+                state = replace(state, sounds={**state.sounds, reply.item_id: reply.sound})
     response = reply.config.model_copy(
         update={
             "status": status,
             "status_details": details,
             "output": output,
-            "usage": wire.ResponseUsage.of(reply.usage),
+            "usage": wire.ResponseUsage.of(reply.usage, audio_tokens=reply.sound.tokens if reply.sound else 0),
         }
     )
     outputs.append(wire.ResponseDone(response=response))
@@ -483,8 +594,19 @@ def _failure(error: StageError) -> wire.StatusDetails:
     return wire.StatusDetails(type="failed", error=wire.StatusError(type=kind, code=error.code, message=error.message))
 
 
+def _part(reply: Reply, text: str) -> wire.Part:
+    return wire.Part(text=text) if reply.sound is None else wire.Part(type="audio", transcript=text)
+
+
 def _reply_item(reply: Reply, status: Literal["in_progress", "completed", "incomplete"]) -> Item:
-    content = [] if status == "in_progress" else [wire.Content(type="output_text", text=reply.text)]
+    content = []
+    if status != "in_progress":
+        spoken = reply.sound is not None
+        content = [
+            wire.Content(type="output_audio", transcript=reply.text)
+            if spoken
+            else wire.Content(type="output_text", text=reply.text)
+        ]
     return Item(
         id=reply.item_id,
         object="realtime.item",

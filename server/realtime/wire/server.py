@@ -4,12 +4,14 @@ from typing import Any, Literal
 
 from pydantic import (
     Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
 )
 
 from pipelines.events import Usage
 from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire
 from server.realtime.wire.items import Item
-from server.realtime.wire.settings import Metadata, Session
+from server.realtime.wire.settings import Metadata, ResponseAudio, Session
 
 
 class ServerEvent(Wire):
@@ -120,18 +122,19 @@ class ResponseUsage(Wire):
     output_token_details: OutputDetails
 
     @classmethod
-    def of(cls, usage: Usage) -> "ResponseUsage":
-        """The pipeline's counts in the protocol's form."""
+    def of(cls, usage: Usage, *, audio_tokens: int = 0) -> "ResponseUsage":
+        """The pipeline's counts in the protocol's form, where sound counts beside the text that it says."""
+        output_tokens = usage.output_tokens + audio_tokens
         return cls(
-            total_tokens=usage.input_tokens + usage.output_tokens,
+            total_tokens=usage.input_tokens + output_tokens,
             input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
+            output_tokens=output_tokens,
             input_token_details=InputDetails(
                 text_tokens=usage.input_tokens,
                 cached_tokens=usage.cached_tokens,
                 cached_tokens_details=CachedDetails(text_tokens=usage.cached_tokens),
             ),
-            output_token_details=OutputDetails(text_tokens=usage.output_tokens),
+            output_token_details=OutputDetails(text_tokens=usage.output_tokens, audio_tokens=audio_tokens),
         )
 
 
@@ -150,7 +153,7 @@ class StatusDetails(Sparse):
 
 
 class Response(Wire):
-    """A response; every field is always there."""
+    """A response; every field is always there, but ``audio``, which only a spoken one has."""
 
     id: str
     object: Literal["realtime.response"] = "realtime.response"
@@ -159,14 +162,20 @@ class Response(Wire):
     output: list[Item] = Field(default_factory=list)
     conversation_id: str | None
     output_modalities: list[Modality]
+    audio: ResponseAudio | None = None
     max_output_tokens: MaxTokens
     metadata: Metadata | None
     usage: ResponseUsage | None = None
 
+    @model_serializer(mode="wrap")
+    def _drop_audio(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "audio" or value is not None}
 
-class ResponseCreated(ServerEvent):
+
+class ResponseCreated(ServerEvent, Sparse):
     type: Literal["response.created"] = "response.created"
     response: Response
+    loquent: Warnings | None = None
 
 
 class ResponseDone(ServerEvent):
@@ -194,9 +203,10 @@ class OutputItemDone(_OfResponse):
     item: Item
 
 
-class Part(Wire):
-    type: Literal["text"] = "text"
-    text: str
+class Part(Sparse):
+    type: Literal["text", "audio"] = "text"
+    text: str | None = None
+    transcript: str | None = None  # of audio
 
 
 class _OfPart(_OfResponse):
@@ -224,6 +234,25 @@ class TextDone(_OfPart):
     text: str
 
 
+class AudioDelta(_OfPart):
+    type: Literal["response.output_audio.delta"] = "response.output_audio.delta"
+    delta: str  # base64
+
+
+class AudioDone(_OfPart):
+    type: Literal["response.output_audio.done"] = "response.output_audio.done"
+
+
+class TranscriptDelta(_OfPart):
+    type: Literal["response.output_audio_transcript.delta"] = "response.output_audio_transcript.delta"
+    delta: str
+
+
+class TranscriptDone(_OfPart):
+    type: Literal["response.output_audio_transcript.done"] = "response.output_audio_transcript.done"
+    transcript: str
+
+
 SERVER_EVENTS: dict[str, type[ServerEvent]] = {
     event.model_fields["type"].default: event
     for event in (
@@ -246,6 +275,10 @@ SERVER_EVENTS: dict[str, type[ServerEvent]] = {
         PartDone,
         TextDelta,
         TextDone,
+        AudioDelta,
+        AudioDone,
+        TranscriptDelta,
+        TranscriptDone,
     )
 }
 

@@ -108,11 +108,19 @@ class VoiceId(Wire):
     id: str
 
 
-class AudioOutput(Sparse):
+class _Voiced(Sparse):
+    voice: str | VoiceId | None = None
+
+    @property
+    def speaker(self) -> str | None:
+        """The voice's name."""
+        return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+
+
+class AudioOutput(_Voiced):
     """How a session speaks."""
 
     format: AudioFormat = PCM
-    voice: str | VoiceId | None = None
     speed: Annotated[float, Field(ge=0.25, le=1.5)] = 1.0
 
 
@@ -171,6 +179,18 @@ Metadata = Annotated[
 ]
 
 
+class ResponseAudioOutput(_Voiced):
+    """How one response speaks."""
+
+    format: AudioFormat | None = None
+
+
+class ResponseAudio(Sparse):
+    """A response's voice."""
+
+    output: ResponseAudioOutput | None = None
+
+
 class ResponseConfig(Wire):
     """What ``response.create`` can say about one response."""
 
@@ -178,6 +198,7 @@ class ResponseConfig(Wire):
     input: list[Item] | None = None
     instructions: str | None = None
     output_modalities: Annotated[list[Modality], Field(min_length=1, max_length=1)] | None = None
+    audio: ResponseAudio | None = None
     max_output_tokens: MaxTokens | None = None
     metadata: Metadata | None = None
     tools: list[Tool] | None = None

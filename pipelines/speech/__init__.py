@@ -1,0 +1,1 @@
+"""The speech stage: speaks a reply while it is still being written."""

@@ -1,0 +1,289 @@
+"""The speech stage: turns the text of a reply that is to be spoken into sound, sentence by sentence."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.events import (
+    AUDIO_RATE,
+    AudioDelta,
+    Event,
+    Finished,
+    Heard,
+    Speech,
+    StageError,
+    TextDelta,
+    Turn,
+    Usage,
+)
+from pipelines.flow import ahead, chain
+from pipelines.speech.normalise import Spoken, speakable
+from pipelines.speech.sentences import Piece, SentenceSplitter
+from pipelines.speech.settings import SpeechSettings
+from pipelines.speech.voice import WordEnd
+from pipelines.speech.workers import Sentence, Workers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+DELTA = AUDIO_RATE // 5  # samples of one delta at most: 0.2 s
+DELTAS_AHEAD = 8  # that are computed before they may be sent
+
+
+class SpeechStage:
+    """A stage, callable on a stream of events. A turn that is not to be spoken passes through."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        settings: SpeechSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        missing: str = "",
+    ) -> None:
+        self.workers = workers
+        self._settings = settings
+        self._clock = clock
+        self._sleep = sleep
+        self.missing = missing  # why there is no voice and will be none
+        self.speaking = 0  # replies
+        self.underruns = 0  # times that a listener had to wait for more
+
+    async def start(self) -> None:
+        """Load the voice, where there is one. Raises: VoiceError when it can't be used."""
+        if self.missing:
+            log.warning("replies come as text only. %s", self.missing)
+        else:
+            await self.workers.start()
+
+    async def close(self) -> None:
+        """End the voice's threads."""
+        await self.workers.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a voice that can speak."""
+        return self.workers.voice is not None
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The names of the voice's speakers, where it has several."""
+        return self.workers.voice.speakers if self.workers.voice is not None else ()
+
+    async def __call__(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        async for event in events:
+            yield event
+            if isinstance(event, Turn) and event.speech is not None:
+                with self._place():
+                    speaker = _Speaker(self.workers, self._settings, event.speech, self._clock)
+                    async with chain(events, speaker, ahead(DELTAS_AHEAD), self._pace) as spoken:
+                        async for piece in spoken:
+                            yield piece
+
+    async def read(self, text: str, speech: Speech) -> AsyncGenerator[AudioDelta]:
+        """Speak a text that is there already, as fast as it goes.
+
+        Raises: StageError when there is no voice, every place is taken, or the voice fails.
+        """
+
+        async def written() -> AsyncGenerator[Event]:
+            yield TextDelta(text)
+            yield Finished("stop", Usage())
+
+        with self._place():
+            speaker = _Speaker(self.workers, self._settings, speech, self._clock)
+            async with aclosing(written()) as events, chain(events, speaker, ahead(DELTAS_AHEAD)) as spoken:
+                async for event in spoken:
+                    if isinstance(event, AudioDelta):
+                        yield event
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self.ready:
+            raise StageError("unavailable", "voice_not_ready", self.missing or "The voice is not ready; try again.")
+        if self.speaking >= self._settings.streams:
+            raise StageError("overloaded", "server_overloaded", f"{self.speaking} replies are being spoken already.")
+        self.speaking += 1
+        try:
+            yield
+        finally:
+            self.speaking -= 1
+
+    async def _pace(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """Hold sound back that would come more than ``ahead`` seconds before it is played."""
+        heard_out = float("-inf")  # when a listener who plays at once has played everything
+        async for event in events:
+            if isinstance(event, AudioDelta) and event.pcm:
+                now = self._clock()
+                if now > heard_out:
+                    self.underruns += heard_out > float("-inf")
+                    heard_out = now
+                if (early := heard_out - self._settings.ahead - now) > 0:
+                    await self._sleep(early)
+                heard_out += event.samples / AUDIO_RATE
+            yield event
+
+
+class _Speaker:
+    """Speaks one reply: a stage from ``TextDelta`` to ``AudioDelta``."""
+
+    def __init__(self, workers: Workers, settings: SpeechSettings, speech: Speech, clock: Callable[[], float]) -> None:
+        assert workers.voice is not None  # noqa: S101 - a place is only given when there is one
+        self._workers = workers
+        self._settings = settings
+        self._voice = workers.voice
+        self._speech = speech
+        self._clock = clock
+        self._splitter = SentenceSplitter()
+        self._sound = _Resampler(self._voice.rate, settings.volume)
+        self._tokens = 0  # of text that has no delta yet
+        self._characters = 0  # of the transcript so far
+        self._samples = 0  # of sound so far
+        self._pausing = False  # before the next sentence
+        self._begun: float | None = None  # when the first sound was there
+
+    async def __call__(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        async for event in events:
+            match event:
+                case TextDelta(text, tokens):
+                    self._tokens += tokens
+                    async with aclosing(self._speak(self._splitter.feed(text))) as spoken:
+                        async for delta in spoken:
+                            yield delta
+                case Finished():
+                    async with aclosing(self._speak(self._splitter.finish())) as spoken:
+                        async for delta in spoken:
+                            yield delta
+                    for delta in self._deltas(self._sound.end()):
+                        yield delta
+                    yield event
+                case _:
+                    yield event
+
+    async def _speak(self, pieces: list[Piece]) -> AsyncGenerator[AudioDelta]:
+        for piece in pieces:
+            async with aclosing(self._say(piece)) as spoken:
+                async for delta in spoken:
+                    yield self._accounted(delta)
+
+    def _accounted(self, delta: AudioDelta) -> AudioDelta:
+        tokens, self._tokens = self._tokens, 0
+        return replace(delta, tokens=tokens)
+
+    async def _say(self, piece: Piece) -> AsyncGenerator[AudioDelta]:
+        spoken = speakable(piece.text, self._voice.language) if piece.aloud else Spoken("", ())
+        untold = _Untold(piece.text, spoken, self._characters)
+        self._characters += len(piece.text)
+        if spoken.text:
+            if self._pausing:
+                for delta in self._deltas(self._sound.silence(self._settings.pause)):
+                    yield delta
+            sentence = Sentence(
+                spoken.text,
+                self._speech.speaker or self._settings.speaker,
+                self._settings.speed * self._speech.speed,
+                self._due(),
+            )
+            begin = self._sound.given
+            async with aclosing(self._workers.say(sentence)) as sound:
+                async for samples in sound:
+                    self._begun = self._begun or self._clock()
+                    untold.learn(samples.words, begin, self._sound.ratio)
+                    for delta in self._deltas(self._sound.take(samples.audio), untold):
+                        yield delta
+            self._pausing = piece.ends
+        if rest := untold.rest():
+            yield AudioDelta(b"", *rest)
+
+    def _deltas(self, pcm: bytes, untold: "_Untold | None" = None) -> Iterator[AudioDelta]:
+        """The sound in deltas of one size, the last one shorter, each with the text whose sound begins in it."""
+        for begin in range(0, len(pcm), 2 * DELTA):
+            delta = AudioDelta(pcm[begin : begin + 2 * DELTA])
+            self._samples += delta.samples
+            if untold is not None:
+                text, heard = untold.until(self._samples)
+                delta = replace(delta, text=text, heard=heard)
+            yield delta
+
+    def _due(self) -> float:
+        """When the listener will have heard everything so far."""
+        if self._begun is None:
+            return self._clock()
+        return self._begun + self._sound.given / self._voice.rate
+
+
+class _Untold:
+    """The text of a sentence that is still to be told, word by word as its sound is sent."""
+
+    def __init__(self, text: str, spoken: Spoken, characters: int) -> None:
+        self._text = text
+        self._spoken = spoken
+        self._characters = characters  # of the transcript before this sentence
+        self._words: list[Heard] = []  # those whose sound has not begun
+        self._begins = 0  # sample at which the next of them begins
+        self._told = 0  # characters of the sentence
+
+    def learn(self, words: tuple[WordEnd, ...], begin: int, ratio: float) -> None:
+        """When the words will have been said; ``begin`` is the sentence's first sample, at the voice's rate."""
+        if words:
+            self._begins = round(begin * ratio)
+            self._words = [
+                Heard(round((begin + word.sample) * ratio), self._characters + self._spoken.origins[word.character - 1])
+                for word in words
+            ]
+
+    def until(self, samples: int) -> tuple[str, tuple[Heard, ...]]:
+        """The words whose sound begins before ``samples`` of the reply."""
+        heard: list[Heard] = []
+        while self._words and self._begins < samples:
+            heard.append(self._words.pop(0))
+            self._begins = heard[-1].samples
+        return self._tell(heard[-1].characters - self._characters if heard else self._told), tuple(heard)
+
+    def rest(self) -> tuple[str, tuple[Heard, ...]] | None:
+        """Everything else, when all of the sentence's sound was sent."""
+        heard = tuple(self._words)
+        self._words = []
+        text = self._tell(len(self._text))
+        return (text, heard) if text or heard else None
+
+    def _tell(self, end: int) -> str:
+        begin, self._told = self._told, max(end, self._told)
+        return self._text[begin : self._told]
+
+
+class _Resampler:
+    """The sound of one reply, from the voice's rate to ``AUDIO_RATE`` without seams between its pieces."""
+
+    def __init__(self, rate: int, volume: float) -> None:
+        import soxr  # here, because servers without a voice do without it
+
+        self._rate = rate
+        self._volume = volume
+        self._stream = soxr.ResampleStream(rate, AUDIO_RATE, 1, dtype="float32")
+        self.ratio = AUDIO_RATE / rate
+        self.given = 0  # samples, at the voice's rate
+
+    def take(self, audio: "NDArray[np.float32]", *, last: bool = False) -> bytes:
+        """The sound of these samples; a few of them come with the next ones."""
+        self.given += len(audio)
+        sound = self._stream.resample_chunk(audio, last=last)
+        scaled = np.clip(sound * (self._volume * 32767.0), -32768, 32767)
+        return bytes(scaled.astype("<i2").tobytes())
+
+    def silence(self, seconds: float) -> bytes:
+        """So much of it."""
+        return self.take(np.zeros(round(seconds * self._rate), dtype=np.float32))
+
+    def end(self) -> bytes:
+        """What is left."""
+        return self.take(np.zeros(0, dtype=np.float32), last=True)

@@ -1,0 +1,43 @@
+"""The seam between the speech stage and what speaks: a voice turns a sentence into samples, piece by piece."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class VoiceError(Exception):
+    """A voice can't be used; the message names the file and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordEnd:
+    """A word of the sentence, and when it has been said."""
+
+    character: int  # index behind its last one
+    sample: int  # from the sentence's beginning
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The next piece of a sentence's sound."""
+
+    audio: "NDArray[np.float32]"  # (N,), mono, within [-1, 1]
+    words: tuple[WordEnd, ...] = ()  # of the whole sentence; the first piece brings them, where the voice knows them
+
+
+class Voice(Protocol):
+    """Blocking, and used by several threads at once."""
+
+    rate: int  # samples a second
+    language: str  # an espeak-ng or ISO code
+    speakers: tuple[str, ...]  # by name; empty where there is one only
+
+    def say(self, text: str, speaker: str, speed: float) -> Iterator[Samples]:
+        """Speak one sentence of at most a few hundred characters; ``speaker`` "" is the default one.
+
+        A text that the voice has no sounds for gives no samples.
+        """

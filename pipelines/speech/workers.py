@@ -1,0 +1,188 @@
+"""The threads that speak: every reply's next piece of sound comes from whichever is heard out first.
+
+Sound is needed by a time: before what was sent has been played. So the piece that is due first is computed first, and
+one that has just begun is due at once. A voice computes a sentence piece by piece, and between two pieces its thread
+may turn to somebody else.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from pipelines.events import StageError
+from pipelines.speech.voice import Samples, Voice
+
+log = logging.getLogger(__name__)
+
+AHEAD = 2  # pieces of a sentence that may wait for whoever asked for it
+JOIN_PATIENCE = 5.0  # seconds that a closing pool waits for the piece in progress
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """What to say, how, and by when its sound is needed."""
+
+    text: str
+    speaker: str = ""
+    speed: float = 1.0
+    due: float = 0.0  # on the clock of ``time.monotonic``
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: BaseException | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """A sentence in the making."""
+
+    sentence: Sentence
+    loop: asyncio.AbstractEventLoop
+    pieces: asyncio.Queue[Samples | _End] = field(default_factory=asyncio.Queue)  # bounded by ``room``
+    due: float = 0.0
+    room: int = AHEAD
+    making: Iterator[Samples] | None = None
+    dropped: bool = False
+
+    def put(self, piece: Samples | _End) -> None:
+        with suppress(RuntimeError):  # the event loop is gone, and whoever waited with it
+            self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
+
+
+class Workers:
+    """Speaks for many at once, with a voice that is loaded on the first of its threads."""
+
+    def __init__(self, load: Callable[[], Voice], *, threads: int = 1) -> None:
+        self._load = load
+        self._count = threads
+        self._threads: list[threading.Thread] = []
+        self._jobs: list[_Job] = []  # bounded by whoever asks: one sentence for each reply
+        self._wake = threading.Condition()
+        self._closing = False
+        self.voice: Voice | None = None
+        # Counted since the start, for metrics.
+        self.busy_seconds = 0.0
+        self.spoken_seconds = 0.0
+
+    async def start(self) -> None:
+        """Load the voice; returns when it can speak. Raises what loading raises."""
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: BaseException | None) -> None:
+            if loaded.cancelled():
+                return
+            if error is None:
+                loaded.set_result(None)
+            else:
+                loaded.set_exception(error)
+
+        def run() -> None:
+            error: BaseException | None = None
+            try:
+                self.voice = self._load()
+            except BaseException as raised:  # raised again where it was asked for
+                error = raised
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, error)
+            if error is None:
+                self._serve()
+
+        self._spawn(run)
+        await loaded
+        for _ in range(self._count - 1):
+            self._spawn(self._serve)
+
+    async def close(self) -> None:
+        """End every sentence, then the threads."""
+        with self._wake:
+            self._closing = True
+            for job in self._jobs:
+                job.put(_End(StageError("unavailable", "server_shutting_down", "The server is shutting down.")))
+            self._jobs.clear()
+            self._wake.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, JOIN_PATIENCE)
+
+    @property
+    def waiting(self) -> int:
+        """Sentences in the making."""
+        return len(self._jobs)
+
+    async def say(self, sentence: Sentence) -> AsyncGenerator[Samples]:
+        """Speak a sentence, piece by piece; closing the generator drops it.
+
+        Raises: StageError when the voice fails or the workers close.
+        """
+        job = _Job(sentence, asyncio.get_running_loop(), due=sentence.due)
+        with self._wake:
+            if self._closing or self.voice is None:
+                raise StageError("unavailable", "voice_not_ready", "The voice is not ready.")
+            self._jobs.append(job)
+            self._wake.notify()
+        try:
+            while not isinstance(piece := await job.pieces.get(), _End):
+                with self._wake:
+                    job.room += 1
+                    self._wake.notify()
+                yield piece
+            if piece.error is not None:
+                raise piece.error
+        finally:
+            with self._wake:
+                job.dropped = True
+                if job in self._jobs:  # not in a thread's hands
+                    self._jobs.remove(job)
+
+    def _spawn(self, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run, name=f"speech-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _serve(self) -> None:
+        while (job := self._take()) is not None:
+            begun = time.perf_counter()
+            piece = self._make(job)
+            self._give_back(job, piece, time.perf_counter() - begun)
+
+    def _take(self) -> _Job | None:
+        """The job that is due first, among those whose reader has taken most of what there is."""
+        with self._wake:
+            while not self._closing:
+                ready = [job for job in self._jobs if job.room > 0]
+                if ready:
+                    job = min(ready, key=lambda job: job.due)
+                    self._jobs.remove(job)  # nobody else takes it meanwhile
+                    return job
+                self._wake.wait()
+            return None
+
+    def _make(self, job: _Job) -> Samples | _End:
+        assert self.voice is not None  # noqa: S101 - threads serve only once it is loaded
+        try:
+            if job.making is None:
+                asked = job.sentence
+                job.making = iter(self.voice.say(asked.text, asked.speaker, asked.speed))
+            return next(job.making, _End())
+        except BaseException:  # nothing may end this thread; the log has no word of the text
+            log.exception("a sentence could not be spoken")
+            return _End(StageError("internal", "speech_failed", "The voice failed on this reply."))
+
+    def _give_back(self, job: _Job, piece: Samples | _End, seconds: float) -> None:
+        with self._wake:
+            self.busy_seconds += seconds
+            if isinstance(piece, Samples) and self.voice is not None:
+                sound = len(piece.audio) / self.voice.rate
+                self.spoken_seconds += sound
+                job.due += sound
+                job.room -= 1
+                if not (job.dropped or self._closing):
+                    self._jobs.append(job)
+            elif self._closing:
+                piece = _End(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
+            job.put(piece)
