@@ -23,7 +23,7 @@ from pipelines.speech.voices import load as load_voice
 from pipelines.speech.voices import prepare as prepare_voice
 from pipelines.speech.voices import why_silent
 from pipelines.speech.workers import Workers
-from pipelines.threads import in_thread
+from pipelines.threads import Cores, in_thread
 
 StageName = Literal["chat", "speech"]
 
@@ -99,12 +99,14 @@ def build(stages: Sequence[StageName], chat: ChatSettings, speech: SpeechSetting
     def open_voice() -> Voice:
         return load_voice(voice, speech_settings)
 
-    engine = Engine(load_model, Limits(chat.streams, chat.waiting, chat.waiting_tokens))
+    shared = Cores()
+    limits = Limits(chat.streams, chat.waiting, chat.waiting_tokens)
+    engine = Engine(load_model, limits, share=shared.share(max(shared.total // 2, 1)))
     chat_stage = ChatStage(engine, chat)
     made: dict[StageName, Stage] = {"chat": chat_stage}
     speech_stage = None
     if "speech" in stages:
-        workers = Workers(open_voice, threads=speech_settings.workers)
+        workers = Workers(open_voice, threads=speech_settings.workers, share=shared.share(1))
         speech_stage = SpeechStage(workers, speech_settings, missing=missing)
         made["speech"] = speech_stage
     return Pipeline(tuple(made[name] for name in stages), chat_stage, speech_stage, prepare)

@@ -21,6 +21,7 @@ from pipelines.chat.messages import Cancel, Close, Generate, Mailbox, Post
 from pipelines.chat.pace import Pace
 from pipelines.chat.slots import SlotTable
 from pipelines.events import Event, Finished, Sampling, StageError, Usage
+from pipelines.threads import Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +58,13 @@ class EngineState(Enum):
 class Engine:
     """Serves streams from one model, as many at a time as ``limits`` says, while others wait for a place."""
 
-    def __init__(self, load: Callable[[], LanguageModel], limits: Limits) -> None:
+    def __init__(
+        self,
+        load: Callable[[], LanguageModel],
+        limits: Limits,
+        *,
+        share: Share | None = None,
+    ) -> None:
         self._load = load
         self._limits = limits
         self._admission = Admission(limits)
@@ -67,6 +74,9 @@ class Engine:
         self._slots: SlotTable | None = None
         self._pace = Pace()
         self._post = Post()
+        self._share = share  # of the cores, where others use them too
+        self._threads = 0  # with which it computes; 0 until it has
+        self._most_threads = 0
         self._thread: threading.Thread | None = None
         self._model: LanguageModel | None = None
         self._closing = threading.Event()
@@ -218,11 +228,27 @@ class Engine:
     def _serve(self, model: LanguageModel, slots: SlotTable) -> None:
         while self._collect(model, slots, wait=not self._running):
             if self._running:
+                self._spread()
                 with self._post:
                     self._step(model, slots)
 
+    def _spread(self) -> None:
+        """Compute with as many threads as are left to us."""
+        if self._share is None:
+            return
+        import torch  # here, because it takes seconds
+
+        self._share.active = True
+        if self._threads == 0:
+            self._most_threads = torch.get_num_threads()
+        if (threads := min(self._share.threads, self._most_threads)) != self._threads:
+            torch.set_num_threads(threads)
+            self._threads = threads
+
     def _collect(self, model: LanguageModel, slots: SlotTable, *, wait: bool) -> bool:
         """Take in messages and give out free places. Returns False when the engine is to close."""
+        if wait and self._share is not None:
+            self._share.active = False
         while wait or not self._inbox.empty():
             if not self._take(self._inbox.get()):
                 return False

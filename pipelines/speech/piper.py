@@ -1,14 +1,14 @@
 """Piper voices: VITS in ONNX, whose sound begins long before the sentence is computed.
 
-A Piper voice is one graph, from phonemes to samples. Here it is cut in two: what reads the sentence and plans its sound
-(text encoder, durations, flow), and the vocoder, which turns the plan into samples and is most of the work. The vocoder
-sees a few frames around each place only, so it runs over windows with as much overlap as it sees, and its samples are
-those of the whole.
+A Piper voice is one graph, from phonemes to samples. Here it is cut into three: what reads the sentence and plans its
+sound (text encoder and durations), the flow, and the vocoder; the last two are nine tenths of the work. They see some
+frames around each place only, so they run over windows with as much overlap as they see, and their samples are those of
+the whole. Between two windows others may have the processor.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,12 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 
-VOCODER = "/dec/"  # what the vocoder's nodes are called in the voices that Piper's training exports
+FLOW, VOCODER = "/flow/", "/dec/"  # how nodes are called in the voices that Piper's training exports
 INPUTS = {"input", "input_lengths", "scales"}
-FIRST_FRAMES = 24  # of the first window: about a quarter of a second
-MOST_FRAMES = 160  # of later ones; others wait for no more than this takes, about 60 ms
-CONTEXTS = (8, 12, 16, 24, 32)  # frames around a window that its samples may depend on
+FIRST_FRAMES = 16  # of the first window: about a fifth of a second
+MOST_FRAMES = 144  # of later ones; others wait for no more than one takes
+MOST_FLOW_FRAMES = 256
+CONTEXTS = (8, 12, 16, 24, 32, 48)  # frames around a window that what comes of it may depend on
 SAME = 1e-4  # a difference of samples that nobody hears
 WARM_UP = "Ready to speak."
 
@@ -52,7 +53,7 @@ class PiperVoice:
         self._noise = config.noise_scale if settings.noise == "voice" else settings.noise
         self._rhythm = config.noise_w_scale if settings.rhythm == "voice" else settings.rhythm
 
-    def say(self, text: str, speaker: str, speed: float) -> Iterator[Samples]:
+    def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
         """Speak one sentence."""
         phonemes = self._phonemes(text)
         ids, places = self._ids(phonemes)
@@ -60,9 +61,13 @@ class PiperVoice:
             return
         scales = (self._noise, self._config.length_scale / speed, self._rhythm)
         speaker_id = self._config.speaker_id_map.get(speaker, self._config.default_speaker_id)
-        plan = self._model.plan(ids, scales, speaker_id)
+        plan = self._model.plan(ids, scales, speaker_id, threads())
         words = self._words(text, phonemes, places, plan)
-        for audio in self._model.sound(plan):
+        yield None
+        for audio in self._model.sound(plan, threads):
+            if audio is None:
+                yield None
+                continue
             yield Samples(audio, words)
             words = ()
 
@@ -97,75 +102,115 @@ class PiperVoice:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the vocoder reads."""
+    """What is known of a sentence's sound before it is computed."""
 
-    latent: Floats  # (1, C, frames)
+    frames: int
     durations: Floats | None  # (ids,), frames of each; None where the voice does not tell
-    conditions: dict[str, Floats]  # what else there is, such as the speaker's embedding
+    tensors: dict[str, Floats]  # what the flow and the vocoder read; those of all frames have these last
 
-    @property
-    def frames(self) -> int:
-        return int(self.latent.shape[2])
+
+class _Part:
+    """A part of the graph, to be computed with one thread or with several."""
+
+    def __init__(self, model: "onnx.ModelProto", threads: int) -> None:
+        self._sessions = [_session(model, count) for count in range(1, threads + 1)]
+        self.inputs = [given.name for given in self.with_threads(1).get_inputs()]
+        self.outputs = [made.name for made in self.with_threads(1).get_outputs()]
+
+    def with_threads(self, threads: int) -> "InferenceSession":
+        """It, for at most so many."""
+        return self._sessions[min(max(threads, 1), len(self._sessions)) - 1]
+
+
+class _Windowed(_Part):
+    """A part that can be computed over windows of frames."""
+
+    context = 0  # frames that it sees on each side of a window
+
+    def over(self, tensors: Mapping[str, Floats], frames: int, begin: int, end: int, threads: int = 1) -> Floats:
+        """What becomes of the frames from ``begin`` to ``end``, of ``frames`` in all: the last axis is theirs."""
+        left, right = max(begin - self.context, 0), min(end + self.context, frames)
+        given = {
+            name: tensors[name][..., left:right] if tensors[name].shape[-1] == frames else tensors[name]
+            for name in self.inputs
+        }
+        (made,) = self.with_threads(threads).run(None, given)
+        each = made.shape[-1] // (right - left)
+        return np.asarray(made[..., (begin - left) * each : (end - left) * each], dtype=np.float32)
+
+    def measure(self, tensors: Mapping[str, Floats], frames: int) -> None:
+        """Find out how much it sees. Raises: ValueError when that is more than is worth while."""
+        self.context = frames
+        begin, end = frames // 2 - 4, frames // 2 + 4
+        whole = self.over(tensors, frames, begin, end)
+        for self.context in CONTEXTS:
+            if np.abs(self.over(tensors, frames, begin, end) - whole).max() < SAME:
+                return
+        raise ValueError(f"its sound depends on more than {CONTEXTS[-1]} frames around")
 
 
 class _Model:
-    """The two halves of a voice's graph."""
+    """The three parts of a voice's graph."""
 
-    def __init__(self, planner: "InferenceSession", vocoder: "InferenceSession") -> None:
-        self._planner = planner
-        self._vocoder = vocoder
-        self._takes_speaker = "sid" in {given.name for given in planner.get_inputs()}
-        self._latent, *self._conditions = (given.name for given in vocoder.get_inputs())
-        self._context: int | None = None  # frames that the vocoder sees on each side; None: all of them
+    def __init__(self, model: "onnx.ModelProto", threads: int) -> None:
+        reader, flow, vocoder = _parts(model)
+        self.reader = _Part(reader, threads)
+        self._flow, self._vocoder = _Windowed(flow, threads), _Windowed(vocoder, threads)
+        (self._latent,) = self._flow.outputs
         self.frame = 0  # samples
         self._measure()
 
-    def plan(self, ids: Sequence[int], scales: Sequence[float], speaker: int) -> _Plan:
+    def plan(self, ids: Sequence[int], scales: Sequence[float], speaker: int, threads: int = 1) -> _Plan:
         """Read the phonemes and plan their sound."""
         given: dict[str, Any] = {
             "input": np.array([ids], dtype=np.int64),
             "input_lengths": np.array([len(ids)], dtype=np.int64),
             "scales": np.array(scales, dtype=np.float32),
         }
-        if self._takes_speaker:
+        if "sid" in self.reader.inputs:
             given["sid"] = np.array([speaker], dtype=np.int64)
-        latent, durations, *conditions = self._planner.run(None, given)
+        durations, *tensors = self.reader.with_threads(threads).run(None, given)
         told = durations.reshape(-1) if durations.size == len(ids) else None
-        return _Plan(latent, told, dict(zip(self._conditions, conditions, strict=True)))
+        return _Plan(tensors[0].shape[-1], told, dict(zip(self.reader.outputs[1:], tensors, strict=True)))
 
-    def sound(self, plan: _Plan) -> Iterator[Floats]:
-        """The samples, (N,) at a time: little at first, so that it is heard soon."""
-        begin, size = 0, FIRST_FRAMES
-        if self._context is None:
-            yield self._run(plan.latent, plan.conditions)
-            return
-        while begin < plan.frames:
-            end = begin + size if begin + size + size // 2 < plan.frames else plan.frames
-            left, right = max(begin - self._context, 0), min(end + self._context, plan.frames)
-            audio = self._run(plan.latent[:, :, left:right], plan.conditions)
-            yield audio[(begin - left) * self.frame : (end - left) * self.frame]
+    def sound(self, plan: _Plan, threads: Callable[[], int]) -> Iterator[Floats | None]:
+        """The samples, (N,) at a time: few at first, so that they are heard soon. ``None`` where others may go on."""
+        tensors, frames = dict(plan.tensors), plan.frames
+        latent: Floats | None = None  # (1, C, frames), as far as ``flowed``
+        flowed = begin = 0
+        size = FIRST_FRAMES
+        while begin < frames:
+            end = begin + size if begin + size + size // 2 < frames else frames
+            while flowed < min(end + self._vocoder.context, frames):
+                least = min(end + self._vocoder.context, frames)
+                until = least if not flowed else min(flowed + MOST_FLOW_FRAMES, frames)
+                made = self._flow.over(tensors, frames, flowed, until, threads())
+                if latent is None:
+                    latent = tensors[self._latent] = np.zeros((*made.shape[:2], frames), dtype=np.float32)
+                latent[..., flowed:until] = made
+                flowed = until
+                yield None
+            yield self._vocoder.over(tensors, frames, begin, end, threads()).reshape(-1)
             begin, size = end, min(3 * size, MOST_FRAMES)
 
-    def _run(self, latent: Floats, conditions: dict[str, Floats]) -> Floats:
-        (audio,) = self._vocoder.run(None, {self._latent: latent, **conditions})
-        return np.asarray(audio, dtype=np.float32).reshape(-1)
-
     def _measure(self) -> None:
-        """Find out how long a frame is, and how much the vocoder sees around one."""
+        """Find out how long a frame is, and how much the parts see around one."""
         plan = self.plan([0] * 8, (0.0, 1.0, 0.0), 0)
-        channels = plan.latent.shape[1]
         frames = 2 * max(CONTEXTS) + 8
-        latent = np.random.default_rng(0).standard_normal((1, channels, frames), dtype=np.float32)
-        whole = self._run(latent, plan.conditions)
-        self.frame = len(whole) // frames
-        begin, end = frames // 2 - 4, frames // 2 + 4
-        wanted = whole[begin * self.frame : end * self.frame]
-        for context in CONTEXTS:
-            window = self._run(latent[:, :, begin - context : end + context], plan.conditions)
-            if np.abs(window[context * self.frame : -context * self.frame] - wanted).max() < SAME:
-                self._context = context
-                return
-        log.warning("this voice's vocoder sees further than %d frames: sentences are computed whole", CONTEXTS[-1])
+        noise = np.random.default_rng(0)
+        tensors = {
+            # A mask has one channel and lets everything through.
+            name: np.ones((1, 1, frames), dtype=np.float32)
+            if tensor.shape[1] == 1
+            else noise.standard_normal((1, tensor.shape[1], frames), dtype=np.float32)
+            if tensor.shape[-1] == plan.frames
+            else tensor
+            for name, tensor in plan.tensors.items()
+        }
+        self._flow.measure(tensors, frames)
+        tensors[self._latent] = self._flow.over(tensors, frames, 0, frames)
+        self._vocoder.measure(tensors, frames)
+        self.frame = self._vocoder.over(tensors, frames, 0, 8).size // 8
 
 
 def load(path: Path, settings: SpeechSettings, threads: int) -> PiperVoice:
@@ -191,11 +236,10 @@ def load(path: Path, settings: SpeechSettings, threads: int) -> PiperVoice:
             f"and a Piper voice has {', '.join(sorted(INPUTS))}."
         )
     try:
-        planner, vocoder = _halves(graph)
-        model = _Model(_session(planner, threads), _session(vocoder, threads))
-        library = PiperLibraryVoice(session=model._planner, config=config)
+        model = _Model(graph, threads)
+        library = PiperLibraryVoice(session=model.reader.with_threads(1), config=config)
         voice = PiperVoice(library, model, settings)
-        for _ in voice.say(WARM_UP, "", 1.0):  # espeak-ng reads its tables at its first word
+        for _ in voice.say(WARM_UP, "", 1.0, lambda: threads):  # espeak-ng reads its tables at its first word
             pass
     except Exception as error:
         log.debug("the voice could not be loaded", exc_info=True)
@@ -222,41 +266,27 @@ def _read_config(path: Path) -> Any:
     return config
 
 
-def _halves(model: "onnx.ModelProto") -> tuple["onnx.ModelProto", "onnx.ModelProto"]:
-    """Cut the graph before its vocoder."""
-    nodes = model.graph.node
-    initial = {tensor.name for tensor in model.graph.initializer}
-    vocoder = [node for node in nodes if node.name.startswith(VOCODER)]
-    made_there = {output for node in vocoder for output in node.output}
-    behind = [node for node in nodes if not node.name.startswith(VOCODER) and set(node.input) & made_there]
-    vocoder += behind
-    mine = {id(node) for node in vocoder}
-    planner = [node for node in nodes if id(node) not in mine]
-    made_before = {output for node in planner for output in node.output}
-    first = next((node for node in vocoder if node.name == f"{VOCODER}conv_pre/Conv"), None)
-    durations = [node.output[0] for node in planner if node.op_type == "Ceil"]
-    if first is None or len(durations) != 1:
+def _parts(model: "onnx.ModelProto") -> list["onnx.ModelProto"]:
+    """Cut the graph before its flow and before its vocoder: its nodes are in the order in which they are computed."""
+    nodes = list(model.graph.node)
+    cuts = [next((i for i, node in enumerate(nodes) if node.name.startswith(p)), 0) for p in (FLOW, VOCODER)]
+    durations = [node.output[0] for node in nodes[: cuts[0]] if node.op_type == "Ceil"]
+    if not 0 < cuts[0] < cuts[1] or len(durations) != 1:
         raise ValueError("its graph is not that of a VITS voice")
-    crossing = dict.fromkeys([first.input[0]])
-    crossing |= dict.fromkeys(
-        name
-        for node in vocoder
-        for name in node.input
-        if name in made_before and name not in made_there | initial and not _is_constant(planner, name)
-    )
-    constants = [
-        node for node in planner if node.op_type == "Constant" and any(node.output[0] in user.input for user in vocoder)
-    ]
-    outputs = [node.output[0] for node in vocoder if node.output[0] == model.graph.output[0].name]
-    plan, *conditions = crossing
-    return (
-        _graph(model, planner, list(model.graph.input), [plan, durations[0], *conditions]),
-        _graph(model, [*constants, *vocoder], [_float(name) for name in crossing], outputs),
-    )
-
-
-def _is_constant(nodes: "Sequence[onnx.NodeProto]", name: str) -> bool:
-    return any(node.op_type == "Constant" and name in node.output for node in nodes)
+    constants = {node.output[0]: node for node in nodes if node.op_type == "Constant"}
+    parts = []
+    for begin, end in zip([0, *cuts], [*cuts, len(nodes)], strict=True):
+        made = {name for node in nodes[:begin] for name in node.output}
+        mine = nodes[begin:end]
+        outside = list(dict.fromkeys(name for node in mine for name in node.input if name in made))
+        mine = [*(constants[name] for name in outside if name in constants), *mine]
+        inputs = [_float(name) for name in outside if name not in constants] if begin else list(model.graph.input)
+        needed = {name for node in nodes[end:] for name in node.input} | {model.graph.output[0].name}
+        outputs = [
+            name for node in nodes[begin:end] for name in node.output if name in needed and name not in constants
+        ]
+        parts.append(_graph(model, mine, inputs, outputs if begin else [*durations, *outputs]))
+    return parts
 
 
 def _float(name: str) -> "onnx.ValueInfoProto":
@@ -275,7 +305,7 @@ def _graph(
 
     used = {name for node in nodes for name in node.input}
     initial = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    graph = onnx.helper.make_graph(nodes, "half", inputs, [_float(name) for name in outputs], initial)
+    graph = onnx.helper.make_graph(nodes, "part", inputs, [_float(name) for name in outputs], initial)
     return onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 

@@ -214,10 +214,10 @@ class _Speaker:
                 delta = replace(delta, text=text, heard=heard)
             yield delta
 
-    def _due(self) -> float:
+    def _due(self) -> float | None:
         """When the listener will have heard everything so far."""
         if self._begun is None:
-            return self._clock()
+            return None
         return self._begun + self._sound.given / self._voice.rate
 
 

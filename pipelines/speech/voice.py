@@ -1,6 +1,6 @@
 """The seam between the speech stage and what speaks: a voice turns a sentence into samples, piece by piece."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,8 +36,11 @@ class Voice(Protocol):
     language: str  # an espeak-ng or ISO code
     speakers: tuple[str, ...]  # by name; empty where there is one only
 
-    def say(self, text: str, speaker: str, speed: float) -> Iterator[Samples]:
+    def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
         """Speak one sentence of at most a few hundred characters; ``speaker`` "" is the default one.
 
-        A text that the voice has no sounds for gives no samples.
+        ``threads`` says, whenever it is asked, how many threads there are to compute with.
+
+        A text that the voice has no sounds for gives no samples. ``None`` says that there is still something to compute
+        before the next ones, and that others may do so first.
         """

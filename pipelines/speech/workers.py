@@ -1,8 +1,8 @@
-"""The threads that speak: every reply's next piece of sound comes from whichever is heard out first.
+"""The threads that speak, and whose next piece of sound they compute first.
 
-Sound is needed by a time: before what was sent has been played. So the piece that is due first is computed first, and
-one that has just begun is due at once. A voice computes a sentence piece by piece, and between two pieces its thread
-may turn to somebody else.
+Sound is needed by a time: before what was sent has been played. So first comes whoever would fall silent soon, then
+whoever has not been heard yet, in the order in which they came, and then whoever has least in store. A voice computes a
+sentence piece by piece, and between two pieces its thread may turn to somebody else.
 """
 
 import asyncio
@@ -15,11 +15,17 @@ from dataclasses import dataclass, field
 
 from pipelines.events import StageError
 from pipelines.speech.voice import Samples, Voice
+from pipelines.threads import Cores, Share
 
 log = logging.getLogger(__name__)
 
+PRESSING = 0.35  # seconds of sound in store, with less of which a reply comes before those that have not begun
 AHEAD = 2  # pieces of a sentence that may wait for whoever asked for it
 JOIN_PATIENCE = 5.0  # seconds that a closing pool waits for the piece in progress
+
+
+def _closing() -> StageError:
+    return StageError("unavailable", "server_shutting_down", "The server is shutting down.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,7 @@ class Sentence:
     text: str
     speaker: str = ""
     speed: float = 1.0
-    due: float = 0.0  # on the clock of ``time.monotonic``
+    due: float | None = None  # on the clock of ``time.monotonic``; None while nothing of the reply was heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +50,17 @@ class _Job:
     sentence: Sentence
     loop: asyncio.AbstractEventLoop
     pieces: asyncio.Queue[Samples | _End] = field(default_factory=asyncio.Queue)  # bounded by ``room``
-    due: float = 0.0
+    due: float | None = None
     room: int = AHEAD
-    making: Iterator[Samples] | None = None
+    making: Iterator[Samples | None] | None = None
     dropped: bool = False
+    arrived: float = field(default_factory=time.monotonic)
+
+    def urgency(self, now: float) -> tuple[int, float]:
+        """The least goes first."""
+        if self.due is None:
+            return 1, self.arrived
+        return (0 if self.due - now < PRESSING else 2), self.due
 
     def put(self, piece: Samples | _End) -> None:
         with suppress(RuntimeError):  # the event loop is gone, and whoever waited with it
@@ -57,10 +70,12 @@ class _Job:
 class Workers:
     """Speaks for many at once, with a voice that is loaded on the first of its threads."""
 
-    def __init__(self, load: Callable[[], Voice], *, threads: int = 1) -> None:
+    def __init__(self, load: Callable[[], Voice], *, threads: int = 1, share: Share | None = None) -> None:
         self._load = load
+        self._share = share or Cores().share(1)  # of the cores
+        self._computing = 0  # threads
         self._count = threads
-        self._threads: list[threading.Thread] = []
+        self._pool: list[threading.Thread] = []
         self._jobs: list[_Job] = []  # bounded by whoever asks: one sentence for each reply
         self._wake = threading.Condition()
         self._closing = False
@@ -103,10 +118,10 @@ class Workers:
         with self._wake:
             self._closing = True
             for job in self._jobs:
-                job.put(_End(StageError("unavailable", "server_shutting_down", "The server is shutting down.")))
+                job.put(_End(_closing()))
             self._jobs.clear()
             self._wake.notify_all()
-        for thread in self._threads:
+        for thread in self._pool:
             await asyncio.to_thread(thread.join, JOIN_PATIENCE)
 
     @property
@@ -140,8 +155,8 @@ class Workers:
                     self._jobs.remove(job)
 
     def _spawn(self, run: Callable[[], None]) -> None:
-        thread = threading.Thread(target=run, name=f"speech-{len(self._threads)}", daemon=True)
-        self._threads.append(thread)
+        thread = threading.Thread(target=run, name=f"speech-{len(self._pool)}", daemon=True)
+        self._pool.append(thread)
         thread.start()
 
     def _serve(self) -> None:
@@ -151,38 +166,47 @@ class Workers:
             self._give_back(job, piece, time.perf_counter() - begun)
 
     def _take(self) -> _Job | None:
-        """The job that is due first, among those whose reader has taken most of what there is."""
+        """The most urgent job, among those whose reader has taken most of what there is."""
         with self._wake:
             while not self._closing:
                 ready = [job for job in self._jobs if job.room > 0]
                 if ready:
-                    job = min(ready, key=lambda job: job.due)
+                    now = time.monotonic()
+                    job = min(ready, key=lambda job: job.urgency(now))
                     self._jobs.remove(job)  # nobody else takes it meanwhile
+                    self._computing += 1
+                    self._share.active = True
                     return job
+                self._share.active = self._computing > 0
                 self._wake.wait()
             return None
 
-    def _make(self, job: _Job) -> Samples | _End:
+    def _threads(self) -> int:
+        return self._share.threads
+
+    def _make(self, job: _Job) -> Samples | _End | None:
         assert self.voice is not None  # noqa: S101 - threads serve only once it is loaded
         try:
             if job.making is None:
                 asked = job.sentence
-                job.making = iter(self.voice.say(asked.text, asked.speaker, asked.speed))
+                job.making = iter(self.voice.say(asked.text, asked.speaker, asked.speed, self._threads))
             return next(job.making, _End())
         except BaseException:  # nothing may end this thread; the log has no word of the text
             log.exception("a sentence could not be spoken")
             return _End(StageError("internal", "speech_failed", "The voice failed on this reply."))
 
-    def _give_back(self, job: _Job, piece: Samples | _End, seconds: float) -> None:
+    def _give_back(self, job: _Job, piece: Samples | _End | None, seconds: float) -> None:
         with self._wake:
+            self._computing -= 1
             self.busy_seconds += seconds
+            if self._closing:
+                piece = _End(_closing())
             if isinstance(piece, Samples) and self.voice is not None:
                 sound = len(piece.audio) / self.voice.rate
                 self.spoken_seconds += sound
-                job.due += sound
+                job.due = (time.monotonic() if job.due is None else job.due) + sound
                 job.room -= 1
-                if not (job.dropped or self._closing):
-                    self._jobs.append(job)
-            elif self._closing:
-                piece = _End(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
-            job.put(piece)
+            if not (isinstance(piece, _End) or job.dropped):
+                self._jobs.append(job)
+            if piece is not None:
+                job.put(piece)
