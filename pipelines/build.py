@@ -19,9 +19,8 @@ from pipelines.packages import Progress
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voice import Voice
-from pipelines.speech.voices import load as load_voice
+from pipelines.speech.voices import Load, why_silent
 from pipelines.speech.voices import prepare as prepare_voice
-from pipelines.speech.voices import why_silent
 from pipelines.speech.workers import Workers
 from pipelines.threads import Cores, in_thread
 
@@ -79,16 +78,16 @@ class Pipeline:
 def build(stages: Sequence[StageName], chat: ChatSettings, speech: SpeechSettings | None = None) -> Pipeline:
     """The pipeline that the configuration describes, not started yet."""
     model = Path()
-    voice = Path()
+    load_voice: Load | None = None
     speech_settings = speech or SpeechSettings()
     missing = why_silent(speech_settings)
     speaks = "speech" in stages and not missing
 
     def prepare(stop: threading.Event) -> Iterator[Progress]:
-        nonlocal model, voice
+        nonlocal model, load_voice
         model = yield from prepare_model(chat.model, stop)
         if speaks:
-            voice = yield from prepare_voice(speech_settings, stop)
+            load_voice = yield from prepare_voice(speech_settings, stop)
 
     def load_model() -> LanguageModel:
         # Imported on the engine's thread: torch and transformers take seconds, and the server answers meanwhile.
@@ -97,7 +96,8 @@ def build(stages: Sequence[StageName], chat: ChatSettings, speech: SpeechSetting
         return load(model, chat)
 
     def open_voice() -> Voice:
-        return load_voice(voice, speech_settings)
+        assert load_voice is not None  # noqa: S101 - prepared before it is loaded
+        return load_voice()
 
     shared = Cores()
     limits = Limits(chat.streams, chat.waiting, chat.waiting_tokens)

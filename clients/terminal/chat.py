@@ -5,7 +5,7 @@ import signal
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, nullcontext
 from pathlib import Path
 
 import platformdirs
@@ -17,21 +17,28 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
 from rich.markup import escape
 
-from clients.terminal.connection import ClientError, ConnectionFailedError, Done, Session, Target, session
+from clients.terminal.connection import ClientError, ConnectionFailedError, Done, Session, Sound, Target, session
 from clients.terminal.render import MarkdownStream
+from clients.terminal.sound import Player
 
 HELP = "Enter sends, Alt-Enter starts a new line, Ctrl-C cancels a reply, Ctrl-D leaves."
 
 
-async def chat(target: Target) -> None:
-    """Talk until the user leaves. Raises: ConnectionFailedError when the server is not there or goes away."""
+async def chat(target: Target, *, spoken: bool = False) -> None:
+    """Talk until the user leaves; ``spoken`` plays the replies too.
+
+    Raises: ConnectionFailedError when the server is not there or goes away, ClientError without a sound card.
+    """
     console = Console()
     prompt = _prompt()
-    async with session(target, waiting=console.print) as opened:
-        console.print(f"[bold]{escape(opened.model)}[/bold] at {escape(target.url)}\n[dim]{HELP}[/dim]\n")
-        while (text := await _read(prompt, console)) is not None:
-            if text:
-                await _answer(opened, text, console)
+    with Player() if spoken else nullcontext() as player:
+        async with session(target, waiting=console.print) as opened:
+            console.print(f"[bold]{escape(opened.model)}[/bold] at {escape(target.url)}\n[dim]{HELP}[/dim]\n")
+            for warning in opened.warnings:
+                console.print(f"[yellow]{escape(warning)}[/yellow]\n")
+            while (text := await _read(prompt, console)) is not None:
+                if text:
+                    await _answer(opened, text, console, player)
     console.print("[dim]Goodbye.[/dim]")
 
 
@@ -69,12 +76,16 @@ async def _read(prompt: PromptSession[str], console: Console) -> str | None:
             console.print("[dim]Ctrl-C again leaves.[/dim]")
 
 
-async def _answer(opened: Session, text: str, console: Console) -> None:
+async def _answer(opened: Session, text: str, console: Console, player: Player | None) -> None:
     console.print()
-    replying = asyncio.ensure_future(_show(opened, text, console))
-    with _interrupts(opened, replying), _no_echo():
+    replying = asyncio.ensure_future(_show(opened, text, console, player))
+    if player is not None:
+        player.begin()
+    with _interrupts(opened, replying, player), _no_echo():
         try:
             done = await replying
+            if player is not None and (heard := player.heard) is not None:
+                await opened.heard(heard)
         except ConnectionFailedError:
             raise
         except ClientError as error:
@@ -87,14 +98,24 @@ async def _answer(opened: Session, text: str, console: Console) -> None:
     console.print()
 
 
-async def _show(opened: Session, text: str, console: Console) -> Done:
+async def _show(opened: Session, text: str, console: Console, player: Player | None) -> Done:
+    done: Done | None = None
     async with aclosing(opened.ask(text)) as reply:
         with MarkdownStream(console) as out:
             async for piece in reply:
-                if isinstance(piece, Done):
-                    return piece
-                out.write(piece)
-    raise ConnectionFailedError("The server ended the reply without a word.")
+                match piece:
+                    case Done():
+                        done = piece
+                    case Sound(pcm):
+                        if player is not None:
+                            player.play(pcm)
+                    case _:
+                        out.write(piece)
+    if done is None:
+        raise ConnectionFailedError("The server ended the reply without a word.")
+    if player is not None:
+        await asyncio.to_thread(player.drain)
+    return done
 
 
 @contextmanager
@@ -114,8 +135,8 @@ def _no_echo() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts(opened: Session, replying: "asyncio.Future[Done]") -> Iterator[None]:
-    """While a reply comes, the first Ctrl-C cancels it, and a second one leaves."""
+def _interrupts(opened: Session, replying: "asyncio.Future[Done]", player: Player | None) -> Iterator[None]:
+    """While a reply comes or is played, the first Ctrl-C cancels it, and a second one leaves."""
     loop = asyncio.get_running_loop()
     cancelling: list[asyncio.Task[None]] = []
 
@@ -123,6 +144,8 @@ def _interrupts(opened: Session, replying: "asyncio.Future[Done]") -> Iterator[N
         if cancelling:
             replying.cancel()
         else:
+            if player is not None:
+                player.stop()
             cancelling.append(loop.create_task(opened.cancel()))
 
     loop.add_signal_handler(signal.SIGINT, interrupted)

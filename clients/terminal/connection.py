@@ -1,9 +1,10 @@
 """A realtime session as a terminal client needs it: one question, one streamed reply."""
 
 import asyncio
+import base64
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -52,6 +53,9 @@ class Target:
         max_tokens: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
+        spoken: bool = False,
+        voice: str | None = None,
+        speed: float | None = None,
     ) -> Self:
         """From the command line, with ``LOQUENT_URL`` and ``LOQUENT_API_KEY`` from the environment."""
         sampling = {"temperature": temperature, "seed": seed}
@@ -60,14 +64,28 @@ class Target:
             "max_output_tokens": max_tokens,
             "loquent": {"sampling": {name: value for name, value in sampling.items() if value is not None}},
         }
-        session = {name: value for name, value in given.items() if value not in (None, {"sampling": {}})}
+        session: dict[str, Any] = {
+            name: value for name, value in given.items() if value not in (None, {"sampling": {}})
+        }
+        if spoken:
+            output: dict[str, Any] = {"voice": voice, "speed": speed}
+            session["output_modalities"] = ["audio"]
+            session["audio"] = {"output": {name: value for name, value in output.items() if value is not None}}
         key = os.environ.get("LOQUENT_API_KEY") or None
         return cls(url or os.environ.get("LOQUENT_URL") or DEFAULT_URL, key, model, session)
 
     @property
     def websocket(self) -> str:
         """The websocket's address. Raises: UsageError when the URL is none."""
-        schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+        query = f"?model={quote(self.model)}" if self.model else ""
+        return self._address({"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}) + f"/v1/realtime{query}"
+
+    @property
+    def http(self) -> str:
+        """The server's address for HTTP. Raises: UsageError when the URL is none."""
+        return self._address({"ws": "http", "wss": "https", "http": "http", "https": "https"})
+
+    def _address(self, schemes: Mapping[str, str]) -> str:
         try:
             parts = urlsplit(self.url)
             scheme, right = schemes.get(parts.scheme), bool(parts.hostname) and parts.port != 0
@@ -75,9 +93,7 @@ class Target:
             right = False
         if not right or scheme is None:
             raise UsageError(f"{self.url!r} is no URL of a server; one looks like {DEFAULT_URL}.")
-        path = parts.path.rstrip("/").removesuffix("/v1")
-        query = f"?model={quote(self.model)}" if self.model else ""
-        return f"{scheme}://{parts.netloc}{path}/v1/realtime{query}"
+        return f"{scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +106,21 @@ class Done:
     usage: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A piece of a spoken reply: PCM, mono, 16 bits, 24,000 samples a second."""
+
+    pcm: bytes
+
+
 class Session:
     """An open session."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
+        self._item_id = ""  # of the latest reply, if it is spoken
         self.model = ""
+        self.warnings: list[str] = []  # what was asked for and can't be had
 
     async def begin(self, settings: dict[str, Any]) -> None:
         """Wait for the greeting, then send the settings."""
@@ -103,9 +128,10 @@ class Session:
         self.model = created["session"]["model"]
         if settings:
             await self._send({"type": "session.update", "session": {"type": "realtime", **settings}})
-            await self._expect("session.updated")
+            updated = await self._expect("session.updated")
+            self.warnings = (updated.get("loquent") or {}).get("warnings", [])
 
-    async def ask(self, text: str) -> AsyncGenerator[str | Done]:
+    async def ask(self, text: str) -> AsyncGenerator[str | Sound | Done]:
         """Say ``text`` and yield the reply as it comes, then how it ended.
 
         Raises: ClientError when the server refuses, ConnectionFailedError when it goes away.
@@ -115,13 +141,19 @@ class Session:
         await self._expect("conversation.item.done")  # or the error that says why not; then nothing was asked yet
         await self._send({"type": "response.create"})
         response_id = (await self._expect("response.created"))["response"]["id"]
+        self._item_id = ""
         pieces: list[str] = []
         while True:
             event = await self._receive()
             match event["type"]:
-                case "response.output_text.delta" if event["response_id"] == response_id:
+                case "response.output_text.delta" | "response.output_audio_transcript.delta" if (
+                    event["response_id"] == response_id
+                ):
                     pieces.append(event["delta"])
                     yield event["delta"]
+                case "response.output_audio.delta" if event["response_id"] == response_id:
+                    self._item_id = event["item_id"]
+                    yield Sound(base64.b64decode(event["delta"]))
                 case "response.done" if event["response"]["id"] == response_id:
                     yield self._done(event["response"], "".join(pieces))
                     return
@@ -129,6 +161,14 @@ class Session:
     async def cancel(self) -> None:
         """Ask the server to stop the reply; it ends with a ``Done`` all the same."""
         await self._send({"type": "response.cancel"})
+
+    async def heard(self, milliseconds: int) -> None:
+        """Tell the server how much of the latest spoken reply was heard; the rest leaves the conversation."""
+        if not self._item_id:
+            return
+        event = {"item_id": self._item_id, "content_index": 0, "audio_end_ms": milliseconds}
+        await self._send({"type": "conversation.item.truncate", **event})
+        await self._expect("conversation.item.truncated")
 
     def _done(self, response: dict[str, Any], text: str) -> Done:
         details = response.get("status_details") or {}
@@ -210,11 +250,16 @@ def _error_of(error: InvalidStatus) -> dict[str, Any]:
         return {}
 
 
+def unreachable(target: Target) -> ConnectionFailedError:
+    """Nobody answers there."""
+    return ConnectionFailedError(
+        f"There is no server at {target.url}: start one with `loquent serve`, or name another with --url."
+    )
+
+
 def _no_entry(target: Target, error: Exception) -> ConnectionFailedError:
     if not isinstance(error, InvalidStatus):
-        return ConnectionFailedError(
-            f"There is no server at {target.url}: start one with `loquent serve`, or name another with --url."
-        )
+        return unreachable(target)
     if error.response.status_code == 401:
         return ConnectionFailedError(f"{target.url} wants a key: set LOQUENT_API_KEY to one that it knows.")
     reason = _error_of(error).get("message") or f"HTTP status {error.response.status_code}"

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.speech.piper_parts import PARTS
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.timing import even_word_ends, word_ends
 from pipelines.speech.voice import Samples, VoiceError, WordEnd
 
 if TYPE_CHECKING:
-    import onnx
     from onnxruntime import InferenceSession
     from piper import PiperVoice as PiperLibraryVoice
 
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 
-FLOW, VOCODER = "/flow/", "/dec/"  # how nodes are called in the voices that Piper's training exports
-INPUTS = {"input", "input_lengths", "scales"}
 FIRST_FRAMES = 16  # of the first window: about a fifth of a second
 MOST_FRAMES = 144  # of later ones; others wait for no more than one takes
 MOST_FLOW_FRAMES = 256
@@ -112,8 +110,8 @@ class _Plan:
 class _Part:
     """A part of the graph, to be computed with one thread or with several."""
 
-    def __init__(self, model: "onnx.ModelProto", threads: int) -> None:
-        self._sessions = [_session(model, count) for count in range(1, threads + 1)]
+    def __init__(self, file: Path, threads: int) -> None:
+        self._sessions = [_session(file, count) for count in range(1, threads + 1)]
         self.inputs = [given.name for given in self.with_threads(1).get_inputs()]
         self.outputs = [made.name for made in self.with_threads(1).get_outputs()]
 
@@ -152,8 +150,8 @@ class _Windowed(_Part):
 class _Model:
     """The three parts of a voice's graph."""
 
-    def __init__(self, model: "onnx.ModelProto", threads: int) -> None:
-        reader, flow, vocoder = _parts(model)
+    def __init__(self, folder: Path, threads: int) -> None:
+        reader, flow, vocoder = (folder / f"{name}.onnx" for name in PARTS)
         self.reader = _Part(reader, threads)
         self._flow, self._vocoder = _Windowed(flow, threads), _Windowed(vocoder, threads)
         (self._latent,) = self._flow.outputs
@@ -213,30 +211,17 @@ class _Model:
         self.frame = self._vocoder.over(tensors, frames, 0, 8).size // 8
 
 
-def load(path: Path, settings: SpeechSettings, threads: int) -> PiperVoice:
-    """Load a Piper voice, an ``.onnx`` file with its ``.onnx.json`` beside it.
+def load(path: Path, parts: Path, settings: SpeechSettings, threads: int) -> PiperVoice:
+    """Load a Piper voice, an ``.onnx`` file with its ``.onnx.json`` beside it, that was cut into ``parts``.
 
-    Raises: VoiceError that names the file and says what is wrong with it; ModuleNotFoundError without Piper.
+    Raises: VoiceError that names the file and says what is wrong with it.
     """
-    import onnx
     from piper import PiperVoice as PiperLibraryVoice
 
     logging.getLogger("piper").setLevel(logging.ERROR)  # at lower levels it logs what it is to say
     config = _read_config(path.with_name(path.name + ".json"))
-    if not path.is_file():
-        raise VoiceError(f"There is no voice {path}: give the path of a Piper voice, an .onnx file.")
     try:
-        graph = onnx.load(path)
-    except Exception as error:  # what protobuf raises is its own
-        raise VoiceError(f"The voice {path} can't be read, it may be truncated: {error}") from None
-    inputs = {given.name for given in graph.graph.input}
-    if not inputs >= INPUTS:
-        raise VoiceError(
-            f"{path} is no Piper voice: its inputs are {', '.join(sorted(inputs)) or 'none'}, "
-            f"and a Piper voice has {', '.join(sorted(INPUTS))}."
-        )
-    try:
-        model = _Model(graph, threads)
+        model = _Model(parts, threads)
         library = PiperLibraryVoice(session=model.reader.with_threads(1), config=config)
         voice = PiperVoice(library, model, settings)
         for _ in voice.say(WARM_UP, "", 1.0, lambda: threads):  # espeak-ng reads its tables at its first word
@@ -266,51 +251,8 @@ def _read_config(path: Path) -> Any:
     return config
 
 
-def _parts(model: "onnx.ModelProto") -> list["onnx.ModelProto"]:
-    """Cut the graph before its flow and before its vocoder: its nodes are in the order in which they are computed."""
-    nodes = list(model.graph.node)
-    cuts = [next((i for i, node in enumerate(nodes) if node.name.startswith(p)), 0) for p in (FLOW, VOCODER)]
-    durations = [node.output[0] for node in nodes[: cuts[0]] if node.op_type == "Ceil"]
-    if not 0 < cuts[0] < cuts[1] or len(durations) != 1:
-        raise ValueError("its graph is not that of a VITS voice")
-    constants = {node.output[0]: node for node in nodes if node.op_type == "Constant"}
-    parts = []
-    for begin, end in zip([0, *cuts], [*cuts, len(nodes)], strict=True):
-        made = {name for node in nodes[:begin] for name in node.output}
-        mine = nodes[begin:end]
-        outside = list(dict.fromkeys(name for node in mine for name in node.input if name in made))
-        mine = [*(constants[name] for name in outside if name in constants), *mine]
-        inputs = [_float(name) for name in outside if name not in constants] if begin else list(model.graph.input)
-        needed = {name for node in nodes[end:] for name in node.input} | {model.graph.output[0].name}
-        outputs = [
-            name for node in nodes[begin:end] for name in node.output if name in needed and name not in constants
-        ]
-        parts.append(_graph(model, mine, inputs, outputs if begin else [*durations, *outputs]))
-    return parts
-
-
-def _float(name: str) -> "onnx.ValueInfoProto":
-    import onnx
-
-    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-
-
-def _graph(
-    model: "onnx.ModelProto",
-    nodes: "Sequence[onnx.NodeProto]",
-    inputs: "Sequence[onnx.ValueInfoProto]",
-    outputs: Sequence[str],
-) -> "onnx.ModelProto":
-    import onnx
-
-    used = {name for node in nodes for name in node.input}
-    initial = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    graph = onnx.helper.make_graph(nodes, "part", inputs, [_float(name) for name in outputs], initial)
-    return onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-
-
-def _session(model: "onnx.ModelProto", threads: int) -> "InferenceSession":
-    from onnxruntime import InferenceSession, SessionOptions
+def _session(file: Path, threads: int) -> "InferenceSession":
+    from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
     options = SessionOptions()
     options.intra_op_num_threads = threads
@@ -318,4 +260,6 @@ def _session(model: "onnx.ModelProto", threads: int) -> "InferenceSession":
     options.log_severity_level = 3
     # Its threads wait for work in a loop while they compute, and not a moment longer: the chat model needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    # More of it makes voices no faster, and their loading slower.
+    options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

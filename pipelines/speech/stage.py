@@ -109,7 +109,11 @@ class SpeechStage:
     @contextmanager
     def _place(self) -> Iterator[None]:
         if not self.ready:
-            raise StageError("unavailable", "voice_not_ready", self.missing or "The voice is not ready; try again.")
+            raise StageError(
+                "unavailable",
+                "no_voice" if self.missing else "voice_not_ready",
+                self.missing or "The voice is not ready; try again.",
+            )
         if self.speaking >= self._settings.streams:
             raise StageError("overloaded", "server_overloaded", f"{self.speaking} replies are being spoken already.")
         self.speaking += 1

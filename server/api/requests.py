@@ -1,0 +1,67 @@
+"""How a request's body is read: JSON, every parameter known, and an error that names the one which is wrong."""
+
+import asyncio
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from server.backend import BACKEND
+from server.errors import ApiError, first_problem
+
+Request = TypeVar("Request", bound=BaseModel)
+Harmless = tuple[Any, ...] | Literal["any"]
+
+
+async def body(request: web.Request) -> bytes:
+    """The whole body. Raises: ApiError 408 when it does not arrive in time."""
+    try:
+        async with asyncio.timeout(request.app[BACKEND].settings.limits.keep_alive):
+            return await request.read()
+    except TimeoutError:
+        raise ApiError(408, "request_timeout", "The body did not arrive in time.") from None
+
+
+def read(raw: bytes, kind: type[Request], *, ignored: Mapping[str, Harmless], refused: Sequence[str] = ()) -> Request:
+    """Read a body as ``kind``.
+
+    ``ignored`` are parameters that change nothing here, with the values for which that is true ("any": whatever they
+    say); ``refused`` are known, and can't be had.
+
+    Raises: ApiError 400 that names the parameter.
+    """
+    try:
+        data = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, "invalid_json", f"The body is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ApiError(400, "invalid_json", "The body is a JSON object.")
+    known: dict[str, Any] = {}
+    for name, value in data.items():
+        if name in kind.model_fields:
+            known[name] = value
+        elif name in ignored or name in refused:
+            _check_ignored(name, value, ignored.get(name, (None,)))
+        else:
+            near = difflib.get_close_matches(name, [*kind.model_fields, *ignored], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ApiError(400, "unknown_parameter", f"There is no parameter {name!r:.80}.{hint}", name)
+    try:
+        return kind.model_validate(known)
+    except ValidationError as error:
+        code, param, message = first_problem(error)
+        raise ApiError(400, code, message, param) from None
+
+
+def _check_ignored(name: str, value: Any, harmless: Harmless) -> None:
+    if harmless != "any" and value not in harmless:
+        raise ApiError(
+            400,
+            "unsupported_parameter",
+            f"This server does not support {name}={json.dumps(value)[:80]}.",
+            name,
+        )

@@ -1,0 +1,125 @@
+"""``POST /v1/audio/speech``: a text, spoken, in OpenAI's shape; the sound is sent while it is computed."""
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.events import AUDIO_RATE, AUDIO_TOKENS, AudioDelta, Speech, StageError
+from pipelines.speech.formats import CONTENT_TYPES, FORMATS, AudioFormatName, Encoder
+from server.api import requests
+from server.backend import BACKEND, Backend
+from server.errors import ApiError, translate
+
+log = logging.getLogger(__name__)
+
+IGNORED: dict[str, requests.Harmless] = {"instructions": "any", "user": "any"}
+
+
+class VoiceId(BaseModel):
+    """A voice, by its id."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    id: str
+
+
+class SpeechRequest(BaseModel):
+    """The parameters that mean something here."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    input: Annotated[str, Field(min_length=1)]
+    model: str | None = None
+    voice: str | VoiceId | None = None
+    response_format: AudioFormatName | Literal["aac"] = "mp3"
+    speed: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    stream_format: Literal["audio", "sse"] = "audio"
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """Speak a text."""
+    backend = request.app[BACKEND]
+    asked = requests.read(await requests.body(request), SpeechRequest, ignored=IGNORED)
+    if asked.response_format == "aac":
+        known = ", ".join(FORMATS)
+        raise ApiError(
+            400, "unsupported_value", f"response_format: there is no aac here, but {known}.", "response_format"
+        )
+    backend.names.resolve(asked.model)
+    speech = backend.pipeline.speech
+    if speech is None:
+        raise ApiError(404, "voice_not_found", "This server has no voice: [pipeline] stages lacks 'speech'.")
+    speaker = _speaker(backend, asked)
+    sound = speech.read(asked.input, Speech(speaker, asked.speed))
+    async with aclosing(sound), aclosing(_audible(sound)) as audible:
+        first = await anext(audible, None)
+        if first is None:
+            raise ApiError(400, "nothing_to_say", "input: there is nothing in it that this voice can say.", "input")
+        return await _Answer(request, backend, asked.response_format, asked.stream_format).run(first, audible)
+
+
+def _speaker(backend: Backend, asked: SpeechRequest) -> str:
+    voices = backend.voices
+    name = asked.voice.id if isinstance(asked.voice, VoiceId) else asked.voice
+    return voices.resolve(name) if voices is not None else ""
+
+
+async def _audible(deltas: AsyncGenerator[AudioDelta]) -> AsyncGenerator[bytes]:
+    async for delta in deltas:
+        if delta.pcm:
+            yield delta.pcm
+
+
+class _Answer:
+    """The sound on its way to the client."""
+
+    def __init__(
+        self, request: web.Request, backend: Backend, format: AudioFormatName, framing: Literal["audio", "sse"]
+    ) -> None:
+        self._request = request
+        self._backend = backend
+        self._encoder = Encoder(format)
+        self._events = framing == "sse"
+        kind = "text/event-stream; charset=utf-8" if self._events else CONTENT_TYPES[format]
+        self._response = web.StreamResponse(headers={"Content-Type": kind, "Cache-Control": "no-cache"})
+
+    async def run(self, first: bytes, rest: AsyncGenerator[bytes]) -> web.StreamResponse:
+        """Send everything. When the voice fails amid it, events say so, and a plain stream is cut."""
+        await self._response.prepare(self._request)
+        samples = 0
+        try:
+            pcm: bytes | None = first
+            while pcm is not None:
+                samples += len(pcm) // 2
+                await self._send(await asyncio.to_thread(self._encoder.encode, pcm))
+                pcm = await anext(rest, None)
+            await self._send(await asyncio.to_thread(self._encoder.end))
+        except StageError as error:
+            log.warning("a text could not be spoken to its end: %s", error.code)
+            if not self._events:
+                raise ConnectionResetError("the sound ends here") from error  # the client sees that it is not whole
+            await self._tell(translate(error).body())
+            return self._response
+        if self._events:
+            tokens = -(-samples * AUDIO_TOKENS // AUDIO_RATE)
+            usage = {"input_tokens": 0, "output_tokens": tokens, "total_tokens": tokens}
+            await self._tell({"type": "speech.audio.done", "usage": usage})
+        return self._response
+
+    async def _send(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._events:
+            await self._tell({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+        else:
+            await self._backend.deliver(self._request, self._response.write(data))
+
+    async def _tell(self, event: dict[str, Any]) -> None:
+        await self._backend.deliver(self._request, self._response.write(f"data: {json.dumps(event)}\n\n".encode()))
