@@ -1,8 +1,10 @@
 """What many tests need: a model that follows a script, a server around it, and strict eyes on what the server says."""
 
 import asyncio
+import base64
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import aiohttp
+import numpy as np
 import torch
 from openai.types.realtime import RealtimeSessionCreateResponse
 from openai.types.realtime.realtime_server_event import RealtimeServerEvent
@@ -26,6 +29,10 @@ from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
 from pipelines.events import Event, Message, Turn
 from pipelines.flow import flow
+from pipelines.speech.settings import SpeechSettings
+from pipelines.speech.stage import SpeechStage
+from pipelines.speech.voice import Samples, Voice, WordEnd
+from pipelines.speech.workers import Workers
 from server.app import listen, serving, url
 from server.backend import Backend
 from server.config import Settings
@@ -128,11 +135,80 @@ class ScriptedModel:
         return token
 
 
-def scripted_pipeline(model: ScriptedModel, *, streams: int = 8, waiting: int = 64, **chat: Any) -> Pipeline:
+class ScriptedVoice:
+    """The fake at the voice seam: every word is a tone of ``word`` seconds, every sentence one piece a word.
+
+    With a ``gate`` every piece waits for one ``gate.release()``.
+    """
+
+    rate = 16_000
+
+    def __init__(
+        self,
+        *,
+        word: float = 0.3,
+        gate: threading.Semaphore | None = None,
+        speakers: tuple[str, ...] = (),
+        language: str = "en-us",
+    ) -> None:
+        self.language = language
+        self.speakers = speakers
+        self.said: list[tuple[str, str, float]] = []
+        self._word = word
+        self._gate = gate
+
+    def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
+        self.said.append((text, speaker, speed))
+        length = round(self._word * self.rate / speed)
+        words = tuple(
+            WordEnd(word.end(), length * (number + 1)) for number, word in enumerate(re.finditer(r"\S+", text))
+        )
+        tone = (0.3 * np.sin(np.arange(length) * (2 * np.pi * 220 / self.rate))).astype(np.float32)
+        told = words
+        for _ in words:
+            yield None
+            assert threads() > 0
+            if self._gate is not None and not self._gate.acquire(timeout=PATIENCE):
+                raise TimeoutError("the test never opened the gate")
+            if "crash" in text:
+                raise RuntimeError("the voice crashed")
+            yield Samples(tone, told)
+            told = ()
+
+
+class FreeClock:
+    """A clock that only sleeping moves, so that speech is paced in no time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+def scripted_speech(voice: Voice, *, paced: bool = False, **speech: Any) -> SpeechStage:
+    """A speech stage around a voice, not started; unless ``paced`` its time flies."""
+    clock = FreeClock()
+    timing: dict[str, Any] = {} if paced else {"clock": clock, "sleep": clock.sleep}
+    return SpeechStage(Workers(lambda: voice), SpeechSettings(**speech), **timing)
+
+
+def scripted_pipeline(
+    model: ScriptedModel,
+    *,
+    streams: int = 8,
+    waiting: int = 64,
+    speech: SpeechStage | None = None,
+    **chat: Any,
+) -> Pipeline:
     """A pipeline around a scripted model, not started."""
     engine = Engine(lambda: model, Limits(streams, waiting))
     stage = ChatStage(engine, ChatSettings(**chat))
-    return Pipeline((stage,), stage)
+    return Pipeline((stage, speech) if speech else (stage,), stage, speech)
 
 
 def echo(prompt: str) -> list[str]:
@@ -224,6 +300,17 @@ class Client:
 
 def user(text: str) -> dict[str, Any]:
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+
+
+def sound_of(events: Iterable[dict[str, Any]]) -> bytes:
+    """The PCM of the audio deltas among these events."""
+    deltas = (event["delta"] for event in events if event["type"] == "response.output_audio.delta")
+    return b"".join(map(base64.b64decode, deltas))
+
+
+def transcript_of(events: Iterable[dict[str, Any]]) -> str:
+    """What the transcript's deltas among these events say."""
+    return "".join(e["delta"] for e in events if e["type"] == "response.output_audio_transcript.delta")
 
 
 def text_of(events: Iterable[dict[str, Any]]) -> str:

@@ -1,14 +1,12 @@
 """Which word is said when: from the length of every phoneme to the end of every word."""
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from pipelines.speech.voice import WordEnd
 
 WORD = re.compile(r"\S+")
-NEAR = 2  # phonemes; a pause so near to where a word should end is its end
 
 
 def word_ends(
@@ -23,14 +21,12 @@ def word_ends(
     words = list(WORD.finditer(text))
     if not words or not ends:
         return ()
-    spaces = [place for place, phoneme in enumerate(phonemes) if phoneme == " "]
-    borders = [*spaces, len(phonemes)]
-    if len(borders) == len(words):
-        places = borders
-    else:
+    borders = [*(place for place, phoneme in enumerate(phonemes) if phoneme == " "), len(phonemes)]
+    places = borders
+    if len(borders) != len(words):
         weights = [max(count(word[0]), 1) for word in words]
         scale = len(phonemes) / sum(weights)
-        places = [_snap(round(sum_ * scale), borders) for sum_ in accumulate(weights)]
+        places = _settled([round(sum_ * scale) for sum_ in accumulate(weights)], borders)
     last = len(ends)
     return tuple(
         WordEnd(word.end(), ends[min(max(place, 1), last) - 1]) for word, place in zip(words, places, strict=True)
@@ -43,7 +39,21 @@ def even_word_ends(text: str, samples: int) -> tuple[WordEnd, ...]:
     return tuple(WordEnd(word.end(), samples * word.end() // length) for word in WORD.finditer(text))
 
 
-def _snap(place: int, borders: Sequence[int]) -> int:
-    at = bisect_left(borders, place)
-    near = min(borders[max(at - 1, 0) : at + 1], key=lambda border: abs(border - place))
-    return near if abs(near - place) <= NEAR else place
+def _settled(guesses: Sequence[int], borders: Sequence[int]) -> list[int]:
+    """Where words end: each pause between phonemes is the end of the word nearest to it, and of that one only."""
+    fewer, more = sorted((guesses, borders), key=len)
+    chosen: list[int] = []  # of ``more``, one for each of ``fewer``
+    for number, place in enumerate(fewer):
+        first = chosen[-1] + 1 if chosen else 0
+        behind = len(more) - (len(fewer) - number) + 1  # as many must be left as are still to come
+        chosen.append(min(range(first, behind), key=lambda each: abs(more[each] - place)))
+    if fewer is guesses:
+        return [borders[each] for each in chosen]
+    known = dict(zip(chosen, borders, strict=True))
+    settled: list[int] = []
+    low = 0
+    for each, guess in enumerate(guesses):  # what is only guessed stays between the pauses around it
+        high = next((known[behind] for behind in range(each, len(guesses)) if behind in known), borders[-1])
+        low = known.get(each, min(max(guess, low), high))
+        settled.append(low)
+    return settled

@@ -1,0 +1,66 @@
+"""What a voice says of written text, and where in the text each of its characters comes from."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.speech.normalise import speakable
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        (
+            "It costs $5.50, 50% off, or $3.2 million.",
+            "It costs 5 dollars and 50 cents, 50% off, or 3.2 million dollars.",
+        ),
+        ("Dr. Smith and Mr. Jones vs. Mrs. Lee", "Doctor Smith and Mister Jones versus Missus Lee"),
+        ("**Bold**, *it*, `code`, ~~no~~, snake_case and 2 * 3", "Bold, it, code, no, snake_case and 2 * 3"),
+        ("e.g. this, i.e. that", "for example, this, that is, that"),
+        ("## Title", "Title"),
+        ("- [x] done", "done"),
+        ("> quoted", "quoted"),
+        ("| a | b |", "a, b"),
+        ("|---|:-:|", ""),
+        ("See [the docs](https://a.b/c?d=1) now ![img](x.png)", "See the docs now img"),
+        ("At https://www.example.com/a?b=c. Or joe@x.org", "At example.com. Or joe@x.org"),
+        ("<speak>Hi <break time='1s'/>there</speak> &amp; you", "Hi there & you"),
+        ("[[ nonsense ]]", "nonsense"),
+        ("Hello\x00world\x1b[31m\u202eabc\u200b", "Hello world [31m abc"),
+        ("10-20 km, 2026-11-24, 555-1234", "10 to 20 kilometers, 2026-11-24, 555-1234"),
+        ("Wow… nooooooo!!!!!!! ----", "Wow, nooo!!! -"),
+        ("naïve café", "naïve café"),
+        ("😀 fun 👍🏽 ❤️", "fun"),
+        ("你好世界 hello Привет", "hello"),
+        ("😀🎉", ""),
+        ("!!! … —", ""),
+        ("", ""),
+    ],
+)
+def test_english_is_said_as_people_read_it(text: str, spoken: str) -> None:
+    assert speakable(text, "en-us").text == spoken
+
+
+def test_a_voice_reads_its_own_script_and_leaves_others_out() -> None:
+    assert speakable("Привет, мир! 你好", "ru").text == "Привет, мир!"
+    assert speakable("你好，世界。", "cmn").text == "你好，世界。"
+    assert speakable("مرحبا بالعالم", "ar").text == "مرحبا بالعالم"
+    assert speakable("Dr. Smith", "de").text == "Dr. Smith", "English is expanded for English voices only"
+
+
+@given(st.text(max_size=120) | st.text("ab<>&[]()*_|$1.-#`~ \n/:https", max_size=120))
+def test_every_character_knows_where_it_comes_from_in_order(text: str) -> None:
+    spoken = speakable(text, "en")
+    assert len(spoken.origins) == len(spoken.text)
+    assert list(spoken.origins) == sorted(spoken.origins)
+    assert all(0 < origin <= len(text) for origin in spoken.origins)
+
+
+def test_words_that_stay_keep_their_places() -> None:
+    text = "**Hello** there, Dr. Smith, it costs $5.50 now."
+    spoken = speakable(text, "en")
+    for word in ("Hello", "there,", "Smith,", "costs", "now."):
+        end = spoken.text.index(word) + len(word)
+        assert text[: spoken.origins[end - 1]].endswith(word)
+    end = spoken.text.index("cents") + len("cents")
+    assert text[: spoken.origins[end - 1]].endswith("$5.50")

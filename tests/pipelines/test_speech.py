@@ -1,0 +1,329 @@
+"""The speech stage: text in step with its sound, paced, shared among many, and closed at any point."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.events import (
+    AUDIO_RATE,
+    AudioDelta,
+    Event,
+    Finished,
+    Message,
+    Speech,
+    StageError,
+    Started,
+    TextDelta,
+    Turn,
+    Usage,
+)
+from pipelines.flow import Stage, flow
+from pipelines.speech.stage import DELTA, SpeechStage
+from pipelines.speech.workers import Sentence, Workers
+from tests.support import PATIENCE, ScriptedVoice, eventually, scripted_speech
+
+TEXT = "Hello there, this is a test. It has **two** sentences!\n```\ncode\n```\n😀 Bye."
+END = Finished("stop", Usage(3, 0, 7))
+
+
+def turn(speech: Speech | None = None) -> Turn:
+    return Turn("t", (Message("user", "Hi"),), speech=speech)
+
+
+def writes(text: str, size: int = 3) -> Stage:
+    """A stage that answers with ``text``, so many characters at a time."""
+
+    async def stage(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        async for event in events:
+            yield event
+            yield Started(3)
+            for at in range(0, len(text), size):
+                yield TextDelta(text[at : at + size])
+            yield END
+
+    return stage
+
+
+async def spoken(stage: SpeechStage, text: str = TEXT, speech: Speech | None = None) -> list[Event]:
+    await stage.start()
+    try:
+        async with asyncio.timeout(PATIENCE), flow(turn(speech or Speech()), writes(text), stage) as events:
+            return [event async for event in events]
+    finally:
+        await stage.close()
+
+
+def sound(events: list[Event]) -> list[AudioDelta]:
+    return [event for event in events if isinstance(event, AudioDelta)]
+
+
+async def test_a_reply_becomes_sound_and_its_transcript_is_its_text() -> None:
+    voice = ScriptedVoice()
+    events = await spoken(scripted_speech(voice))
+    assert [type(event) for event in events if not isinstance(event, AudioDelta)] == [Turn, Started, Finished]
+    assert events[-1] == END
+    deltas = sound(events)
+    assert "".join(delta.text for delta in deltas) == TEXT
+    assert [text for text, _, _ in voice.said] == [
+        "Hello there, this is a test.", "It has two sentences!", "Bye.",
+    ]  # fmt: skip
+    assert sum(delta.tokens for delta in deltas) == len(range(0, len(TEXT), 3))
+    words, pauses = 11, 2
+    seconds = sum(delta.samples for delta in deltas) / AUDIO_RATE
+    assert seconds == pytest.approx(words * 0.3 + pauses * 0.15, abs=0.01)
+    assert all(delta.samples <= DELTA for delta in deltas)
+
+
+async def test_text_comes_with_the_sound_that_says_it() -> None:
+    deltas = sound(await spoken(scripted_speech(ScriptedVoice()), "One two three. Four five six."))
+    position = 0
+    heard = [word for delta in deltas for word in delta.heard]
+    assert [word.characters for word in heard] == [3, 7, 14, 19, 24, 29]
+    assert [round(word.samples / AUDIO_RATE, 2) for word in heard] == [0.3, 0.6, 0.9, 1.35, 1.65, 1.95]
+    for delta in deltas:
+        begins = [0, *(word.samples for word in heard)]
+        for word in delta.heard:
+            assert begins[heard.index(word)] < position + delta.samples, "a word is not told before its sound begins"
+        position += delta.samples
+
+
+async def test_a_turn_that_is_not_to_be_spoken_passes_through() -> None:
+    stage = scripted_speech(ScriptedVoice())
+    async with flow(turn(), writes("Hi."), stage) as events:
+        assert [event async for event in events] == [turn(), Started(3), TextDelta("Hi."), END]
+
+
+async def test_sound_has_no_seams_between_pieces() -> None:
+    """A tone that a voice gives in pieces stays one tone after resampling: no jump is larger than the tone's own."""
+
+    class Hum(ScriptedVoice):
+        def say(self, text, speaker, speed, threads):  # type: ignore[no-untyped-def]
+            phase = 0
+            for piece in super().say(text, speaker, speed, threads):
+                if piece is None:
+                    yield None
+                    continue
+                n = len(piece.audio) - 37
+                wave = 0.5 * np.sin((phase + np.arange(n)) * (2 * np.pi * 220 / self.rate))
+                phase += n
+                yield type(piece)(wave.astype(np.float32), piece.words)
+
+    deltas = sound(await spoken(scripted_speech(Hum()), "a b c d e f g h i j k l m n o p."))
+    wave = np.frombuffer(b"".join(delta.pcm for delta in deltas), dtype="<i2") / 32768
+    steepest = 0.5 * 2 * np.pi * 220 / AUDIO_RATE
+    assert np.abs(np.diff(wave[200:-200])).max() < 1.05 * steepest
+
+
+async def test_speed_and_speaker_reach_the_voice() -> None:
+    voice = ScriptedVoice(speakers=("ann", "bob"))
+    stage = scripted_speech(voice, speed=1.5, speaker="ann")
+    await spoken(stage, "Hi.", Speech("bob", 2.0))
+    stage = scripted_speech(voice, speed=1.5, speaker="ann")
+    await spoken(stage, "Hi.")
+    assert voice.said == [("Hi.", "bob", 3.0), ("Hi.", "ann", 1.5)]
+
+
+@dataclass
+class Watch:
+    """A clock that says when each delta came."""
+
+    now: float = 0.0
+    naps: list[float] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.now += seconds
+
+
+async def test_sound_is_sent_five_seconds_ahead_and_not_more() -> None:
+    watch = Watch()
+    stage = SpeechStage(
+        Workers(ScriptedVoice), scripted_speech(ScriptedVoice())._settings, clock=watch, sleep=watch.sleep
+    )
+    await stage.start()
+    sent = 0.0
+    async with flow(turn(Speech()), writes("word " * 100 + "."), stage) as events:
+        async for event in events:
+            if isinstance(event, AudioDelta):
+                sent += event.samples / AUDIO_RATE
+                assert sent - watch.now <= 5.0 + DELTA / AUDIO_RATE + 1e-6
+    await stage.close()
+    assert sent == pytest.approx(30, abs=1)
+    assert watch.now == pytest.approx(sent - 5, abs=0.5)
+    assert stage.underruns == 0
+
+
+async def test_a_listener_who_had_to_wait_is_counted() -> None:
+    watch = Watch()
+
+    async def stalls(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        async for event in events:
+            yield event
+            yield TextDelta("One two.\n")
+            await eventually(lambda: bool(stage.workers.spoken_seconds), "the first sentence is spoken")
+            for _ in range(50):
+                await asyncio.sleep(0.001)
+            watch.now += 60
+            yield TextDelta("Three four.\n")
+            yield END
+
+    stage = SpeechStage(
+        Workers(ScriptedVoice), scripted_speech(ScriptedVoice())._settings, clock=watch, sleep=watch.sleep
+    )
+    await stage.start()
+    async with flow(turn(Speech()), stalls, stage) as events:
+        assert len([event async for event in events]) > 3
+    await stage.close()
+    assert stage.underruns == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 9))
+def test_a_reply_can_be_left_at_any_point(events_taken: int, size: int) -> None:
+    async def main() -> None:
+        stage = scripted_speech(ScriptedVoice())
+        await stage.start()
+        async with asyncio.timeout(PATIENCE):
+            async with flow(turn(Speech()), writes(TEXT, size), stage) as events:
+                for _ in range(events_taken):
+                    if await anext(events, None) is None:
+                        break
+            assert stage.speaking == 0
+            await eventually(lambda: stage.workers.waiting == 0, "no sentence is left")
+            async with flow(turn(Speech()), writes("Again.", size), stage) as events:
+                assert "".join(delta.text for delta in sound([event async for event in events])) == "Again."
+        await stage.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+async def test_a_voice_that_fails_ends_its_reply_and_no_other() -> None:
+    stage = scripted_speech(ScriptedVoice())
+    await stage.start()
+
+    async def speak(text: str) -> list[Event]:
+        async with flow(turn(Speech()), writes(text), stage) as events:
+            return [event async for event in events]
+
+    results = await asyncio.gather(
+        speak("All is well here."), speak("Now crash please."), speak("And here too."), return_exceptions=True
+    )
+    assert isinstance(results[1], StageError)
+    assert results[1].code == "speech_failed"
+    for result in (results[0], results[2]):
+        assert isinstance(result, list)
+        assert result[-1] == END
+    assert (await speak("Still here."))[-1] == END
+    await stage.close()
+
+
+async def test_a_place_that_nobody_has_is_refused_before_the_model_runs() -> None:
+    gate = threading.Semaphore(0)
+    stage = scripted_speech(ScriptedVoice(gate=gate), streams=1)
+    await stage.start()
+    asked: list[Event] = []
+
+    async def model(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        async for event in events:
+            yield event
+            asked.append(event)
+            yield TextDelta("Hi.")
+            yield END
+
+    async with flow(turn(Speech()), model, stage) as first:
+        task = asyncio.ensure_future(_all(first))
+        await eventually(lambda: len(asked) == 1, "the first one has the place")
+        with pytest.raises(StageError) as refused:
+            async with flow(turn(Speech()), model, stage) as second:
+                await _all(second)
+        assert refused.value.code == "server_overloaded"
+        assert len(asked) == 1
+        gate.release(10)
+        await task
+    await stage.close()
+
+
+async def _all(events: AsyncGenerator[Event]) -> list[Event]:
+    return [event async for event in events]
+
+
+async def test_closing_the_workers_ends_what_is_being_said() -> None:
+    gate = threading.Semaphore(1)
+    stage = scripted_speech(ScriptedVoice(gate=gate))
+    await stage.start()
+
+    async def speak() -> None:
+        async with flow(turn(Speech()), writes("One two three four."), stage) as events:
+            await _all(events)
+
+    task = asyncio.ensure_future(speak())
+    await eventually(lambda: stage.workers.spoken_seconds > 0, "something was said")
+    closing = asyncio.ensure_future(stage.close())
+    with pytest.raises(StageError) as ended:
+        await task
+    assert ended.value.code == "server_shutting_down"
+    gate.release(10)
+    await closing
+    with pytest.raises(StageError):
+        await speak()
+
+
+async def test_who_would_fall_silent_soon_goes_first_and_then_whoever_has_not_begun() -> None:
+    gate = threading.Semaphore(0)
+    voice = ScriptedVoice(gate=gate, word=0.1)
+    workers = Workers(lambda: voice)
+    await workers.start()
+    now = asyncio.get_running_loop().time()
+
+    async def say(name: str, due: float | None) -> None:
+        with suppress(StageError):
+            async for _ in workers.say(Sentence(name, due=due)):
+                pass
+
+    tasks = [asyncio.ensure_future(say("blocker", now + 99))]
+    await eventually(lambda: len(voice.said) == 1, "the thread is busy")
+    tasks += [
+        asyncio.ensure_future(say(name, due))
+        for name, due in (("rich", now + 50), ("new", None), ("newer", None), ("poor", now + 0.1), ("poorer", now - 1))
+    ]
+    await eventually(lambda: workers.waiting == 5, "all are waiting")
+    gate.release(6)
+    await asyncio.gather(*tasks)
+    await workers.close()
+    said = [text for text, _, _ in voice.said]
+    assert said == ["blocker", "poorer", "poor", "new", "newer", "rich"]
+
+
+HOSTILE = {
+    "100 KB without a full stop": "word " * 20_000,
+    "100 KB without a space": "x" * 100_000,
+    "only emoji": "😀🎉👩\u200d👩\u200d👧🏽" * 500,
+    "tags": "<speak><break time='9s'/><script>alert(1)</script></speak>" * 100,
+    "NULs": "a\x00b\x00" * 500,
+    "right to left": "\u202eمرحبا بالعالم! שלום עולם.\u202c " * 50,
+    "another language": "今日は良い天気です。散歩に行きましょう。" * 50,
+    "lone surrogates": "\ud800 hello \udfff " * 20,
+    "combining marks": "e" + "\u0301" * 5000,
+    "fences that never end": "```\n" * 500,
+    "brackets": "[[" * 500 + "]]" * 500,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_hostile_text_is_spoken_or_passed_over_and_told_whole(text: str) -> None:
+    voice = ScriptedVoice(word=0.001)
+    deltas = sound(await spoken(scripted_speech(voice, pause=0), text))
+    assert "".join(delta.text for delta in deltas) == text
+    assert all(len(said) <= 1500 for said, _, _ in voice.said)
+    assert not any("\x00" in said or "😀" in said or "\ud800" in said for said, _, _ in voice.said)
