@@ -53,7 +53,7 @@ class _Job:
     due: float | None = None
     room: int = AHEAD
     making: Iterator[Samples | None] | None = None
-    dropped: bool = False
+    taken: bool = False  # a thread computes its next piece
     arrived: float = field(default_factory=time.monotonic)
 
     def urgency(self, now: float) -> tuple[int, float]:
@@ -150,9 +150,8 @@ class Workers:
                 raise piece.error
         finally:
             with self._wake:
-                job.dropped = True
-                if job in self._jobs:  # not in a thread's hands
-                    self._jobs.remove(job)
+                if job in self._jobs:
+                    self._jobs.remove(job)  # a thread that has it gives it back to nobody
 
     def _spawn(self, run: Callable[[], None]) -> None:
         thread = threading.Thread(target=run, name=f"speech-{len(self._pool)}", daemon=True)
@@ -169,11 +168,11 @@ class Workers:
         """The most urgent job, among those whose reader has taken most of what there is."""
         with self._wake:
             while not self._closing:
-                ready = [job for job in self._jobs if job.room > 0]
+                ready = [job for job in self._jobs if job.room > 0 and not job.taken]
                 if ready:
                     now = time.monotonic()
                     job = min(ready, key=lambda job: job.urgency(now))
-                    self._jobs.remove(job)  # nobody else takes it meanwhile
+                    job.taken = True
                     self._computing += 1
                     self._share.active = True
                     return job
@@ -199,14 +198,15 @@ class Workers:
         with self._wake:
             self._computing -= 1
             self.busy_seconds += seconds
-            if self._closing:
-                piece = _End(_closing())
+            job.taken = False
+            if job not in self._jobs:  # its reader left, or was told that the workers close
+                return
             if isinstance(piece, Samples) and self.voice is not None:
                 sound = len(piece.audio) / self.voice.rate
                 self.spoken_seconds += sound
                 job.due = (time.monotonic() if job.due is None else job.due) + sound
                 job.room -= 1
-            if not (isinstance(piece, _End) or job.dropped):
-                self._jobs.append(job)
+            elif isinstance(piece, _End):
+                self._jobs.remove(job)
             if piece is not None:
                 job.put(piece)

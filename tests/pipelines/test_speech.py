@@ -297,7 +297,7 @@ async def test_who_would_fall_silent_soon_goes_first_and_then_whoever_has_not_be
         asyncio.ensure_future(say(name, due))
         for name, due in (("rich", now + 50), ("new", None), ("newer", None), ("poor", now + 0.1), ("poorer", now - 1))
     ]
-    await eventually(lambda: workers.waiting == 5, "all are waiting")
+    await eventually(lambda: workers.waiting == 6, "all are there")
     gate.release(6)
     await asyncio.gather(*tasks)
     await workers.close()
