@@ -444,8 +444,8 @@ def _speech(state: State, asked: wire.ResponseConfig) -> tuple[Speech | None, wi
         return None, None, [NO_VOICE]
     configured = state.config.audio.output
     own = (asked.audio and asked.audio.output) or wire.ResponseAudioOutput()
-    speaker = _speaker(state, own.speaker or configured.speaker, "response.audio.output.voice")
-    voice = own.voice or configured.voice or state.voices.here
+    voice = own.speaker or configured.speaker or state.voices.here
+    speaker = _speaker(state, voice, "response.audio.output.voice")
     warnings = [PCM_ONLY] if own.format is not None and own.format.type != wire.PCM.type else []
     told = wire.ResponseAudio(output=wire.ResponseAudioOutput(format=wire.PCM, voice=voice))
     return Speech(speaker, configured.speed), told, warnings

@@ -1,20 +1,32 @@
 """The turn logic: whatever comes in whatever order, every reply is told whole and once."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.events import Finished, Message, Sampling, StageError, Started, TextDelta, Turn, Usage
+from pipelines.events import (
+    AudioDelta,
+    Finished,
+    Heard,
+    Message,
+    Sampling,
+    Speech,
+    StageError,
+    Started,
+    TextDelta,
+    Turn,
+    Usage,
+)
 from server.config import LimitSettings, ModelsSettings
-from server.names import ModelNames
+from server.names import ModelNames, VoiceNames
 from server.realtime import session, wire
 from server.realtime.session import Begin, Output, State, Stop, advance
 from server.realtime.wire import parse
-from tests.support import user, validate
+from tests.support import sound_of, user, validate
 
 Json = dict[str, Any]
 
@@ -50,7 +62,7 @@ class Table:
         except wire.WireError as error:
             return self.give(session.Rejected(error))
 
-    def produce(self, response_id: str, *produced: TextDelta | Started | Finished) -> list[Json]:
+    def produce(self, response_id: str, *produced: TextDelta | AudioDelta | Started | Finished) -> list[Json]:
         return [event for one in produced for event in self.give(session.Produced(response_id, one))]
 
     def _take(self, output: Output) -> Json | None:
@@ -79,6 +91,7 @@ class Table:
         ids = [item.id for item in self.state.items]
         assert len(ids) == len(set(ids))
         assert len(ids) <= self.state.limits.items
+        assert set(self.state.sounds) <= set(ids), "what was deleted is forgotten"
         for kind in ("conversation.item", "response.output_item"):
             self._check_pairs(kind)
         assert self.state.held == sum(item.size for item in self.state.items)
@@ -101,7 +114,10 @@ class Table:
         ]
         kinds = [event["type"].removeprefix("response.") for event in mine]
         assert kinds[0] == "created"
-        text = "".join(event["delta"] for event in mine if event["type"] == "response.output_text.delta")
+        spoken = self.turns[response_id].speech is not None
+        assert mine[0]["response"]["output_modalities"] == (["audio"] if spoken else ["text"])
+        word = "output_audio_transcript" if spoken else "output_text"
+        text = "".join(event["delta"] for event in mine if event["type"] == f"response.{word}.delta")
         if kinds[-1] == "done":
             middle = kinds[1:-1]
             response = mine[-1]["response"]
@@ -113,13 +129,16 @@ class Table:
                 assert response["output"] == []
                 return
             assert middle[:2] == ["output_item.added", "content_part.added"]
-            assert middle[-3:] == ["output_text.done", "content_part.done", "output_item.done"]
-            assert set(middle[2:-3]) <= {"output_text.delta"}
-            whole = [event["text"] for event in mine if event["type"] == "response.output_text.done"]
+            last = ["output_audio.done"] if spoken else []
+            last += [f"{word}.done", "content_part.done", "output_item.done"]
+            assert middle[-len(last) :] == last
+            assert set(middle[2 : -len(last)]) <= {f"{word}.delta", *(["output_audio.delta"] if spoken else [])}
+            key, kind = ("transcript", "output_audio") if spoken else ("text", "output_text")
+            whole = [event[key] for event in mine if event["type"] == f"response.{word}.done"]
             assert whole == [text]
-            assert response["output"][0]["content"] == [{"type": "output_text", "text": text}]
+            assert response["output"][0]["content"] == [{"type": kind, key: text}]
         else:
-            assert "output_text.done" not in kinds
+            assert f"{word}.done" not in kinds
             assert kinds.count("output_item.added") <= 1
 
 
@@ -140,6 +159,8 @@ RESPONSES = st.fixed_dictionaries(
         "instructions": TEXT,
         "metadata": st.dictionaries(TEXT, TEXT, max_size=1),
         "max_output_tokens": st.sampled_from([1, 7, "inf", 0, "seven"]),
+        "output_modalities": st.sampled_from([["text"], ["audio"], ["audio"], ["text", "audio"]]),
+        "audio": st.fixed_dictionaries({"output": st.fixed_dictionaries({"voice": TEXT})}),
     },
 )
 
@@ -183,10 +204,22 @@ STEPS = st.one_of(
 )
 
 
+def as_sound(event: TextDelta | Started | Finished) -> TextDelta | AudioDelta | Started | Finished:
+    """What the pipeline brings instead where the reply is spoken."""
+    if not isinstance(event, TextDelta):
+        return event
+    return AudioDelta(b"\1\2" * 240, event.text, (Heard(240, len(event.text)),), event.tokens)
+
+
+VOICES = VoiceNames("joe", ("ann",), ("alloy",))
+
+
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(st.lists(STEPS, max_size=30))
-def test_any_interleaving_keeps_every_promise(steps: list[tuple[str, Json]]) -> None:
+@given(st.lists(STEPS, max_size=30), st.booleans())
+def test_any_interleaving_keeps_every_promise(steps: list[tuple[str, Json]], speaks: bool) -> None:
     table = Table()
+    if speaks:
+        table.state = replace(table.state, voices=VOICES)
     table.give(session.Connected())
     for name, fields in steps:
         # The pipeline may still bring something for a response that has ended meanwhile.
@@ -194,7 +227,8 @@ def test_any_interleaving_keeps_every_promise(steps: list[tuple[str, Json]]) -> 
         target = started[fields["which"] % len(started)] if "which" in fields else ""
         match name:
             case "!produce":
-                table.give(session.Produced(target, fields["event"]))
+                spoken = target in table.turns and table.turns[target].speech is not None
+                table.give(session.Produced(target, as_sound(fields["event"]) if spoken else fields["event"]))
             case "!fail":
                 table.give(session.Failed(target, StageError("internal", "engine_failed", "It died.")))
             case "!drain":
@@ -297,6 +331,148 @@ def test_a_cancel_closes_what_is_open_and_stops_the_turn(table: Table) -> None:
     assert (response["output"][0]["status"], response["usage"]["output_tokens"]) == ("incomplete", 2)
     assert table.stopped == {response_id}
     assert table.produce(response_id, TextDelta("lo"), Finished("cancelled", Usage())) == []
+
+
+AUDIO: Json = {"output_modalities": ["audio"]}
+SPOKEN = (  # three words of 0.1 s each, in two deltas
+    AudioDelta(b"\0\0" * 4800, "One two", (Heard(2400, 3), Heard(4800, 7)), 2),
+    AudioDelta(b"\1\1" * 2400, " three.", (Heard(7200, 14),), 2),
+)
+
+
+@pytest.fixture
+def speaking(table: Table) -> Table:
+    table.state = replace(table.state, voices=VOICES)
+    return table
+
+
+def test_an_audio_turn_is_told_in_the_protocols_order(speaking: Table) -> None:
+    (updated,) = speaking.send("session.update", session=AUDIO | {"audio": {"output": {"voice": "ann", "speed": 1.5}}})
+    assert updated["session"]["output_modalities"] == ["audio"]
+    assert "loquent" not in updated
+    response_id = ask(speaking)
+    assert speaking.turns[response_id].speech == Speech("ann", 1.5)
+    events = speaking.produce(response_id, Started(9), *SPOKEN, Finished("stop", Usage(9, 2, 4)))
+    assert kinds(events) == [
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.content_part.added",
+        "response.output_audio_transcript.delta",
+        "response.output_audio.delta",
+        "response.output_audio_transcript.delta",
+        "response.output_audio.delta",
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+    ]
+    assert events[2]["part"] == {"type": "audio", "transcript": ""}
+    assert sound_of(events) == b"".join(delta.pcm for delta in SPOKEN)
+    response = events[-1]["response"]
+    assert response["audio"]["output"] == {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "ann"}
+    assert response["output"][0]["content"] == [{"type": "output_audio", "transcript": "One two three."}]
+    assert response["usage"]["output_token_details"] == {"text_tokens": 4, "audio_tokens": 6}
+    assert response["usage"]["output_tokens"] == 10
+
+
+def test_a_spoken_reply_is_read_by_the_model_in_later_turns(speaking: Table) -> None:
+    first = ask(speaking, "Count", **AUDIO)
+    speaking.produce(first, *SPOKEN, Finished("stop", Usage()))
+    second = ask(speaking, "Again")
+    assert speaking.turns[second].messages[1] == Message("assistant", "One two three.")
+    assert speaking.turns[second].speech is None, "only that one response was to be spoken"
+
+
+def test_text_is_told_without_sound_where_there_is_none(speaking: Table) -> None:
+    events = speaking.produce(ask(speaking, **AUDIO), AudioDelta(b"", "```"), Finished("stop", Usage(1, 0, 1)))
+    assert "response.output_audio.delta" not in kinds(events)
+    assert events[-1]["response"]["usage"]["output_token_details"]["audio_tokens"] == 0
+
+
+def test_cancelled_speech_counts_what_was_sent(speaking: Table) -> None:
+    response_id = ask(speaking, **AUDIO)
+    speaking.produce(response_id, Started(5), SPOKEN[0])
+    closing = speaking.send("response.cancel")
+    assert kinds(closing) == [
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+    ]
+    assert closing[1]["transcript"] == "One two"
+    assert closing[-1]["response"]["usage"]["output_token_details"] == {"text_tokens": 2, "audio_tokens": 4}
+    assert speaking.produce(response_id, SPOKEN[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "told", "kept"),
+    [
+        (0, 0, ""),
+        (99, 99, ""),
+        (100, 100, "One"),
+        (250, 250, "One two"),
+        (300, 300, "One two three."),
+        (9999, 300, "One two three."),
+    ],
+)
+def test_what_was_not_heard_leaves_the_transcript_and_the_context(
+    speaking: Table, end: int, told: int, kept: str
+) -> None:
+    closing = speaking.produce(ask(speaking, "Count", **AUDIO), *SPOKEN, Finished("stop", Usage()))
+    item_id = closing[-1]["response"]["output"][0]["id"]
+    cut = {"item_id": item_id, "content_index": 0}
+    (truncated,) = speaking.send("conversation.item.truncate", audio_end_ms=end, **cut)
+    assert truncated["audio_end_ms"] == told
+    (retrieved,) = speaking.send("conversation.item.retrieve", item_id=item_id)
+    assert retrieved["item"]["content"] == [{"type": "output_audio", "transcript": kept}]
+    (turn,) = [speaking.turns[ask(speaking, "And?")]]
+    assert [message.content for message in turn.messages if message.role == "assistant"] == ([kept] if kept else [])
+    (again,) = speaking.send("conversation.item.truncate", audio_end_ms=9999, **cut)
+    assert again["audio_end_ms"] == told, "what was cut does not come back"
+    speaking.check()
+
+
+def test_truncating_a_reply_that_is_being_spoken_ends_it(speaking: Table) -> None:
+    response_id = ask(speaking, **AUDIO)
+    added = speaking.produce(response_id, SPOKEN[0])[0]["item"]
+    events = speaking.send("conversation.item.truncate", item_id=added["id"], content_index=0, audio_end_ms=150)
+    assert kinds(events)[-2:] == ["response.done", "conversation.item.truncated"]
+    assert events[-2]["response"]["status"] == "cancelled"
+    assert speaking.stopped == {response_id}
+    assert speaking.state.items[-1].words == "One"
+    speaking.check()
+
+
+def test_voices_go_by_many_names(speaking: Table) -> None:
+    for asked, speaker in (("alloy", ""), ("joe", ""), ("ann", "ann"), ("nobody", ""), ({"id": "ann"}, "ann")):
+        response_id = ask(speaking, **AUDIO, audio={"output": {"voice": asked}})
+        assert speaking.turns[response_id].speech == Speech(speaker, 1.0)
+        speaking.send("response.cancel")
+    speaking.state = replace(speaking.state, voices=replace(VOICES, unknown="error"))
+    error = error_of(speaking.send("session.update", session={"audio": {"output": {"voice": "nobody"}}}))
+    assert (error["code"], error["param"]) == ("voice_not_found", "session.audio.output.voice")
+    error = error_of(speaking.send("response.create", response=AUDIO | {"audio": {"output": {"voice": "nobody"}}}))
+    assert (error["code"], error["param"]) == ("voice_not_found", "response.audio.output.voice")
+
+
+def test_formats_that_can_not_be_had_are_told(speaking: Table) -> None:
+    other = {"audio": {"output": {"format": {"type": "audio/pcmu"}}}}
+    (updated,) = speaking.send("session.update", session=other)
+    assert updated["session"]["audio"]["output"]["format"] == {"type": "audio/pcm", "rate": 24000}
+    assert "audio/pcm" in updated["loquent"]["warnings"][0]
+    created, _ = speaking.send("response.create", response=AUDIO | other)
+    assert "audio/pcm" in created["loquent"]["warnings"][0]
+
+
+def test_audio_without_a_voice_becomes_text_and_says_so(table: Table) -> None:
+    created, _ = table.send("response.create", response=AUDIO)
+    assert created["response"]["output_modalities"] == ["text"]
+    assert created["loquent"]["warnings"] == ["No voice is loaded: replies come as text."]
+    assert table.turns[created["response"]["id"]].speech is None
 
 
 def test_a_cancel_before_the_first_token_has_nothing_to_close(table: Table) -> None:

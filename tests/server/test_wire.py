@@ -66,6 +66,10 @@ SERVER_SAMPLES: list[wire.ServerEvent] = [
     wire.PartDone(**OF_PART, part=wire.Part(text="x")),
     wire.TextDelta(**OF_PART, delta="x"),
     wire.TextDone(**OF_PART, text="x"),
+    wire.AudioDelta(**OF_PART, delta="AAAA"),
+    wire.AudioDone(**OF_PART),
+    wire.TranscriptDelta(**OF_PART, delta="x"),
+    wire.TranscriptDone(**OF_PART, transcript="x"),
 ]
 
 
