@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.events import AUDIO_RATE, AUDIO_TOKENS, AudioDelta, Speech, StageError
 from pipelines.speech.formats import CONTENT_TYPES, FORMATS, AudioFormatName, Encoder
 from server.api import requests
-from server.backend import BACKEND, Backend
+from server.backend import BACKEND, Backend, abort
 from server.errors import ApiError, translate
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class SpeechRequest(BaseModel):
     input: Annotated[str, Field(min_length=1)]
     model: str | None = None
     voice: str | VoiceId | None = None
-    response_format: AudioFormatName | Literal["aac"] = "mp3"
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
 
@@ -104,7 +104,8 @@ class _Answer:
         except StageError as error:
             log.warning("a text could not be spoken to its end: %s", error.code)
             if not self._events:
-                raise ConnectionResetError("the sound ends here") from error  # the client sees that it is not whole
+                abort(self._request)  # the client sees that it is not whole
+                raise ConnectionResetError("the sound ends here") from error
             await self._tell(translate(error).body())
             return self._response
         if self._events:
