@@ -8,7 +8,9 @@ from rich.table import Table
 
 from pipelines.packages import PACKAGES, PackageError, Progress, cache_folder, new_folder
 from pipelines.packages import install as install_package
+from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voice import VoiceError
+from pipelines.speech.voices import why_silent
 from server.progress import display
 
 __all__ = ["PackageError", "VoiceError", "convert", "install", "show"]
@@ -43,6 +45,8 @@ def convert(voice: str, folder: str) -> None:
     """Write a Piper voice as a Coqui checkpoint. Raises: PackageError, VoiceError when that can't be."""
     from pipelines.speech.coqui_convert import convert as convert_voice
 
+    if missing := why_silent(SpeechSettings(engine="coqui")):
+        raise VoiceError(missing)
     target = Path(folder)
     if target.exists():
         raise VoiceError(f"{target} is there already; name a new folder.")

@@ -1,7 +1,7 @@
 """From a Piper voice to a Coqui checkpoint: the same VITS, whose weights go by other names.
 
-The export lacks what only training needs (posterior encoder, part of the duration predictor). Coqui's loader wants it all
-the same, so it is there, seeded and never used.
+The export lacks what only training needs (posterior encoder, part of the duration predictor). Coqui's loader wants it
+all the same, so it is there, seeded and never used.
 """
 
 import json
