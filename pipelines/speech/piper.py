@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 
 FIRST_FRAMES = 16  # of the first window: about a fifth of a second
-MOST_FRAMES = 144  # of later ones; others wait for no more than one takes
+MOST_FRAMES = 192  # of later ones: what they overlap is computed twice
+GROWTH = 4  # times the window before
 MOST_FLOW_FRAMES = 256
 CONTEXTS = (8, 12, 16, 24, 32, 48)  # frames around a window that what comes of it may depend on
 SAME = 1e-4  # a difference of samples that nobody hears
@@ -189,7 +190,7 @@ class _Model:
                 flowed = until
                 yield None
             yield self._vocoder.over(tensors, frames, begin, end, threads()).reshape(-1)
-            begin, size = end, min(3 * size, MOST_FRAMES)
+            begin, size = end, min(GROWTH * size, MOST_FRAMES)
 
     def _measure(self) -> None:
         """Find out how long a frame is, and how much the parts see around one."""

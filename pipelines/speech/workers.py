@@ -19,7 +19,10 @@ from pipelines.threads import Cores, Share
 
 log = logging.getLogger(__name__)
 
-PRESSING = 0.35  # seconds of sound in store, with less of which a reply comes before those that have not begun
+# Seconds of sound in store, with less of which a reply comes before those that have not begun: what one piece may take,
+# and for each of the others, whose turn may come first, another one.
+PRESSING = 0.25
+PRESSING_EACH = 0.12
 AHEAD = 2  # pieces of a sentence that may wait for whoever asked for it
 JOIN_PATIENCE = 5.0  # seconds that a closing pool waits for the piece in progress
 
@@ -56,11 +59,11 @@ class _Job:
     taken: bool = False  # a thread computes its next piece
     arrived: float = field(default_factory=time.monotonic)
 
-    def urgency(self, now: float) -> tuple[int, float]:
-        """The least goes first."""
+    def urgency(self, pressing: float) -> tuple[int, float]:
+        """The least goes first; what is due before ``pressing`` can't wait."""
         if self.due is None:
             return 1, self.arrived
-        return (0 if self.due - now < PRESSING else 2), self.due
+        return (0 if self.due < pressing else 2), self.due
 
     def put(self, piece: Samples | _End) -> None:
         with suppress(RuntimeError):  # the event loop is gone, and whoever waited with it
@@ -170,8 +173,8 @@ class Workers:
             while not self._closing:
                 ready = [job for job in self._jobs if job.room > 0 and not job.taken]
                 if ready:
-                    now = time.monotonic()
-                    job = min(ready, key=lambda job: job.urgency(now))
+                    pressing = time.monotonic() + PRESSING + PRESSING_EACH * len(self._jobs)
+                    job = min(ready, key=lambda job: job.urgency(pressing))
                     job.taken = True
                     self._computing += 1
                     self._share.active = True

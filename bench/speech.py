@@ -1,0 +1,240 @@
+"""Speech: how soon it is heard, how much it computes, how many it speaks to, and what the language model notices of it.
+
+Run with ``make bench``, on an idle machine. Everything runs in this process but the interruptions, which go through the
+websocket of a server. Prints a Markdown table with the hardware.
+"""
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aiohttp
+from rich.progress import Progress
+
+from bench import loads
+from bench.machine import machine
+from bench.peers import loquent
+from pipelines.build import Pipeline, build
+from pipelines.chat.settings import ChatSettings
+from pipelines.events import AudioDelta, Event, Message, Sampling, Speech, TextDelta, Turn
+from pipelines.flow import flow
+from pipelines.speech.sentences import SentenceSplitter
+from pipelines.speech.settings import SpeechSettings
+
+REPLIES = 20
+SESSIONS = 8
+TEXT_TOKENS = 400  # of a text reply whose tokens are timed
+INTERRUPTIONS = 30
+READY_SECONDS = 120.0
+QUESTIONS = [
+    "Tell me about the sea.",
+    "What is a volcano?",
+    "How do I bake bread?",
+    "Why is the sky blue?",
+    "Tell me about the moon.",
+    "What do bees do?",
+    "How does a train work?",
+    "Tell me about Rome.",
+    "What is music?",
+    "Why do cats purr?",
+]
+SENTENCES = [
+    "The library opens at nine in the morning and closes at six in the evening.",
+    "Please put the cups back on the table when you are done.",
+    "She walked along the river until the sun went down.",
+    "The weather will be warm and dry for the rest of the week.",
+    "Could you tell me the way to the train station?",
+    "The old man told us a story about a ship in a storm.",
+    "He left his keys in the car and had to walk home.",
+    "The meeting was moved to the second floor of the building.",
+    "It took them three hours to climb the mountain.",
+    "The bridge was closed because of the heavy rain.",
+]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` of them lie."""
+    return sorted(values)[min(int(len(values) * share), len(values) - 1)]
+
+
+@dataclass
+class Heard:
+    """One spoken reply, in seconds on one clock."""
+
+    asked: float
+    written: float = 0.0  # the last token of the first piece that is spoken for itself
+    first: float = 0.0  # sound
+
+
+async def speak(pipeline: Pipeline, number: int, tokens: int, *, to_the_end: bool = True) -> Heard:
+    """Ask for a spoken reply and listen at the speed of playback."""
+    heard = Heard(time.perf_counter())
+
+    async def watch(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        splitter, length, times = SentenceSplitter(), 0, []
+        async for event in events:
+            if isinstance(event, TextDelta):
+                length += len(event.text)
+                times.append((length, time.perf_counter()))
+                for piece in splitter.feed(event.text):
+                    end = len(piece.text.rstrip())
+                    heard.written = heard.written or next(at for reached, at in times if reached >= end)
+            yield event
+
+    assert pipeline.speech is not None
+    messages = (Message("user", QUESTIONS[number % len(QUESTIONS)]),)
+    turn = Turn(f"{number}-{heard.asked}", messages, Sampling(max_tokens=tokens), speech=Speech())
+    async with flow(turn, pipeline.chat, watch, pipeline.speech) as events:
+        async for event in events:
+            if isinstance(event, AudioDelta) and event.pcm and not heard.first:
+                heard.first = time.perf_counter()
+                if not to_the_end:
+                    break
+    heard.written = heard.written or heard.first  # a reply of one piece, that ended with the reply
+    return heard
+
+
+async def gaps(pipeline: Pipeline, number: int) -> list[float]:
+    """Milliseconds between the tokens of a reply in text."""
+    found: list[float] = []
+    last = 0.0
+    sampling = Sampling(max_tokens=TEXT_TOKENS, ignore_eos=True)
+    messages = (Message("user", QUESTIONS[number % len(QUESTIONS)]),)
+    async with flow(Turn(f"text-{number}-{time.perf_counter()}", messages, sampling), pipeline.chat) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                now = time.perf_counter()
+                if last:
+                    found.append((now - last) * 1000 / event.tokens)
+                last = now
+    return found
+
+
+async def interruptions(server: str) -> list[float]:
+    """Milliseconds from a cancel to the last sound that came behind it; 0 where none did."""
+    chance = random.Random(0)  # noqa: S311 - the same moments every time
+    found: list[float] = []
+    async with aiohttp.ClientSession() as http, http.ws_connect(f"{server}/v1/realtime") as socket:
+        for number in range(INTERRUPTIONS):
+            content = [{"type": "input_text", "text": QUESTIONS[number % len(QUESTIONS)]}]
+            item = {"type": "message", "role": "user", "content": content}
+            await socket.send_json(
+                {
+                    "type": "response.create",
+                    "response": {"conversation": "none", "input": [item], "output_modalities": ["audio"]},
+                }
+            )
+            cancel = time.perf_counter() + chance.uniform(0.1, 2.5)
+            cancelled, last = 0.0, 0.0
+            response = ""
+            while True:
+                left = cancel - time.perf_counter()
+                if not cancelled and left <= 0 and response:
+                    await socket.send_json({"type": "response.cancel", "response_id": response})
+                    cancelled = time.perf_counter()
+                try:
+                    event = await socket.receive_json(timeout=30 if cancelled else max(left, 0.001))
+                except TimeoutError:
+                    continue
+                if event["type"] == "response.created":
+                    response = event["response"]["id"]
+                elif event["type"] == "response.output_audio.delta" and cancelled:
+                    last = time.perf_counter()
+                elif event["type"] == "response.done":
+                    break
+            if cancelled:
+                found.append(max(last - cancelled, 0.0) * 1000)
+            await asyncio.sleep(0.2)
+    return found
+
+
+async def measure(progress: Progress) -> list[tuple[str, str, str]]:
+    """The rows of the table: what, the figure, the goal."""
+    task = progress.add_task("loading", total=6)
+    pipeline = build(["chat", "speech"], ChatSettings(), SpeechSettings())
+    await pipeline.start(lambda step: None)
+    assert pipeline.speech is not None
+    speech, workers = pipeline.speech, pipeline.speech.workers
+    rows: list[tuple[str, str, str]] = []
+
+    def step(text: str) -> None:
+        progress.update(task, advance=1, description=text)
+
+    step("real-time factor")
+    factors: list[float] = []
+    for number in range(REPLIES):
+        busy, spoken = workers.busy_seconds, workers.spoken_seconds
+        async for _ in speech.read(SENTENCES[number % len(SENTENCES)], Speech()):
+            pass
+        factors.append((workers.busy_seconds - busy) / (workers.spoken_seconds - spoken))
+    rows.append(("real-time factor, median of 20 sentences", f"{statistics.median(factors):.3f}", "≤ 0.060"))
+
+    step("first sound")
+    replies = [await speak(pipeline, number, 80, to_the_end=False) for number in range(REPLIES)]
+    behind = [(reply.first - reply.written) * 1000 for reply in replies]
+    asked = [(reply.first - reply.asked) * 1000 for reply in replies]
+    median = f"{statistics.median(behind):.0f} ms"
+    rows.append(("first sound after the first sentence's last token, median of 20", median, "≤ 100 ms"))
+    rows.append(("the same, 95th percentile", f"{percentile(behind, 0.95):.0f} ms", ""))
+    rows.append(("first sound after the question, median", f"{statistics.median(asked):.0f} ms", ""))
+
+    step("the model alone and beside speech")
+    alone: list[float] = []
+    beside: list[float] = []
+    for number in range(4):
+        alone += await gaps(pipeline, number)
+        talking = asyncio.create_task(_talk(pipeline))
+        await asyncio.sleep(0.2)
+        beside += await gaps(pipeline, number)
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+    one, two = percentile(alone, 0.99), percentile(beside, 0.99)
+    rows.append(("between tokens of a text reply, p99, alone", f"{one:.1f} ms", ""))
+    rows.append(("the same beside one that is spoken", f"{two:.1f} ms, {two / one:.2f} ×", "≤ 1.5 ×"))
+
+    step(f"{SESSIONS} sessions")
+    before, busy, spoken = speech.underruns, workers.busy_seconds, workers.spoken_seconds
+    many = await asyncio.gather(*(speak(pipeline, number, 100) for number in range(SESSIONS)))
+    seconds = workers.spoken_seconds - spoken
+    what = f"{SESSIONS} sessions spoken to at once, {seconds:.0f} s of sound: underruns"
+    rows.append((what, f"{speech.underruns - before}", "0"))
+    rows.append(("real-time factor meanwhile, beside the model", f"{(workers.busy_seconds - busy) / seconds:.3f}", ""))
+    firsts = [(reply.first - reply.asked) * 1000 for reply in many]
+    rows.append(("their first sound, median and last", f"{statistics.median(firsts):.0f}, {max(firsts):.0f} ms", ""))
+    await pipeline.close()
+
+    step("interruptions")
+    server = loquent()
+    with TemporaryDirectory() as folder, server.running(Path(folder) / "log") as process:
+        async with loads.listening(server.url, server.health, READY_SECONDS, process.poll):
+            late = await interruptions(server.url)
+    rows.append((f"from a cancel to the last sound, p95 of {len(late)}", f"{percentile(late, 0.95):.1f} ms", "≤ 60 ms"))
+    step("done")
+    return rows
+
+
+async def _talk(pipeline: Pipeline) -> None:
+    number = 0
+    while True:
+        await speak(pipeline, number, 150)
+        number += 1
+
+
+def main() -> None:
+    """Measure and print."""
+    with Progress(transient=True) as progress:
+        rows = asyncio.run(measure(progress))
+    print("\n## Speech\n")
+    print(f"{machine()}; `python -m bench.speech`, {SpeechSettings().voice}\n")
+    print("| measure | figure | goal |\n| --- | --- | --- |")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()
