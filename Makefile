@@ -53,6 +53,8 @@ $(VENV)/.server: $(VENV)/.venv pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.coqui
 	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,dev]'
+	@$(BIN)/python -c 'import sounddevice' 2>/dev/null || (apt-get update -q && apt-get install -y -q libportaudio2) \
+		>/dev/null 2>&1 || echo "PortAudio (libportaudio2) is not installed: playing sound will not be tested."
 	@touch $@
 
 # Coqui's companion torchaudio has one build, for CUDA. Beside another build of PyTorch it works without its libraries.

@@ -28,6 +28,7 @@ from pipelines.speech.settings import SpeechSettings
 
 REPLIES = 20
 SESSIONS = 8
+ALONE, BESIDE = 6, 12  # replies in text
 TEXT_TOKENS = 400  # of a text reply whose tokens are timed
 INTERRUPTIONS = 30
 READY_SECONDS = 120.0
@@ -184,15 +185,12 @@ async def measure(progress: Progress) -> list[tuple[str, str, str]]:
     rows.append(("first sound after the question, median", f"{statistics.median(asked):.0f} ms", ""))
 
     step("the model alone and beside speech")
-    alone: list[float] = []
-    beside: list[float] = []
-    for number in range(4):
-        alone += await gaps(pipeline, number)
-        talking = asyncio.create_task(_talk(pipeline))
-        await asyncio.sleep(0.2)
-        beside += await gaps(pipeline, number)
-        talking.cancel()
-        await asyncio.gather(talking, return_exceptions=True)
+    alone = [gap for number in range(ALONE) for gap in await gaps(pipeline, number)]
+    talking = asyncio.create_task(_talk(pipeline))
+    await asyncio.sleep(0.2)
+    beside = [gap for number in range(BESIDE) for gap in await gaps(pipeline, number)]
+    talking.cancel()
+    await asyncio.gather(talking, return_exceptions=True)
     one, two = percentile(alone, 0.99), percentile(beside, 0.99)
     rows.append(("between tokens of a text reply, p99, alone", f"{one:.1f} ms", ""))
     rows.append(("the same beside one that is spoken", f"{two:.1f} ms, {two / one:.2f} ×", "≤ 1.5 ×"))

@@ -34,6 +34,24 @@ def own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
+@pytest.fixture
+def silent_card(tmp_path: Path) -> dict[str, str]:
+    """An environment whose sound card plays everything, at once, to nobody."""
+    return _sound(tmp_path, 'pcm.!default { type null hint { show on description "silent" } }')
+
+
+@pytest.fixture
+def no_card(tmp_path: Path) -> dict[str, str]:
+    """An environment without a sound card."""
+    return _sound(tmp_path, "pcm.!default { type hw card 31 }")
+
+
+def _sound(folder: Path, default: str) -> dict[str, str]:
+    file = folder / "asound.conf"
+    file.write_text(f"</usr/share/alsa/alsa.conf>\n{default}\n")
+    return {"ALSA_CONFIG_PATH": str(file)}
+
+
 @pytest.fixture(scope="session")
 def loquent() -> str:
     """The installed command."""

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import aiohttp
 import numpy as np
+import pytest
 import torch
 from openai.types.realtime import RealtimeSessionCreateResponse
 from openai.types.realtime.realtime_server_event import RealtimeServerEvent
@@ -298,6 +299,18 @@ class Client:
         return await self.until("response.done")
 
 
+def has_portaudio() -> bool:
+    """Whether sound can be played at all: the library for it, not a card."""
+    try:
+        import sounddevice  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+needs_portaudio = pytest.mark.skipif(not has_portaudio(), reason="PortAudio is not installed")
+
+
 def user(text: str) -> dict[str, Any]:
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
 
@@ -354,7 +367,12 @@ def _no_extras(value: Any, path: str) -> None:
 
 
 def run(
-    *command: str | Path, given: str | None = None, cwd: Path = ROOT, seconds: float = 60, **environment: str
+    *command: str | Path,
+    given: str | None = None,
+    cwd: Path = ROOT,
+    seconds: float = 60,
+    env: Mapping[str, str] | None = None,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, with ``given`` on its standard input."""
     return subprocess.run(
@@ -365,7 +383,7 @@ def run(
         text=True,
         timeout=seconds,
         cwd=cwd,
-        env=os.environ | environment,
+        env=os.environ | dict(env or {}) | environment,
         check=False,
     )
 

@@ -1,5 +1,6 @@
 """``loquent speak``: a text, spoken to a file, a pipe or the sound card."""
 
+import http.client
 import json
 import sys
 import time
@@ -140,7 +141,7 @@ def _receive(target: Target, body: dict[str, Any]) -> Iterator[bytes]:
         try:
             while piece := response.read1(PIECE):
                 yield piece
-        except (OSError, ValueError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ClientError("The server ended the sound before its end; its log says why.") from error
 
 

@@ -13,21 +13,25 @@ import pexpect
 import pytest
 
 from clients.terminal.connection import ClientError, Target, UsageError, session
-from tests.support import ScriptedModel, echo, running
+from tests.support import ScriptedModel, echo, needs_portaudio, run, running
 
 SECONDS = 60
 CTRL_C = "\x03"
 
 
 @contextmanager
-def chatting(loquent: str, url: str, home: Path, *words: str) -> Iterator[Any]:
-    environment = os.environ | {
-        "LOQUENT_URL": url,
-        "TERM": "xterm",
-        "PROMPT_TOOLKIT_NO_CPR": "1",
-        "XDG_STATE_HOME": str(home),
-        "PYTHONWARNINGS": "",
-    }
+def chatting(loquent: str, url: str, home: Path, *words: str, **more: str) -> Iterator[Any]:
+    environment = (
+        os.environ
+        | more
+        | {
+            "LOQUENT_URL": url,
+            "TERM": "xterm",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+            "XDG_STATE_HOME": str(home),
+            "PYTHONWARNINGS": "",
+        }
+    )
     child = pexpect.spawn(
         loquent, ["chat", *words], env=environment, encoding="utf-8", timeout=SECONDS, dimensions=(40, 100)
     )
@@ -56,6 +60,34 @@ def test_a_conversation_in_the_terminal(loquent: str, server_url: str, tmp_path:
     assert "+Name the capital of France." in history
     assert "+And of\n+Italy?" in history
     assert (tmp_path / "loquent/history").stat().st_mode & 0o077 == 0, "nobody else reads it"
+
+
+@needs_portaudio
+def test_replies_are_played_and_an_interrupt_silences_them(
+    loquent: str, server_url: str, tmp_path: Path, silent_card: dict[str, str]
+) -> None:
+    with chatting(loquent, server_url, tmp_path, "--speak", "--max-tokens", "60", **silent_card) as child:
+        child.send("Name the capital of France.\r")
+        child.expect("Paris")
+        child.expect(">")
+        begin_a_long_reply(child)
+        child.send(CTRL_C)
+        child.expect("cancelled")
+        child.expect(">")
+        child.send("Name the capital of France.\r")
+        child.expect("Paris")
+        child.expect("\\n.*>")
+        child.send("\x04")
+        child.expect("Goodbye")
+
+
+@needs_portaudio
+def test_without_a_sound_card_the_client_says_what_to_do(
+    loquent: str, server_url: str, no_card: dict[str, str]
+) -> None:
+    outcome = run(loquent, "chat", "--speak", "--url", server_url, env=no_card)
+    assert outcome.returncode == 1
+    assert "no sound card" in outcome.stderr
 
 
 def begin_a_long_reply(child: Any) -> None:

@@ -21,6 +21,7 @@ from server.config import Settings, hash_key
 from server.names import public_name
 from tests.pipelines.test_transformer import tiny_folder
 from tests.support import ScriptedModel, run, scripted_pipeline
+from tests.tiny_voice import tiny_voice
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def test_a_wrong_call_exits_with_2_and_says_why(loquent: str, words: tuple[str, 
     assert "Traceback" not in outcome.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "chat", "ask", "models", "keys", "config"])
+@pytest.mark.parametrize("command", ["serve", "chat", "ask", "speak", "models", "keys", "config"])
 def test_every_command_has_help(loquent: str, command: str) -> None:
     assert command in run(loquent, "--help").stdout
     outcome = run(loquent, command, "--help")
@@ -239,3 +240,46 @@ def test_the_client_installs_without_the_servers_packages(tmp_path: Path) -> Non
     )
     assert outcome.stdout.split() == ["3", "1"], outcome.stderr
     assert "pip install 'loquent[server]'" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("gone.onnx", None, "There is no voice"),
+        ("cut.onnx", b"\x08\x08\x12", "can't be read"),
+        ("empty.onnx", b"", "no Piper voice"),
+    ],
+)
+def test_a_voice_that_is_none_is_told_at_the_start(
+    loquent: str, tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
+    voice = tmp_path / name
+    if content is not None:
+        voice.write_bytes(content)
+        voice.with_name(name + ".json").write_text("{}")
+    model = tiny_folder(tmp_path, "llama")
+    outcome = run(
+        loquent, "serve", "--port", "0", "--model", str(model), cwd=tmp_path, LOQUENT__SPEECH__VOICE=str(voice)
+    )
+    assert outcome.returncode == 1
+    assert says in outcome.stderr
+    assert name in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_voice_in_bad_repair_is_told_when_it_is_loaded(loquent: str, tmp_path: Path) -> None:
+    voice = tiny_voice(tmp_path)
+    voice.with_name("tiny.onnx.json").write_text("{}")
+    model = tiny_folder(tmp_path, "llama")
+    outcome = run(
+        loquent, "serve", "--port", "0", "--model", str(model), cwd=tmp_path, LOQUENT__SPEECH__VOICE=str(voice)
+    )
+    assert outcome.returncode == 1
+    assert "tiny.onnx.json is not the configuration of a Piper voice" in outcome.stderr
+
+
+def test_a_configured_voice_is_named_at_the_start(loquent: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[speech]\nvoice = "{tiny_voice(tmp_path)}"\n')
+    with served(loquent, tmp_path) as (_, url):
+        spoken = run(loquent, "speak", "Hello.", "-o", str(tmp_path / "x.wav"), "--url", url)
+        assert spoken.returncode == 0, spoken.stderr
