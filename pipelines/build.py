@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine
@@ -25,6 +25,7 @@ from pipelines.speech.workers import Workers
 from pipelines.threads import Cores, in_thread
 
 StageName = Literal["chat", "speech"]
+ORDER: tuple[StageName, ...] = get_args(StageName)
 
 PROGRESS_AHEAD = 8  # progress reports that may wait for whoever shows them
 
@@ -65,14 +66,20 @@ class Pipeline:
 
     async def close(self) -> None:
         """End every worker."""
-        if self.speech is not None:
-            await self.speech.close()
-        await self.chat.close()
+        closing = [self.chat.close()] + ([self.speech.close()] if self.speech is not None else [])
+        await asyncio.gather(*closing)
 
     @property
     def ready(self) -> bool:
         """Whether every worker is. A voice that is not installed is not waited for: replies come as text."""
         return self.engine.ready and (self.speech is None or bool(self.speech.missing) or self.speech.ready)
+
+
+def ordered(stages: tuple[StageName, ...]) -> tuple[StageName, ...]:
+    """The stages, if a pipeline can have them so. Raises: ValueError otherwise."""
+    if "chat" not in stages or list(stages) != [name for name in ORDER if name in stages]:
+        raise ValueError(f"has {', '.join(ORDER)}, in this order; speech may be left out")
+    return stages
 
 
 def build(stages: Sequence[StageName], chat: ChatSettings, speech: SpeechSettings | None = None) -> Pipeline:
@@ -106,7 +113,11 @@ def build(stages: Sequence[StageName], chat: ChatSettings, speech: SpeechSetting
     made: dict[StageName, Stage] = {"chat": chat_stage}
     speech_stage = None
     if "speech" in stages:
-        workers = Workers(open_voice, threads=speech_settings.workers, share=shared.share(1))
+        workers = Workers(
+            open_voice,
+            threads=speech_settings.workers,
+            share=shared.share(min(speech_settings.workers, max(shared.total // 2, 1))),
+        )
         speech_stage = SpeechStage(workers, speech_settings, missing=missing)
         made["speech"] = speech_stage
     return Pipeline(tuple(made[name] for name in stages), chat_stage, speech_stage, prepare)

@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from pipelines.build import StageName
+from pipelines.build import StageName, ordered
 from pipelines.chat.settings import ChatSettings
 from pipelines.speech.settings import SpeechSettings
 
@@ -94,7 +94,7 @@ class LimitSettings(_Section):
 class PipelineSettings(_Section):
     """Which stages a turn goes through, in order."""
 
-    stages: tuple[StageName, ...] = ("chat", "speech")
+    stages: Annotated[tuple[StageName, ...], AfterValidator(ordered)] = ("chat", "speech")
 
 
 class ModelsSettings(_Section):

@@ -101,16 +101,16 @@ class Metrics:
         """A stage behind the model, that measures the text as it is made."""
 
         async def measured(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-            last, first = clock(), True
+            last, first, spoken = clock(), True, False
             async for event in events:
                 match event:
-                    case Turn():
-                        last = clock()
+                    case Turn(speech=speech):
+                        last, spoken = clock(), speech is not None
                     case TextDelta(tokens=tokens):
                         now = clock()
                         if first:
                             self._ttft.observe(now - last)
-                        else:
+                        elif not spoken:  # the text of such a reply is taken as it is said, not as it is made
                             self._itl.observe((now - last) / max(tokens, 1))
                         last, first = now, False
                     case Finished(_, usage):

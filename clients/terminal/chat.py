@@ -108,7 +108,7 @@ async def _show(opened: Session, text: str, console: Console, player: Player | N
                         done = piece
                     case Sound(pcm):
                         if player is not None:
-                            player.play(pcm)
+                            await asyncio.to_thread(player.play, pcm)
                     case _:
                         out.write(piece)
     if done is None:

@@ -43,12 +43,15 @@ class Player:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        if kind is not None:
+            self.stop()
+        self._stream.stop()  # plays what the card has taken
         self._stream.close()
 
     def begin(self) -> None:
         """A new reply comes."""
         with self._changed:
+            self._store.clear()
             self._played, self._stopped = 0, False
 
     def play(self, pcm: bytes) -> None:

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,17 @@ def speak(target: Target, asked: Speaking, *, as_json: bool) -> None:
     }
     with ExitStack() as opened:
         write: Callable[[bytes], object]
+        finish: Callable[[], object]
         if asked.file is None:
             player = opened.enter_context(Player())
             write, finish = player.play, player.drain
-        else:
+        pieces = _receive(target, {name: value for name, value in body.items() if value is not None})
+        first = next(pieces, b"")  # a file that is there already stays as it is when nothing comes
+        if asked.file is not None:
             file = sys.stdout.buffer if asked.file == "-" else opened.enter_context(_new(Path(asked.file)))
             write, finish = file.write, file.flush
         show = opened.enter_context(_Bar(asked))
-        for piece in _receive(target, {name: value for name, value in body.items() if value is not None}):
+        for piece in chain([first], pieces):
             write(piece)
             size += len(piece)
             show.bar.update(show.task, advance=len(piece))
@@ -135,7 +139,7 @@ def _receive(target: Target, body: dict[str, Any]) -> Iterator[bytes]:
             if told.get("code") not in ("model_not_ready", "voice_not_ready") or time.monotonic() > deadline:
                 raise _refused(target, error.code, told) from None
             time.sleep(RETRY_SECONDS)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             raise unreachable(target) from None
     with response:
         try:

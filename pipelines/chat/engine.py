@@ -210,6 +210,9 @@ class Engine:
             except BaseException as error:  # nothing may end this thread without its requests being told
                 first = self._model is None and not self.restarts
                 self._model, self.state = None, EngineState.DEAD
+                self._threads = 0  # loading sets them anew
+                if self._share is not None:
+                    self._share.active = False
                 report(error)
                 self._fail_all(
                     StageError(

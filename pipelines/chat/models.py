@@ -60,7 +60,7 @@ def _from_hub(name: str) -> Path:
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=[*files, "*.bin"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        known = ", ".join(sorted(PACKAGES))
+        known = ", ".join(sorted(name for name, package in PACKAGES.items() if package.role == "chat"))
         raise PackageError(
             f"There is no model {name!r}: it is none of the bundled ones ({known}), no folder here, "
             f"and the Hugging Face hub did not give it ({type(error).__name__})."

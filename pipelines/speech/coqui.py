@@ -58,18 +58,18 @@ class CoquiVoice:
             self._model.length_scale = self._length_scale / speed
         elif speed != 1.0:
             more["speed"] = speed
-        with _quiet():
-            wave = self._synthesizer.tts(
-                text,
-                speaker_name=speaker if self._clone is None else None,
-                language_name=self._asked_language,
-                speaker_wav=self._clone,
-                split_sentences=False,
-                **more,
-            )
-        from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
-
-        return np.asarray(wave[:-PAD_SILENCE_SAMPLES], dtype=np.float32)  # the silence is ours to make
+        spoken = self._model.synthesize(
+            text,
+            speaker=speaker if self._clone is None else None,
+            speaker_wav=self._clone,
+            language=self._asked_language,
+            use_griffin_lim=self._synthesizer.vocoder_model is None,
+            **more,
+        )
+        wave = spoken["wav"]
+        if self._synthesizer.vocoder_model is not None:
+            wave = self._synthesizer._run_vocoder(spoken["outputs"]["model_outputs"][0], "cpu")
+        return np.asarray(wave, dtype=np.float32).reshape(-1)
 
 
 def load(place: Path | str, settings: SpeechSettings, threads: int) -> CoquiVoice:
@@ -152,6 +152,6 @@ def _names(manager: Any, attribute: str) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Coqui prints what it is to say."""
+    """Coqui prints while it loads."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

@@ -44,7 +44,7 @@ def _rules(*pairs: tuple[str, Replacement]) -> tuple[Rule, ...]:
 
 MARKUP = _rules(
     (r"^\s*(?:[-*_]\s*){3,}$", ""),  # a ruler
-    (r"^[ \t|:-]*-{2,}[ \t|:-]*$", ""),  # the line under a table's head
+    (r"^(?=[^\n]*--)[ \t|:-]+$", ""),  # the line under a table's head
     (r"^\s{0,3}#{1,6}\s+", ""),
     (r"^\s*>+\s?", ""),
     (r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+\[[ xX]\]\s+", ""),
@@ -55,7 +55,6 @@ MARKUP = _rules(
     (r"</?[A-Za-z!?][^<>\n]{0,200}>", " "),
     (r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]{2,31});", lambda found: html.unescape(found[0])),
     (r"`+", ""),
-    (r"\[\[|\]\]", " "),  # Piper would take what is between them for phonemes
     (r"(?<![\w*])\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?![\w*])", ""),
     (r"(?<!\w)_{1,3}(?=\w)|(?<=\w|[.!?,;:])_{1,3}(?!\w)", ""),
     (r"~~", ""),
@@ -69,6 +68,7 @@ TIDY = _rules(
     (r"\s*[—–―]\s*(?=\D)", ", "),
     (r"[“”„«»\"]|''|``", ""),
     (r"[‘’]", "'"),
+    (r"\[{2,}|\]{2,}", " "),  # Piper would take what is between them for phonemes
     (r"\s+", " "),
     (r"\s+([,.;:!?])", lambda found: found[1]),
     (r"(?:,\s*){2,}", ", "),
@@ -123,7 +123,7 @@ ENGLISH = _rules(
     (r"([$€£¥₹])\s?(\d[\d,]*)(?:\.(\d+))?(?:\s(thousand|million|billion|trillion))?\b", _money),
     (
         rf"(?<=\d)\s?((?i:{'|'.join(sorted(map(re.escape, UNITS), key=len, reverse=True))}))\b",
-        lambda found: " " + UNITS[found[1].lower()],
+        lambda found: " " + UNITS.get(found[1].lower(), found[1]),
     ),
     (r"(?<![\d-])(?:\d{1,3}[-–]\d{1,3}|\d{4}[-–]\d{4})(?![\d-])", _range),
     (r"\s<=\s|\s?≤\s?", " is at most "),

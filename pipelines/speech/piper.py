@@ -35,6 +35,7 @@ GROWTH = 4  # times the window before
 MOST_FLOW_FRAMES = 256
 CONTEXTS = (8, 12, 16, 24, 32, 48)  # frames around a window that what comes of it may depend on
 SAME = 1e-4  # a difference of samples that nobody hears
+MOST_PHONEMES = 600  # of one reading; 300 characters of ordinary text have fewer
 WARM_UP = "Ready to speak."
 
 
@@ -54,14 +55,19 @@ class PiperVoice:
 
     def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
         """Speak one sentence."""
-        phonemes = self._phonemes(text)
+        for phonemes in _parted(self._phonemes(text)):
+            yield from self._say(text, phonemes, speaker, speed, threads)
+
+    def _say(
+        self, text: str, phonemes: list[str], speaker: str, speed: float, threads: Callable[[], int]
+    ) -> Iterator[Samples | None]:
         ids, places = self._ids(phonemes)
         if not places:
             return
         scales = (self._noise, self._config.length_scale / speed, self._rhythm)
         speaker_id = self._config.speaker_id_map.get(speaker, self._config.default_speaker_id)
         plan = self._model.plan(ids, scales, speaker_id, threads())
-        words = self._words(text, phonemes, places, plan)
+        words = self._words(text, phonemes, places, plan) if len(phonemes) < MOST_PHONEMES else ()
         yield None
         for audio in self._model.sound(plan, threads):
             if audio is None:
@@ -99,6 +105,17 @@ class PiperVoice:
         return word_ends(text, phonemes, ends, lambda word: len(self._phonemes(word)))
 
 
+def _parted(phonemes: list[str]) -> Iterator[list[str]]:
+    """Parts that the model can read at once: what it takes grows with the square of their length."""
+    begin = 0
+    while len(phonemes) - begin > MOST_PHONEMES:
+        part = phonemes[begin : begin + MOST_PHONEMES]
+        last = len(part) - 1 - part[::-1].index(" ") if " " in part else len(part) - 1
+        yield part[: last + 1]
+        begin += last + 1
+    yield phonemes[begin:]
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """What is known of a sentence's sound before it is computed."""
@@ -112,13 +129,13 @@ class _Part:
     """A part of the graph, to be computed with one thread or with several."""
 
     def __init__(self, file: Path, threads: int) -> None:
-        self._sessions = [_session(file, count) for count in range(1, threads + 1)]
+        self._sessions = {count: _session(file, count) for count in {1, threads}}
         self.inputs = [given.name for given in self.with_threads(1).get_inputs()]
         self.outputs = [made.name for made in self.with_threads(1).get_outputs()]
 
     def with_threads(self, threads: int) -> "InferenceSession":
         """It, for at most so many."""
-        return self._sessions[min(max(threads, 1), len(self._sessions)) - 1]
+        return self._sessions[max((count for count in self._sessions if count <= threads), default=1)]
 
 
 class _Windowed(_Part):

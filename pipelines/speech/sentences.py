@@ -11,6 +11,7 @@ from dataclasses import dataclass
 LONGEST = 300  # characters of one sentence; run-on text is cut at a clause or a space before that
 EARLY = 24  # characters from which on the first sentence may end at a clause, so that sound starts early
 EARLY_WORDS = 4
+LONGEST_WORD = 24  # characters before a full stop that may be an abbreviation
 
 SPACED = ".!?…"  # end a sentence where a space follows
 BARE = "。！？｡।॥؟۔"  # end one by themselves: Chinese, Japanese, Devanagari, Arabic, Urdu
@@ -156,7 +157,7 @@ class SentenceSplitter:
             return 0
         if mark != ".":
             return end
-        found = WORD_BEFORE.search(before)
+        found = WORD_BEFORE.search(before, max(len(before) - LONGEST_WORD, 0))
         word = found[0].lstrip("*_~") if found else ""
         plain = word.lower()
         if plain in ABBREVIATIONS or (plain in BEFORE_NUMBERS and following.isdigit()):

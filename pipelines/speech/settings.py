@@ -22,7 +22,7 @@ class SpeechSettings(BaseModel):
     noise: Scale = "voice"
     rhythm: Scale = "voice"
     pause: Annotated[float, Field(ge=0, le=5)] = 0.15
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=64)] = 0
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     streams: Annotated[int, Field(ge=1)] = 16
     ahead: Annotated[float, Field(gt=0, le=60)] = 5.0

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -24,7 +25,7 @@ from pipelines.events import (
 )
 from pipelines.flow import ahead, chain
 from pipelines.speech.normalise import Spoken, speakable
-from pipelines.speech.sentences import Piece, SentenceSplitter
+from pipelines.speech.sentences import LONGEST, Piece, SentenceSplitter
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voice import WordEnd
 from pipelines.speech.workers import Sentence, Workers
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DELTA = AUDIO_RATE // 5  # samples of one delta at most: 0.2 s
+SHARE = 0.75  # of all places, that one tenant among several may hold
 DELTAS_AHEAD = 8  # that are computed before they may be sent
 
 
@@ -55,7 +57,7 @@ class SpeechStage:
         self._clock = clock
         self._sleep = sleep
         self.missing = missing  # why there is no voice and will be none
-        self.speaking = 0  # replies
+        self._held: Counter[str] = Counter()  # places, by tenant; no entry is 0
         self.underruns = 0  # times that a listener had to wait for more
 
     async def start(self) -> None:
@@ -75,6 +77,11 @@ class SpeechStage:
         return self.workers.voice is not None
 
     @property
+    def speaking(self) -> int:
+        """Replies that are being spoken."""
+        return self._held.total()
+
+    @property
     def speakers(self) -> tuple[str, ...]:
         """The names of the voice's speakers, where it has several."""
         return self.workers.voice.speakers if self.workers.voice is not None else ()
@@ -83,23 +90,25 @@ class SpeechStage:
         async for event in events:
             yield event
             if isinstance(event, Turn) and event.speech is not None:
-                with self._place():
+                with self._place(event.tenant):
                     speaker = _Speaker(self.workers, self._settings, event.speech, self._clock)
                     async with chain(events, speaker, ahead(DELTAS_AHEAD), self._pace) as spoken:
                         async for piece in spoken:
                             yield piece
 
-    async def read(self, text: str, speech: Speech) -> AsyncGenerator[AudioDelta]:
+    async def read(self, text: str, speech: Speech, tenant: str = "") -> AsyncGenerator[AudioDelta]:
         """Speak a text that is there already, as fast as it goes.
 
         Raises: StageError when there is no voice, every place is taken, or the voice fails.
         """
 
         async def written() -> AsyncGenerator[Event]:
-            yield TextDelta(text)
+            for begin in range(0, len(text), LONGEST):  # others have their turn between two pieces
+                yield TextDelta(text[begin : begin + LONGEST])
+                await asyncio.sleep(0)
             yield Finished("stop", Usage())
 
-        with self._place():
+        with self._place(tenant):
             speaker = _Speaker(self.workers, self._settings, speech, self._clock)
             async with aclosing(written()) as events, chain(events, speaker, ahead(DELTAS_AHEAD)) as spoken:
                 async for event in spoken:
@@ -107,7 +116,7 @@ class SpeechStage:
                         yield event
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self, tenant: str) -> Iterator[None]:
         if not self.ready:
             raise StageError(
                 "unavailable",
@@ -116,11 +125,18 @@ class SpeechStage:
             )
         if self.speaking >= self._settings.streams:
             raise StageError("overloaded", "server_overloaded", f"{self.speaking} replies are being spoken already.")
-        self.speaking += 1
+        share = max(int(self._settings.streams * SHARE), 1)
+        if tenant and self._held[tenant] >= share:
+            raise StageError(
+                "overloaded", "too_many_requests", f"{share} replies are being spoken to this key already."
+            )
+        self._held[tenant] += 1
         try:
             yield
         finally:
-            self.speaking -= 1
+            self._held[tenant] -= 1
+            if not self._held[tenant]:
+                del self._held[tenant]
 
     async def _pace(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         """Hold sound back that would come more than ``ahead`` seconds before it is played."""

@@ -10,7 +10,10 @@ from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voice import Voice
 from pipelines.threads import cores
 
-NEEDED = {"piper": ("piper", "onnx", "soxr"), "coqui": ("TTS", "torchaudio", "piper", "onnx", "soxr")}  # modules
+NEEDED = {  # modules
+    "piper": ("piper", "onnx", "soundfile", "soxr"),
+    "coqui": ("TTS", "torchaudio", "piper", "onnx", "soundfile", "soxr"),
+}
 EXTRAS = {"piper": "voice", "coqui": "voice,coqui"}
 MOST_THREADS = 2  # of one sentence; more of them win little
 
@@ -34,6 +37,10 @@ def prepare(settings: SpeechSettings, stop: threading.Event) -> Generator[Progre
     Raises: PackageError when there is no such voice to be had, VoiceError when it is none; so may loading.
     """
     threads = settings.threads or min(MOST_THREADS, cores())
+    # Needed at the first reply, and loaded now: the event loop must not wait for it then.
+    import soundfile  # noqa: F401
+    import soxr  # noqa: F401
+
     if settings.engine == "coqui":
         return (yield from _prepare_coqui(settings, threads, stop))
     from pipelines.speech import piper

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 import time
+import traceback
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -124,8 +125,7 @@ class Workers:
                 job.put(_End(_closing()))
             self._jobs.clear()
             self._wake.notify_all()
-        for thread in self._pool:
-            await asyncio.to_thread(thread.join, JOIN_PATIENCE)
+        await asyncio.gather(*(asyncio.to_thread(thread.join, JOIN_PATIENCE) for thread in self._pool))
 
     @property
     def waiting(self) -> int:
@@ -184,7 +184,7 @@ class Workers:
             return None
 
     def _threads(self) -> int:
-        return self._share.threads
+        return max(self._share.threads // max(self._computing, 1), 1)
 
     def _make(self, job: _Job) -> Samples | _End | None:
         assert self.voice is not None  # noqa: S101 - threads serve only once it is loaded
@@ -193,8 +193,10 @@ class Workers:
                 asked = job.sentence
                 job.making = iter(self.voice.say(asked.text, asked.speaker, asked.speed, self._threads))
             return next(job.making, _End())
-        except BaseException:  # nothing may end this thread; the log has no word of the text
-            log.exception("a sentence could not be spoken")
+        except BaseException as error:  # nothing may end this thread
+            # Without the error's own words: libraries put what they were to say into them.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("a sentence could not be spoken: %s\n%s", type(error).__name__, where)
             return _End(StageError("internal", "speech_failed", "The voice failed on this reply."))
 
     def _give_back(self, job: _Job, piece: Samples | _End | None, seconds: float) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.events import AUDIO_RATE, AUDIO_TOKENS, AudioDelta, Speech, StageError
 from pipelines.speech.formats import CONTENT_TYPES, FORMATS, AudioFormatName, Encoder
 from server.api import requests
+from server.auth import TENANT
 from server.backend import BACKEND, Backend, abort
 from server.errors import ApiError, translate
 
@@ -57,7 +58,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     if speech is None:
         raise ApiError(404, "voice_not_found", "This server has no voice: [pipeline] stages lacks 'speech'.")
     speaker = _speaker(backend, asked)
-    sound = speech.read(asked.input, Speech(speaker, asked.speed))
+    sound = speech.read(asked.input, Speech(speaker, asked.speed), request[TENANT])
     async with aclosing(sound), aclosing(_audible(sound)) as audible:
         first = await anext(audible, None)
         if first is None:
@@ -101,8 +102,13 @@ class _Answer:
                 await self._send(await asyncio.to_thread(self._encoder.encode, pcm))
                 pcm = await anext(rest, None)
             await self._send(await asyncio.to_thread(self._encoder.end))
-        except StageError as error:
-            log.warning("a text could not be spoken to its end: %s", error.code)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            if isinstance(error, StageError):
+                log.warning("a text could not be spoken to its end: %s", error.code)
+            else:
+                log.exception("a text could not be spoken to its end")
             if not self._events:
                 abort(self._request)  # the client sees that it is not whole
                 raise ConnectionResetError("the sound ends here") from error

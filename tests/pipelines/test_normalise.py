@@ -26,6 +26,8 @@ from pipelines.speech.normalise import speakable
         ("At https://www.example.com/a?b=c. Or joe@x.org", "At example.com. Or joe@x.org"),
         ("<speak>Hi <break time='1s'/>there</speak> &amp; you", "Hi there & you"),
         ("[[ nonsense ]]", "nonsense"),
+        ('[**[x]**] [~~[y]~~] ["[z]"]', "x y z"),
+        ("5 mſ and 7 ms", "5 mſ and 7 milliseconds"),
         ("Hello\x00world\x1b[31m\u202eabc\u200b", "Hello world [31m abc"),
         ("10-20 km, 2026-11-24, 555-1234", "10 to 20 kilometers, 2026-11-24, 555-1234"),
         ("Wow… nooooooo!!!!!!! ----", "Wow, nooo!!! -"),
@@ -64,3 +66,10 @@ def test_words_that_stay_keep_their_places() -> None:
         assert text[: spoken.origins[end - 1]].endswith(word)
     end = spoken.text.index("cents") + len("cents")
     assert text[: spoken.origins[end - 1]].endswith("$5.50")
+
+
+@pytest.mark.parametrize("text", ["-" * 299 + "(", "|-" * 149 + "(", "<" * 300, "[" * 300, "https://" * 37, "$1" * 150])
+def test_nothing_makes_a_rule_search_for_long(text: str) -> None:
+    """Not a timed test: rules that go back over the text again and again would run into the test's time limit."""
+    for _ in range(300):
+        speakable(text, "en")

@@ -14,7 +14,7 @@ from onnxruntime import InferenceSession
 
 from pipelines.packages import PackageError
 from pipelines.speech import voices
-from pipelines.speech.piper import PiperVoice
+from pipelines.speech.piper import MOST_PHONEMES, PiperVoice
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voice import Samples, VoiceError
 from tests.tiny_voice import HOP, tiny_voice
@@ -103,6 +103,23 @@ def test_what_has_no_sound_gives_none(tmp_path: Path, text: str) -> None:
     voice = load(tiny_voice(tmp_path))
     assert len(say(voice, text)) == len(say(voice, text)), "and does no harm"
     assert say(voice, "") == []
+
+
+def test_text_with_very_many_phonemes_is_read_in_parts(tmp_path: Path) -> None:
+    voice = load(tiny_voice(tmp_path))
+    text = "© ® " * 75
+    assert len(voice._phonemes(text)) > 2 * MOST_PHONEMES
+    read: list[int] = []
+    plan = voice._model.plan
+
+    def counting(ids: list[int], *rest: Any) -> Any:
+        read.append(len(ids))
+        return plan(ids, *rest)
+
+    voice._model.plan = counting  # type: ignore[method-assign, assignment]
+    assert len(sound(say(voice, text))) == sum(read) * 2 * HOP
+    assert len(read) > 2
+    assert max(read) <= 2 * MOST_PHONEMES + 3
 
 
 def test_a_voice_is_cut_once_and_again_when_it_changes(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from contextlib import aclosing
 
 import pytest
 
-from pipelines.threads import in_thread
+from pipelines.threads import Cores, in_thread
 from tests.support import eventually
 
 
@@ -76,3 +76,20 @@ async def test_closing_frees_a_thread_that_waits_for_its_reader() -> None:
 async def test_no_room_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         await anext(in_thread(lambda stop: iter(()), ahead=0))
+
+
+def test_cores_are_left_to_others_while_they_compute() -> None:
+    among = Cores(2)
+    model, voice = among.share(1), among.share(1)
+    assert (model.threads, voice.threads) == (2, 2)
+    voice.active = True
+    assert (model.threads, voice.threads) == (1, 2)
+    model.active = True
+    assert (model.threads, voice.threads) == (1, 1)
+    voice.active = False
+    assert (model.threads, voice.threads) == (2, 1)
+    assert Cores(1).share(1).threads == 1
+    many = Cores(16)
+    model, voice = many.share(8), many.share(1)
+    model.active = voice.active = True
+    assert (model.threads, voice.threads) == (15, 8)

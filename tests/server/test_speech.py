@@ -7,6 +7,7 @@ import json
 import threading
 from typing import Any
 
+import aiohttp
 import av
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.build import Pipeline
+from pipelines.events import AudioDelta, Speech, StageError
+from pipelines.speech.formats import Encoder
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.workers import Workers
 from server.config import ModelsSettings, Settings
@@ -328,6 +331,50 @@ async def test_a_voice_that_fails_amid_a_text_cuts_the_sound_or_says_so() -> Non
         with pytest.raises(Exception, match=r"(?i)payload|closed|disconnected|transfer"):
             await post(server, input=text, response_format="pcm")
         assert (await post(server, input="Still here.", response_format="pcm"))[0] == 200
+
+
+@pytest.mark.parametrize("framing", ["audio", "sse"])
+async def test_a_fault_amid_the_sound_is_no_second_answer(framing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = 0
+
+    def fails(self: Encoder, pcm: bytes) -> bytes:
+        nonlocal encoded
+        encoded += 1
+        if encoded > 2:
+            raise RuntimeError("a fault of the encoder")
+        return pcm
+
+    monkeypatch.setattr(Encoder, "encode", fails)
+    async with running(speaking()) as server:
+        body = {"input": "One two three four five.", "response_format": "pcm", "stream_format": framing}
+        if framing == "sse":
+            _, _, data = await post(server, **body)
+            assert json.loads(data.decode().strip().split("data: ")[-1])["error"]["code"] == "internal_error"
+        else:
+            with pytest.raises(aiohttp.ClientError):
+                await post(server, **body)
+        assert b"HTTP/1.1" not in (b"" if framing == "audio" else data)
+
+
+async def test_one_key_among_several_may_not_hold_every_place() -> None:
+    gate = threading.Semaphore(0)
+    stage = scripted_speech(ScriptedVoice(gate=gate), streams=4)
+    await stage.start()
+
+    async def read(tenant: str) -> list[AudioDelta]:
+        return [delta async for delta in stage.read("Hi.", Speech(), tenant)]
+
+    held = [asyncio.ensure_future(read("ann")) for _ in range(3)]
+    await eventually(lambda: stage.speaking == 3, "one key has its share")
+    with pytest.raises(StageError) as refused:
+        await read("ann")
+    assert refused.value.code == "too_many_requests"
+    held.append(asyncio.ensure_future(read("bob")))
+    await eventually(lambda: stage.speaking == 4, "another key has a place")
+    gate.release(10)
+    await asyncio.gather(*held)
+    await stage.close()
+    assert stage.speaking == 0
 
 
 async def test_a_listener_who_leaves_frees_the_voice() -> None:
