@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +161,26 @@ def locked(target: Path, stop: threading.Event) -> Generator[Progress, None, Fil
                 raise Stopped from None
         else:
             return lock
+
+
+def made_once(
+    folder: Path, text: str, make: Callable[[Path], None], stop: threading.Event
+) -> Generator[Progress, None, Path]:
+    """``folder``, filled by ``make`` if it is not there; ``text`` says what is done then.
+
+    Raises: what ``make`` raises.
+    """
+    if folder.is_dir():
+        return folder
+    lock = yield from locked(folder, stop)
+    try:
+        if not folder.is_dir():  # another process may have done it meanwhile
+            yield Progress(text)
+            with new_folder(folder) as making:
+                make(making)
+    finally:
+        lock.release()
+    return folder
 
 
 def install(package: ModelPackage, stop: threading.Event) -> Generator[Progress, None, Path]:

@@ -11,6 +11,26 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
+def told_by_thread() -> tuple[asyncio.Future[None], Callable[[BaseException | None], None]]:
+    """A future of this loop, and what a thread calls to settle it, with an error or without; the first call counts."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    def tell(error: BaseException | None) -> None:
+        with suppress(RuntimeError):  # the loop is gone, and whoever waited with it
+            loop.call_soon_threadsafe(settle, error)
+
+    return future, tell
+
+
 def cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

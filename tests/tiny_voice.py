@@ -33,6 +33,9 @@ def tiny_voice(folder: Path, *, speakers: tuple[str, ...] = (), vocoder: str = "
         nodes.append(helper.make_node(kind, inputs, [output], name or f"/{output}/{kind}", **attributes))
         return output
 
+    if speakers:  # looked up first, as in real voices
+        node("Gather", [weight("people", len(speakers), CHANNELS), "sid"], "person")
+        node("Unsqueeze", ["person", whole("behind", 2)], "condition")  # (1, C, 1)
     # The reader: every id lasts ceil(2 · length scale) frames.
     node("Gather", [weight("embedding", 256, CHANNELS), "input"], "embedded")  # (1, T, C)
     node("Transpose", ["embedded"], "told", perm=[0, 2, 1])  # (1, C, T)
@@ -63,8 +66,6 @@ def tiny_voice(folder: Path, *, speakers: tuple[str, ...] = (), vocoder: str = "
     ]
     if speakers:
         inputs.append(helper.make_tensor_value_info("sid", TensorProto.INT64, [1]))
-        node("Gather", [weight("people", len(speakers), CHANNELS), "sid"], "person")
-        node("Unsqueeze", ["person", whole("behind", 2)], "condition")  # (1, C, 1)
     # The flow.
     node("Conv", ["prior", weight("flow", CHANNELS, CHANNELS, 5)], "flowing", "/flow/flows.0/Conv", pads=[2, 2])
     node("Mul", ["flowing", "mask"], "latent")

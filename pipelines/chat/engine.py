@@ -21,7 +21,7 @@ from pipelines.chat.messages import Cancel, Close, Generate, Mailbox, Post
 from pipelines.chat.pace import Pace
 from pipelines.chat.slots import SlotTable
 from pipelines.events import Event, Finished, Sampling, StageError, Usage
-from pipelines.threads import Share
+from pipelines.threads import Share, told_by_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,22 +94,9 @@ class Engine:
 
     async def start(self) -> None:
         """Load the model on the engine's thread; returns once it is ready. Raises what loading raises."""
-        loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[None] = loop.create_future()
-
-        def settle(error: BaseException | None) -> None:
-            if loaded.done():
-                return
-            if error is None:
-                loaded.set_result(None)
-            else:
-                loaded.set_exception(error)
-
-        def run() -> None:
-            self._run(lambda error: loop.call_soon_threadsafe(settle, error))
-
+        loaded, tell = told_by_thread()
         self.state = EngineState.LOADING
-        self._thread = threading.Thread(target=run, name="chat-engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(tell,), name="chat-engine", daemon=True)
         self._thread.start()
         await loaded
 
@@ -197,7 +184,7 @@ class Engine:
 
     # The thread's side
 
-    def _run(self, report: Callable[[BaseException | None], object]) -> None:
+    def _run(self, report: Callable[[BaseException | None], None]) -> None:
         wait = RESTART_WAIT
         while not self._closing.is_set():
             try:

@@ -15,7 +15,7 @@ from pipelines.speech.coqui_convert import CONFIG, MARK
 from pipelines.speech.coqui_phonemes import use_bundled_espeak
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.timing import even_word_ends
-from pipelines.speech.voice import Samples, VoiceError
+from pipelines.speech.voice import Samples, VoiceError, check_speaker
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +96,7 @@ def load(place: Path | str, settings: SpeechSettings, threads: int) -> CoquiVoic
     except (Exception, SystemExit) as error:  # Coqui exits where it asks for a licence and nobody answers
         log.debug("the voice could not be loaded", exc_info=True)
         raise VoiceError(f"The Coqui model {place} can't be used: {error}") from None
-    if settings.speaker and settings.speaker not in voice.speakers:
-        known = ", ".join(voice.speakers) or "only one, without a name"
-        raise VoiceError(f"The voice {place} has no speaker {settings.speaker!r}; there is {known}.")
+    check_speaker(voice, place, settings.speaker)
     return voice
 
 

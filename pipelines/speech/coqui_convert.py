@@ -10,7 +10,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.packages import Progress, cache_folder, locked, new_folder, sha256
+from pipelines.packages import Progress, cache_folder, made_once, sha256
 from pipelines.speech.voice import VoiceError
 
 if TYPE_CHECKING:
@@ -34,17 +34,8 @@ def converted(voice: Path, stop: threading.Event) -> Generator[Progress, None, P
     if not voice.is_file():
         raise VoiceError(f"There is no voice {voice}: give the path of a Piper voice, an .onnx file.")
     folder = cache_folder() / "coqui" / f"{voice.stem}-{sha256(voice)[:16]}-{CONVERSION}"
-    if folder.is_dir():
-        return folder
-    lock = yield from locked(folder, stop)
-    try:
-        if not folder.is_dir():  # another process may have done it meanwhile
-            yield Progress(f"converting the voice {voice.stem} for Coqui, once")
-            with new_folder(folder) as making:
-                convert(voice, making)
-    finally:
-        lock.release()
-    return folder
+    text = f"converting the voice {voice.stem} for Coqui, once"
+    return (yield from made_once(folder, text, lambda making: convert(voice, making), stop))
 
 
 def convert(voice: Path, folder: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipelines.speech.piper_parts import PARTS
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.timing import even_word_ends, word_ends
-from pipelines.speech.voice import Samples, VoiceError, WordEnd
+from pipelines.speech.voice import Samples, VoiceError, WordEnd, check_speaker
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -55,8 +55,10 @@ class PiperVoice:
 
     def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
         """Speak one sentence."""
-        for phonemes in _parted(self._phonemes(text)):
-            yield from self._say(text, phonemes, speaker, speed, threads)
+        parts = list(_parted(self._phonemes(text)))
+        told = text if len(parts) == 1 else ""  # which words are in which of several parts, nobody knows
+        for phonemes in parts:
+            yield from self._say(told, phonemes, speaker, speed, threads)
 
     def _say(
         self, text: str, phonemes: list[str], speaker: str, speed: float, threads: Callable[[], int]
@@ -67,7 +69,7 @@ class PiperVoice:
         scales = (self._noise, self._config.length_scale / speed, self._rhythm)
         speaker_id = self._config.speaker_id_map.get(speaker, self._config.default_speaker_id)
         plan = self._model.plan(ids, scales, speaker_id, threads())
-        words = self._words(text, phonemes, places, plan) if len(phonemes) < MOST_PHONEMES else ()
+        words = self._words(text, phonemes, places, plan)
         yield None
         for audio in self._model.sound(plan, threads):
             if audio is None:
@@ -187,7 +189,8 @@ class _Model:
             given["sid"] = np.array([speaker], dtype=np.int64)
         durations, *tensors = self.reader.with_threads(threads).run(None, given)
         told = durations.reshape(-1) if durations.size == len(ids) else None
-        return _Plan(tensors[0].shape[-1], told, dict(zip(self.reader.outputs[1:], tensors, strict=True)))
+        frames = max(tensor.shape[-1] for tensor in tensors)  # what is of the speaker has one
+        return _Plan(frames, told, dict(zip(self.reader.outputs[1:], tensors, strict=True)))
 
     def sound(self, plan: _Plan, threads: Callable[[], int]) -> Iterator[Floats | None]:
         """The samples, (N,) at a time: few at first, so that they are heard soon. ``None`` where others may go on."""
@@ -247,9 +250,7 @@ def load(path: Path, parts: Path, settings: SpeechSettings, threads: int) -> Pip
     except Exception as error:
         log.debug("the voice could not be loaded", exc_info=True)
         raise VoiceError(f"The voice {path} is not one that can be spoken with: {error}") from None
-    if settings.speaker and settings.speaker not in voice.speakers:
-        known = ", ".join(voice.speakers) or "only one, without a name"
-        raise VoiceError(f"The voice {path} has no speaker {settings.speaker!r}; there is {known}.")
+    check_speaker(voice, path, settings.speaker)
     return voice
 
 

@@ -5,7 +5,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.packages import Progress, cache_folder, locked, new_folder, sha256
+from pipelines.packages import Progress, cache_folder, made_once, sha256
 from pipelines.speech.voice import VoiceError
 
 if TYPE_CHECKING:
@@ -25,16 +25,8 @@ def cut(path: Path, stop: threading.Event) -> Generator[Progress, None, Path]:
     if not path.is_file():
         raise VoiceError(f"There is no voice {path}: give the path of a Piper voice, an .onnx file.")
     folder = cache_folder() / "voices" / f"{path.stem}-{sha256(path)[:16]}-{CUTTING}"
-    if folder.is_dir():
-        return folder
-    lock = yield from locked(folder, stop)
-    try:
-        if not folder.is_dir():  # another process may have done it meanwhile
-            yield Progress(f"preparing the voice {path.stem}, once")
-            _write(path, folder)
-    finally:
-        lock.release()
-    return folder
+    text = f"preparing the voice {path.stem}, once"
+    return (yield from made_once(folder, text, lambda making: _write(path, making), stop))
 
 
 def _write(path: Path, folder: Path) -> None:
@@ -50,10 +42,8 @@ def _write(path: Path, folder: Path) -> None:
             f"{path} is no Piper voice: its inputs are {', '.join(sorted(inputs)) or 'none'}, "
             f"and a Piper voice has {', '.join(sorted(INPUTS))}."
         )
-    parts = _parts(path, model)
-    with new_folder(folder) as making:
-        for name, part in zip(PARTS, parts, strict=True):
-            onnx.save(part, making / f"{name}.onnx")
+    for name, part in zip(PARTS, _parts(path, model), strict=True):
+        onnx.save(part, folder / f"{name}.onnx")
 
 
 def _parts(path: Path, model: "onnx.ModelProto") -> list["onnx.ModelProto"]:

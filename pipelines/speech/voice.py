@@ -44,3 +44,10 @@ class Voice(Protocol):
         A text that the voice has no sounds for gives no samples. ``None`` says that there is still something to compute
         before the next ones, and that others may do so first.
         """
+
+
+def check_speaker(voice: Voice, place: object, speaker: str) -> None:
+    """Raises: VoiceError when the voice, which lies at ``place``, has no such speaker; "" is the default one."""
+    if speaker and speaker not in voice.speakers:
+        known = ", ".join(voice.speakers) or "only one, without a name"
+        raise VoiceError(f"The voice {place} has no speaker {speaker!r}; there is {known}.")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from pipelines.events import StageError
 from pipelines.speech.voice import Samples, Voice
-from pipelines.threads import Cores, Share
+from pipelines.threads import Cores, Share, told_by_thread
 
 log = logging.getLogger(__name__)
 
@@ -90,16 +90,7 @@ class Workers:
 
     async def start(self) -> None:
         """Load the voice; returns when it can speak. Raises what loading raises."""
-        loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[None] = loop.create_future()
-
-        def settle(error: BaseException | None) -> None:
-            if loaded.cancelled():
-                return
-            if error is None:
-                loaded.set_result(None)
-            else:
-                loaded.set_exception(error)
+        loaded, tell = told_by_thread()
 
         def run() -> None:
             error: BaseException | None = None
@@ -107,8 +98,7 @@ class Workers:
                 self.voice = self._load()
             except BaseException as raised:  # raised again where it was asked for
                 error = raised
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(settle, error)
+            tell(error)
             if error is None:
                 self._serve()
 
