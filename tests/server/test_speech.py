@@ -13,19 +13,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from pipelines.build import Pipeline
 from pipelines.events import AudioDelta, Speech, StageError
 from pipelines.speech.formats import Encoder
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.workers import Workers
-from server.config import ModelsSettings, Settings
+from server.backend import Backend
+from server.config import ModelsSettings, ServerSettings, Settings
 from tests.support import (
     Client,
     Running,
     ScriptedModel,
     ScriptedVoice,
     eventually,
+    realtime,
     running,
     scripted_pipeline,
     scripted_speech,
@@ -206,6 +210,61 @@ async def test_without_a_voice_replies_come_as_text_and_the_server_is_ready() ->
             error = (await answer.json())["error"]
             assert (answer.status, error["code"]) == (503, "no_voice")
             assert "pip install" in error["message"]
+
+
+async def test_a_shutdown_lets_a_spoken_reply_finish() -> None:
+    gate = threading.Semaphore(1)
+    pipeline = speaking(ScriptedVoice(gate=gate))
+    async with asyncio.timeout(30), running(pipeline) as server:
+        client = Client(await connect(realtime(server.url), max_size=None))
+        await client.greet()
+        await client.say("Hi")
+        await client.send("response.create", response=AUDIO)
+        await client.until("response.output_audio.delta")
+        backend = server.backend
+
+        async def release() -> None:
+            await eventually(lambda: backend.draining, "the server drains")
+            gate.release(100)
+
+        async def listen() -> None:
+            await client.until("response.done")
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.socket.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1001
+
+        finishing = [asyncio.create_task(release()), asyncio.create_task(listen())]
+    await asyncio.gather(*finishing)
+    assert client.seen[-1]["response"]["status"] == "completed"
+    assert transcript_of(client.seen) == "".join(WORDS)
+    assert len(sound_of(client.seen)) / 48_000 == pytest.approx(6 * 0.3 + 0.15, abs=0.01)
+
+
+async def test_a_shutdown_cuts_speech_that_does_not_end_by_the_deadline() -> None:
+    gate = threading.Semaphore(1)
+    pipeline = speaking(ScriptedVoice(gate=gate))
+    async with asyncio.timeout(30), running(pipeline, Settings(server=ServerSettings(drain=0.2))) as server:
+        client = Client(await connect(realtime(server.url), max_size=None))
+        await client.greet()
+        await client.say("Hi")
+        await client.send("response.create", response=AUDIO)
+        await client.until("response.output_audio.delta")
+        backend = server.backend
+        opening = asyncio.create_task(_open_when_cut(backend, gate))
+    await opening
+    with pytest.raises(ConnectionClosed):
+        while True:
+            await client.receive()
+    assert [event["type"] for event in client.seen].count("response.done") <= 1
+
+
+async def _open_when_cut(backend: Backend, gate: threading.Semaphore) -> None:
+    """Let the voice's thread go once its reply was told that it ends, so that the test does not wait for it."""
+    speech = backend.pipeline.speech
+    assert speech is not None
+    await eventually(lambda: backend.draining and not speech.workers.waiting, "its sentence is dropped")
+    gate.release(100)
 
 
 async def test_metrics_tell_of_speech() -> None:
