@@ -8,7 +8,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ import aiohttp
 from rich.progress import Progress
 
 from bench import loads
+from bench.loads import percentile
 from bench.machine import machine
 from bench.peers import loquent
 from pipelines.build import Pipeline, build
@@ -58,11 +59,6 @@ SENTENCES = [
 ]
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` of them lie."""
-    return sorted(values)[min(int(len(values) * share), len(values) - 1)]
-
-
 @dataclass
 class Heard:
     """One spoken reply, in seconds on one clock."""
@@ -101,7 +97,7 @@ async def speak(pipeline: Pipeline, number: int, tokens: int, *, to_the_end: boo
 
 
 async def gaps(pipeline: Pipeline, number: int) -> list[float]:
-    """Milliseconds between the tokens of a reply in text."""
+    """Seconds between the tokens of a reply in text."""
     found: list[float] = []
     last = 0.0
     sampling = Sampling(max_tokens=TEXT_TOKENS, ignore_eos=True)
@@ -111,13 +107,13 @@ async def gaps(pipeline: Pipeline, number: int) -> list[float]:
             if isinstance(event, TextDelta):
                 now = time.perf_counter()
                 if last:
-                    found.append((now - last) * 1000 / event.tokens)
+                    found.append((now - last) / event.tokens)
                 last = now
     return found
 
 
 async def interruptions(server: str) -> tuple[list[float], list[float]]:
-    """Milliseconds from a cancel to the last sound that came behind it, 0 where none did, and to ``response.done``."""
+    """Seconds from a cancel to the last sound that came behind it, 0 where none did, and to ``response.done``."""
     chance = random.Random(0)  # noqa: S311 - the same moments every time
     sounds: list[float] = []
     dones: list[float] = []
@@ -150,8 +146,8 @@ async def interruptions(server: str) -> tuple[list[float], list[float]]:
                 elif event["type"] == "response.done":
                     break
             if cancelled:
-                sounds.append(max(last - cancelled, 0.0) * 1000)
-                dones.append((time.perf_counter() - cancelled) * 1000)
+                sounds.append(max(last - cancelled, 0.0))
+                dones.append(time.perf_counter() - cancelled)
             await asyncio.sleep(0.2)
     return sounds, dones
 
@@ -179,12 +175,12 @@ async def measure(progress: Progress) -> list[tuple[str, str, str]]:
 
     step("first sound")
     replies = [await speak(pipeline, number, 80, to_the_end=False) for number in range(REPLIES)]
-    behind = [(reply.first - reply.written) * 1000 for reply in replies]
-    asked = [(reply.first - reply.asked) * 1000 for reply in replies]
-    median = f"{statistics.median(behind):.0f} ms"
+    behind = [reply.first - reply.written for reply in replies]
+    asked = [reply.first - reply.asked for reply in replies]
+    median = f"{percentile(behind, 0.5):.0f} ms"
     rows.append(("first sound after the first sentence's last token, median of 20", median, "≤ 100 ms"))
     rows.append(("the same, 95th percentile", f"{percentile(behind, 0.95):.0f} ms", ""))
-    rows.append(("first sound after the question, median", f"{statistics.median(asked):.0f} ms", ""))
+    rows.append(("first sound after the question, median", f"{percentile(asked, 0.5):.0f} ms", ""))
 
     step("the model alone and beside speech")
     alone = [gap for number in range(ALONE) for gap in await gaps(pipeline, number)]
@@ -204,8 +200,10 @@ async def measure(progress: Progress) -> list[tuple[str, str, str]]:
     what = f"{SESSIONS} sessions spoken to at once, {seconds:.0f} s of sound: underruns"
     rows.append((what, f"{speech.underruns - before}", "0"))
     rows.append(("real-time factor meanwhile, beside the model", f"{(workers.busy_seconds - busy) / seconds:.3f}", ""))
-    firsts = [(reply.first - reply.asked) * 1000 for reply in many]
-    rows.append(("their first sound, median and last", f"{statistics.median(firsts):.0f}, {max(firsts):.0f} ms", ""))
+    firsts = [reply.first - reply.asked for reply in many]
+    rows.append(
+        ("their first sound, median and last", f"{percentile(firsts, 0.5):.0f}, {percentile(firsts, 1.0):.0f} ms", "")
+    )
     await pipeline.close()
 
     step("interruptions")
@@ -214,7 +212,7 @@ async def measure(progress: Progress) -> list[tuple[str, str, str]]:
         async with loads.listening(server.url, server.health, READY_SECONDS, process.poll):
             late, dones = await interruptions(server.url)
     rows.append((f"from a cancel to the last sound, p95 of {len(late)}", f"{percentile(late, 0.95):.1f} ms", "≤ 60 ms"))
-    rows.append(("the same, the latest", f"{max(late):.1f} ms", ""))
+    rows.append(("the same, the latest", f"{percentile(late, 1.0):.1f} ms", ""))
     rows.append(("from a cancel to response.done, p95", f"{percentile(dones, 0.95):.1f} ms", ""))
     step("done")
     return rows

@@ -97,6 +97,11 @@ AUDIO_RATE = 24_000  # samples a second of every ``AudioDelta``
 AUDIO_TOKENS = 20  # that a second of sound counts for
 
 
+def audio_tokens(samples: int) -> int:
+    """What so many samples count for in a usage; a begun token is one."""
+    return -(-samples * AUDIO_TOKENS // AUDIO_RATE)
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """A word of a spoken reply has been said."""

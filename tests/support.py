@@ -7,11 +7,11 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import aiohttp
 import numpy as np
@@ -37,6 +37,8 @@ from pipelines.speech.workers import Workers
 from server.app import listen, serving, url
 from server.backend import Backend
 from server.config import Settings
+
+Result = TypeVar("Result")
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 20.0  # seconds that a test waits for what must come
@@ -136,6 +138,16 @@ class ScriptedModel:
         return token
 
 
+SPOKEN_END = [  # the events that end a spoken reply
+    "response.output_audio.done",
+    "response.output_audio_transcript.done",
+    "response.content_part.done",
+    "response.output_item.done",
+    "conversation.item.done",
+    "response.done",
+]
+
+
 class ScriptedVoice:
     """The fake at the voice seam: every word is a tone of ``word`` seconds, every sentence one piece a word.
 
@@ -175,6 +187,16 @@ class ScriptedVoice:
                 raise RuntimeError("the voice crashed")
             yield Samples(tone, told)
             told = ()
+
+
+def finish(steps: Generator[Any, None, Result]) -> Result:
+    """Run work that reports its progress to its end; returns its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 class FreeClock:

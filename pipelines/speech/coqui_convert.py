@@ -10,7 +10,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.packages import Progress, cache_folder, made_once, sha256
+from pipelines.packages import Progress
+from pipelines.speech.piper_parts import made_of
 from pipelines.speech.voice import VoiceError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 CONVERSION = 1  # raise it when checkpoints that were converted before must be made again
 CHECKPOINT, CONFIG = "model.pth", "config.json"
-MARK = "loquent.json"  # says that a checkpoint was converted here, and so which phonemes it knows
+MARK = "loquent.json"  # says that a checkpoint was converted here, and so that it knows Piper's phonemes
 PREFIXES = {"enc_p.": "text_encoder.", "dp.": "duration_predictor.", "flow.": "flow.", "dec.": "waveform_decoder."}
 FLOWS = {"0": "0", "2": "1", "4": "2", "6": "3"}  # Coqui has no modules between them
 DURATION_FLOWS = {"0": "0", "3": "2", "5": "3", "7": "4"}
@@ -31,11 +32,8 @@ def converted(voice: Path, stop: threading.Event) -> Generator[Progress, None, P
 
     Raises: VoiceError when the file is no Piper voice that can be converted.
     """
-    if not voice.is_file():
-        raise VoiceError(f"There is no voice {voice}: give the path of a Piper voice, an .onnx file.")
-    folder = cache_folder() / "coqui" / f"{voice.stem}-{sha256(voice)[:16]}-{CONVERSION}"
     text = f"converting the voice {voice.stem} for Coqui, once"
-    return (yield from made_once(folder, text, lambda making: convert(voice, making), stop))
+    return (yield from made_of(voice, "coqui", CONVERSION, text, convert, stop))
 
 
 def convert(voice: Path, folder: Path) -> None:
@@ -65,13 +63,13 @@ def convert(voice: Path, folder: Path) -> None:
         raise VoiceError(f"{voice} can't be converted for Coqui: {error!r}") from error
     model.config.save_json(str(folder / CONFIG))
     torch.save({"model": model.state_dict(), "config": model.config.to_dict()}, folder / CHECKPOINT)
-    mark = {"converted_from": voice.name, "phonemes": about["espeak"]["voice"], "known": _characters(about)}
-    (folder / MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
+    (folder / MARK).write_text(json.dumps({"converted_from": voice.name}, indent=2) + "\n", encoding="utf-8")
 
 
-def _characters(about: dict[str, Any]) -> list[str]:
-    """The voice's phonemes, of one character each."""
-    return [phoneme for phoneme in about["phoneme_id_map"] if len(phoneme) == 1 and phoneme not in (PAD, BEGIN, END)]
+def _phonemes(ids: dict[str, list[int]]) -> tuple[str, str]:
+    """The voice's phonemes, of one character each: the letters, and the punctuation marks."""
+    known = [phoneme for phoneme in ids if len(phoneme) == 1 and phoneme not in (PAD, BEGIN, END)]
+    return "".join(p for p in known if p not in PUNCTUATION), "".join(p for p in known if p in PUNCTUATION)
 
 
 def _config(about: dict[str, Any]) -> Any:
@@ -81,7 +79,7 @@ def _config(about: dict[str, Any]) -> Any:
     from TTS.tts.configs.vits_config import VitsConfig
     from TTS.tts.models.vits import VitsArgs
 
-    known = _characters(about)
+    letters, marks = _phonemes(about["phoneme_id_map"])
     rate = about["audio"]["sample_rate"]
     inference = about.get("inference", {})
     arguments = VitsArgs(
@@ -103,8 +101,8 @@ def _config(about: dict[str, Any]) -> Any:
         eos=END,
         bos=BEGIN,
         blank=BLANK,
-        characters="".join(character for character in known if character not in PUNCTUATION),
-        punctuations="".join(character for character in known if character in PUNCTUATION),
+        characters=letters,
+        punctuations=marks,
         is_unique=False,
         is_sorted=False,
     )
@@ -123,10 +121,8 @@ def _config(about: dict[str, Any]) -> Any:
 
 def _rows(ids: dict[str, list[int]]) -> list[int]:
     """The embedding's rows in Coqui's order; what separates phonemes is Piper's padding."""
-    known = [phoneme for phoneme in ids if len(phoneme) == 1 and phoneme not in (PAD, BEGIN, END)]
-    ordered = [phoneme for phoneme in known if phoneme not in PUNCTUATION]
-    ordered += [phoneme for phoneme in known if phoneme in PUNCTUATION]
-    return [ids[phoneme][0] for phoneme in (PAD, END, BEGIN, PAD, *ordered)]
+    letters, marks = _phonemes(ids)
+    return [ids[phoneme][0] for phoneme in (PAD, END, BEGIN, PAD, *letters, *marks)]
 
 
 def _weights(graph: Any) -> "dict[str, Tensor]":

@@ -8,7 +8,7 @@ hundred languages); what is expanded here are the cases that those get wrong.
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -140,13 +140,13 @@ ENGLISH = _rules(
 def speakable(text: str, language: str) -> Spoken:
     """What a voice of this language (an espeak-ng or ISO code) says of ``text``: "" when there is nothing to say."""
     base = language.lower().replace("_", "-").partition("-")[0]
-    spoken, origins = text, list(range(1, len(text) + 1))
-    spoken, origins = _keep(spoken, origins, lambda character: not _is_control(character))
+    origins = list(range(1, len(text) + 1))
+    spoken = _only(text, lambda character: not _is_control(character))
     for pattern, replacement in MARKUP:
         spoken, origins = _replace(pattern, replacement, spoken, origins)
     for pattern, replacement in ENGLISH if base == "en" else ():
         spoken, origins = _replace(pattern, replacement, spoken, origins)
-    spoken, origins = _keep(spoken, origins, lambda character: _is_read(character, base))
+    spoken = _only(spoken, lambda character: _is_read(character, base))
     for pattern, replacement in TIDY:
         spoken, origins = _replace(pattern, replacement, spoken, origins)
     if not any(map(str.isalnum, spoken)):
@@ -155,7 +155,7 @@ def speakable(text: str, language: str) -> Spoken:
 
 
 def _replace(
-    pattern: re.Pattern[str], replacement: Replacement, text: str, origins: Sequence[int]
+    pattern: re.Pattern[str], replacement: Replacement, text: str, origins: list[int]
 ) -> tuple[str, list[int]]:
     """``re.sub`` that keeps the origins: what is put in stands for the end of what it replaces."""
     parts: list[str] = []
@@ -172,13 +172,13 @@ def _replace(
             kept += [origins[found.end() - 1] if found.end() > found.start() else 0] * len(new)
         at = found.end()
     if not at:
-        return text, list(origins)
-    return "".join(parts) + text[at:], kept + list(origins[at:])
+        return text, origins
+    return "".join(parts) + text[at:], kept + origins[at:]
 
 
-def _keep(text: str, origins: Sequence[int], wanted: Callable[[str], bool]) -> tuple[str, list[int]]:
-    """What is not wanted becomes a space."""
-    return "".join(character if wanted(character) else " " for character in text), list(origins)
+def _only(text: str, wanted: Callable[[str], bool]) -> str:
+    """What is not wanted becomes a space, so that every character keeps its place."""
+    return "".join(character if wanted(character) else " " for character in text)
 
 
 @lru_cache(4096)

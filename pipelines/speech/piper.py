@@ -200,8 +200,8 @@ class _Model:
         size = FIRST_FRAMES
         while begin < frames:
             end = begin + size if begin + size + size // 2 < frames else frames
-            while flowed < min(end + self._vocoder.context, frames):
-                least = min(end + self._vocoder.context, frames)
+            least = min(end + self._vocoder.context, frames)
+            while flowed < least:
                 until = least if not flowed else min(flowed + MOST_FLOW_FRAMES, frames)
                 made = self._flow.over(tensors, frames, flowed, until, threads())
                 if latent is None:

@@ -1,7 +1,7 @@
 """Cuts the graph of a Piper voice into parts, once, and keeps them in the cache."""
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,21 @@ def cut(path: Path, stop: threading.Event) -> Generator[Progress, None, Path]:
 
     Raises: VoiceError that names the file and says what is wrong with it.
     """
+    text = f"preparing the voice {path.stem}, once"
+    return (yield from made_of(path, "voices", CUTTING, text, _write, stop))
+
+
+def made_of(
+    path: Path, kind: str, version: int, text: str, make: Callable[[Path, Path], None], stop: threading.Event
+) -> Generator[Progress, None, Path]:
+    """The folder in the cache with what ``make`` makes of this voice, made now if it is not there.
+
+    Raises: VoiceError when there is no such file, and what ``make`` raises.
+    """
     if not path.is_file():
         raise VoiceError(f"There is no voice {path}: give the path of a Piper voice, an .onnx file.")
-    folder = cache_folder() / "voices" / f"{path.stem}-{sha256(path)[:16]}-{CUTTING}"
-    text = f"preparing the voice {path.stem}, once"
-    return (yield from made_once(folder, text, lambda making: _write(path, making), stop))
+    folder = cache_folder() / kind / f"{path.stem}-{sha256(path)[:16]}-{version}"
+    return (yield from made_once(folder, text, lambda making: make(path, making), stop))
 
 
 def _write(path: Path, folder: Path) -> None:

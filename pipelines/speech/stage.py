@@ -173,31 +173,22 @@ class _Speaker:
 
     async def __call__(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         async for event in events:
-            match event:
-                case TextDelta(text, tokens):
-                    self._tokens += tokens
-                    async with aclosing(self._speak(self._splitter.feed(text))) as spoken:
-                        async for delta in spoken:
-                            yield delta
-                case Finished():
-                    async with aclosing(self._speak(self._splitter.finish())) as spoken:
-                        async for delta in spoken:
-                            yield delta
-                    for delta in self._deltas(self._sound.end()):
-                        yield delta
-                    yield event
-                case _:
-                    yield event
-
-    async def _speak(self, pieces: list[Piece]) -> AsyncGenerator[AudioDelta]:
-        for piece in pieces:
-            async with aclosing(self._say(piece)) as spoken:
-                async for delta in spoken:
-                    yield self._accounted(delta)
-
-    def _accounted(self, delta: AudioDelta) -> AudioDelta:
-        tokens, self._tokens = self._tokens, 0
-        return replace(delta, tokens=tokens)
+            pieces: list[Piece] = []
+            if isinstance(event, TextDelta):
+                self._tokens += event.tokens
+                pieces = self._splitter.feed(event.text)
+            elif isinstance(event, Finished):
+                pieces = self._splitter.finish()
+            for piece in pieces:
+                async with aclosing(self._say(piece)) as spoken:
+                    async for delta in spoken:
+                        tokens, self._tokens = self._tokens, 0
+                        yield replace(delta, tokens=tokens)
+            if isinstance(event, Finished):
+                for delta in self._deltas(self._sound.end()):
+                    yield delta
+            if not isinstance(event, TextDelta):
+                yield event
 
     async def _say(self, piece: Piece) -> AsyncGenerator[AudioDelta]:
         spoken = speakable(piece.text, self._voice.language) if piece.aloud else Spoken("", ())

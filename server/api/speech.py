@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.events import AUDIO_RATE, AUDIO_TOKENS, AudioDelta, Speech, StageError
+from pipelines.events import AudioDelta, Speech, StageError, audio_tokens
 from pipelines.speech.formats import CONTENT_TYPES, FORMATS, AudioFormatName, Encoder
 from server.api import requests
 from server.auth import TENANT
@@ -115,7 +115,7 @@ class _Answer:
             await self._tell(translate(error).body())
             return self._response
         if self._events:
-            tokens = -(-samples * AUDIO_TOKENS // AUDIO_RATE)
+            tokens = audio_tokens(samples)
             usage = {"input_tokens": 0, "output_tokens": tokens, "total_tokens": tokens}
             await self._tell({"type": "speech.audio.done", "usage": usage})
         return self._response

@@ -6,7 +6,7 @@ its ``done`` text.
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from pipelines import events
 from pipelines.events import (
     AUDIO_RATE,
-    AUDIO_TOKENS,
     Finished,
     Heard,
     Message,
@@ -24,6 +23,7 @@ from pipelines.events import (
     Started,
     Turn,
     Usage,
+    audio_tokens,
 )
 from server.config import LimitSettings
 from server.errors import translate
@@ -49,7 +49,7 @@ class Sound:
     @property
     def tokens(self) -> int:
         """What it counts for in the usage."""
-        return -(-self.samples * AUDIO_TOKENS // AUDIO_RATE)
+        return audio_tokens(self.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def _update(state: State, event: wire.SessionUpdate) -> Step:
         config = SessionConfig.model_validate({key: value for key, value in merged.items() if value is not None})
     except ValidationError as error:
         raise wire.explain(error, above="session.") from None
-    _resolve(state, config.model)
+    _named(state.names.resolve, config.model, "session.model")
     _speaker(state, config.audio.output.speaker, "session.audio.output.voice")
     warnings = []
     update: dict[str, object] = {}
@@ -264,19 +264,15 @@ def _session(state: State) -> wire.Session:
     return wire.Session(id=f"sess_{state.id}", **dict(config))
 
 
-def _resolve(state: State, model: str) -> None:
-    try:
-        state.names.resolve(model)
-    except StageError as error:
-        raise WireError(error.code, error.message, param="session.model") from None
-
-
 def _speaker(state: State, voice: str | None, param: str) -> str:
     """The speaker that a client means by ``voice``."""
-    if state.voices is None:
-        return ""
+    return "" if state.voices is None else _named(state.voices.resolve, voice, param)
+
+
+def _named(resolve: Callable[[str | None], str], name: str | None, param: str) -> str:
+    """What a client means by ``name``; an unknown one is the client's error where the configuration wants that."""
     try:
-        return state.voices.resolve(voice)
+        return resolve(name)
     except StageError as error:
         raise WireError(error.code, error.message, param=param) from None
 

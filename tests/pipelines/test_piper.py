@@ -1,9 +1,9 @@
 """Piper voices: a tiny one with every part of a real one, and voices that are none."""
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,24 +17,15 @@ from pipelines.speech import voices
 from pipelines.speech.piper import MOST_PHONEMES, PiperVoice
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voice import Samples, VoiceError
+from tests.support import finish
 from tests.tiny_voice import HOP, tiny_voice
 
-Result = TypeVar("Result")
 TEXT = "The library opens at nine, and it closes late in the evening."
 
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def finish(steps: Generator[Any, None, Result]) -> Result:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
 
 
 def load(path: Path, **settings: Any) -> PiperVoice:

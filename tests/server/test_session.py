@@ -26,7 +26,7 @@ from server.names import ModelNames, VoiceNames
 from server.realtime import session, wire
 from server.realtime.session import Begin, Output, State, Stop, advance
 from server.realtime.wire import parse
-from tests.support import sound_of, user, validate
+from tests.support import SPOKEN_END, sound_of, user, validate
 
 Json = dict[str, Any]
 
@@ -361,12 +361,7 @@ def test_an_audio_turn_is_told_in_the_protocols_order(speaking: Table) -> None:
         "response.output_audio.delta",
         "response.output_audio_transcript.delta",
         "response.output_audio.delta",
-        "response.output_audio.done",
-        "response.output_audio_transcript.done",
-        "response.content_part.done",
-        "response.output_item.done",
-        "conversation.item.done",
-        "response.done",
+        *SPOKEN_END,
     ]
     assert events[2]["part"] == {"type": "audio", "transcript": ""}
     assert sound_of(events) == b"".join(delta.pcm for delta in SPOKEN)
@@ -395,14 +390,7 @@ def test_cancelled_speech_counts_what_was_sent(speaking: Table) -> None:
     response_id = ask(speaking, **AUDIO)
     speaking.produce(response_id, Started(5), SPOKEN[0])
     closing = speaking.send("response.cancel")
-    assert kinds(closing) == [
-        "response.output_audio.done",
-        "response.output_audio_transcript.done",
-        "response.content_part.done",
-        "response.output_item.done",
-        "conversation.item.done",
-        "response.done",
-    ]
+    assert kinds(closing) == SPOKEN_END
     assert closing[1]["transcript"] == "One two"
     assert closing[-1]["response"]["usage"]["output_token_details"] == {"text_tokens": 2, "audio_tokens": 4}
     assert speaking.produce(response_id, SPOKEN[1]) == []
