@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from pipelines import embed
+from pipelines.anomaly.settings import AnomalySettings
+from pipelines.anomaly.stage import AnomalyStage
 from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine
 from pipelines.chat.language_model import LanguageModel
@@ -24,7 +27,7 @@ from pipelines.speech.voices import prepare as prepare_voice
 from pipelines.speech.workers import Workers
 from pipelines.threads import Cores, in_thread
 
-StageName = Literal["chat", "speech"]
+StageName = Literal["anomaly", "chat", "speech"]
 ORDER: tuple[StageName, ...] = get_args(StageName)
 
 PROGRESS_AHEAD = 8  # progress reports that may wait for whoever shows them
@@ -38,9 +41,10 @@ def _nothing(stop: threading.Event) -> Iterator[Progress]:
 class Pipeline:
     """The stages of one server, and the workers that belong to them."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...]  # from the model on
     chat: ChatStage
     speech: SpeechStage | None = None
+    anomaly: AnomalyStage | None = None  # makes two stages for each turn, around all others
     prepare: Callable[[threading.Event], Iterator[Progress]] = _nothing  # puts what the workers load on the disk
 
     @property
@@ -57,32 +61,43 @@ class Pipeline:
         starting = [asyncio.ensure_future(self.engine.start())]
         if self.speech is not None:
             starting.append(asyncio.ensure_future(self.speech.start()))
+        if self.anomaly is not None and self.anomaly.waited_for:
+            starting.append(asyncio.ensure_future(self.anomaly.start()))
         try:
             await asyncio.gather(*starting)
         finally:
             for each in starting:
                 each.cancel()
             await asyncio.wait(starting)
+        if self.anomaly is not None and not self.anomaly.waited_for:
+            self.anomaly.start_later()
 
     async def close(self) -> None:
         """End every worker."""
-        closing = [self.chat.close()] + ([self.speech.close()] if self.speech is not None else [])
-        await asyncio.gather(*closing)
+        parts = (self.chat, self.speech, self.anomaly)
+        await asyncio.gather(*(part.close() for part in parts if part is not None))
 
     @property
     def ready(self) -> bool:
         """Whether every worker is. A voice that is not installed is not waited for: replies come as text."""
-        return self.engine.ready and (self.speech is None or bool(self.speech.missing) or self.speech.ready)
+        screens = self.anomaly is None or not self.anomaly.waited_for or self.anomaly.ready
+        speaks = self.speech is None or bool(self.speech.missing) or self.speech.ready
+        return self.engine.ready and speaks and screens
 
 
 def ordered(stages: tuple[StageName, ...]) -> tuple[StageName, ...]:
     """The stages, if a pipeline can have them so. Raises: ValueError otherwise."""
     if "chat" not in stages or list(stages) != [name for name in ORDER if name in stages]:
-        raise ValueError(f"has {', '.join(ORDER)}, in this order; speech may be left out")
+        raise ValueError(f"has {', '.join(ORDER)}, in this order; all but chat may be left out")
     return stages
 
 
-def build(stages: Sequence[StageName], chat: ChatSettings, speech: SpeechSettings | None = None) -> Pipeline:
+def build(
+    stages: Sequence[StageName],
+    chat: ChatSettings,
+    speech: SpeechSettings | None = None,
+    anomaly: AnomalySettings | None = None,
+) -> Pipeline:
     """The pipeline that the configuration describes, not started yet."""
     model = Path()
     load_voice: Load | None = None
@@ -95,6 +110,8 @@ def build(stages: Sequence[StageName], chat: ChatSettings, speech: SpeechSetting
         model = yield from prepare_model(chat.model, stop)
         if speaks:
             load_voice = yield from prepare_voice(speech_settings, stop)
+        if anomaly_stage is not None:
+            anomaly_stage.embedder.folder = yield from embed.prepare(stop)
 
     def load_model() -> LanguageModel:
         # Imported on the engine's thread: torch and transformers take seconds, and the server answers meanwhile.
@@ -120,4 +137,8 @@ def build(stages: Sequence[StageName], chat: ChatSettings, speech: SpeechSetting
         )
         speech_stage = SpeechStage(workers, speech_settings, missing=missing)
         made["speech"] = speech_stage
-    return Pipeline(tuple(made[name] for name in stages), chat_stage, speech_stage, prepare)
+    anomaly_stage = None
+    if "anomaly" in stages:
+        anomaly_stage = AnomalyStage(embed.Embedder(share=shared.share(1)), anomaly or AnomalySettings())
+    rest = tuple(made[name] for name in stages if name != "anomaly")
+    return Pipeline(rest, chat_stage, speech_stage, anomaly_stage, prepare)

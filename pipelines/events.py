@@ -4,7 +4,7 @@ One frozen dataclass a fact. A stage takes a stream of these and yields a stream
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -62,6 +62,9 @@ class Turn:
     sampling: Sampling = field(default_factory=Sampling)
     tenant: str = ""  # who asks, for fairness and so that nobody profits from another's text
     speech: Speech | None = None  # the reply is text where this is None
+    session: str = ""  # whose talk it belongs to, for what is judged by its pace; "" where nobody can tell
+    verdicts: bool = False  # whether the client wants to know how its messages were screened
+    answered: bool = False  # a stage before the model has answered it; the model does not run
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,19 @@ class AudioDelta:
         return len(self.pcm) // 2
 
 
-FinishReason = Literal["stop", "length", "cancelled"]
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """How the turn's messages were screened."""
+
+    action: Literal["allow", "flag", "deflect", "block"]  # that was taken
+    verdicts: tuple[dict[str, Any], ...]  # one a message, as clients are told
+
+    def told(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"action": self.action, "verdicts": list(self.verdicts)}
+
+
+FinishReason = Literal["stop", "length", "cancelled", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +153,7 @@ class Finished:
     usage: Usage
 
 
-Event = Turn | Started | TextDelta | AudioDelta | Finished
+Event = Turn | Started | TextDelta | AudioDelta | Screened | Finished
 
 ErrorKind = Literal["invalid_request", "overloaded", "unavailable", "internal"]
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from pipelines.build import Pipeline
 from pipelines.packages import Progress
 from server import logs
-from server.api import chat, models, speech
+from server.api import chat, embeddings, models, moderations, speech
 from server.auth import Doors
 from server.backend import BACKEND, Backend
 from server.config import Settings
@@ -44,6 +44,8 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     app.router.add_get("/v1/realtime", connect)
     app.router.add_post("/v1/chat/completions", chat.create)
     app.router.add_post("/v1/audio/speech", speech.create)
+    app.router.add_post("/v1/moderations", moderations.create)
+    app.router.add_post("/v1/embeddings", embeddings.create)
     app.router.add_get("/v1/models", models.list_models)
     app.router.add_get("/v1/models/{name:.+}", models.retrieve_model)
     app.router.add_get("/livez", livez)

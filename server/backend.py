@@ -79,6 +79,9 @@ class Backend:
             stages.append(stage)
             if stage is self.pipeline.chat:
                 stages.append(self.metrics.text())
+        if self.pipeline.anomaly is not None:
+            before, behind = self.pipeline.anomaly.around()
+            stages = [before, *stages, behind]
         return flow(turn, *stages, self.metrics.turn())
 
     @property

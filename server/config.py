@@ -24,6 +24,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from pipelines.anomaly.settings import AnomalySettings
 from pipelines.build import StageName, ordered
 from pipelines.chat.settings import ChatSettings
 from pipelines.speech.settings import SpeechSettings
@@ -94,7 +95,7 @@ class LimitSettings(_Section):
 class PipelineSettings(_Section):
     """Which stages a turn goes through, in order."""
 
-    stages: Annotated[tuple[StageName, ...], AfterValidator(ordered)] = ("chat", "speech")
+    stages: Annotated[tuple[StageName, ...], AfterValidator(ordered)] = ("anomaly", "chat", "speech")
 
 
 class ModelsSettings(_Section):
@@ -127,6 +128,7 @@ class Settings(BaseSettings):
     models: ModelsSettings = ModelsSettings()
     chat: ChatSettings = ChatSettings()
     speech: SpeechSettings = SpeechSettings()
+    anomaly: AnomalySettings = AnomalySettings()
 
     @classmethod
     def settings_customise_sources(

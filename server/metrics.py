@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from pipelines.anomaly.calibrate import HEADS
+from pipelines.anomaly.stage import AnomalyStage
+from pipelines.anomaly.verdict import Action, Verdict
 from pipelines.build import Pipeline
 from pipelines.events import AudioDelta, Event, Finished, StageError, TextDelta, Turn
 from pipelines.flow import Stage
@@ -14,6 +18,7 @@ from pipelines.speech.stage import SpeechStage
 
 Keep = Callable[[str, str, Callable[[], float]], None]
 
+P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 LATENCIES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -80,6 +85,8 @@ class Metrics:
         )
         if pipeline.speech is not None:
             self._speech(pipeline.speech, gauge, counter)
+        if pipeline.anomaly is not None:
+            self._anomaly(pipeline.anomaly, gauge, counter)
         self.rejected = Counter("loquent_rejected", "Requests refused at the door.", ["code"], registry=self._registry)
         self.dropped = Counter("loquent_dropped", "Clients dropped for not reading.", registry=self._registry)
 
@@ -97,6 +104,40 @@ class Metrics:
         counter("loquent_speech_audio_seconds", "Sound computed.", lambda: workers.spoken_seconds)
         counter("loquent_speech_underruns", "Times that a listener had to wait for more.", lambda: speech.underruns)
 
+    def _anomaly(self, anomaly: AnomalyStage, gauge: Keep, counter: Keep) -> None:
+        texts = Counter(
+            "loquent_anomaly_texts", "Texts screened, by what follows.", ["action"], registry=self._registry
+        )
+        causes = Counter("loquent_anomaly_causes", "What found something.", ["cause"], registry=self._registry)
+        p_values = Histogram(
+            "loquent_anomaly_p_value", "P-values, by head.", ["head"], buckets=P_VALUES, registry=self._registry
+        )
+        took = Histogram(
+            "loquent_anomaly_seconds", "From a text to its verdict.", buckets=LATENCIES, registry=self._registry
+        )
+
+        def verdict(found: Verdict, action: Action, seconds: float) -> None:
+            texts.labels(action).inc()
+            took.observe(seconds)
+            for cause in found.causes:
+                causes.labels(cause).inc()
+            for each in found.judgements:
+                p_values.labels(each.head).observe(each.p_value)
+
+        anomaly.on_verdict = verdict
+        gauge("loquent_anomaly_ready", "1 while texts are screened.", lambda: float(anomaly.ready))
+        gauge("loquent_anomaly_alpha", "The share of false alarms that is allowed.", lambda: anomaly.settings.alpha)
+        gauge("loquent_anomaly_flag_rate", "Of recent texts, found by a head.", lambda: anomaly.flag_rate)
+        drift = Gauge(
+            "loquent_anomaly_drift",
+            "Of recent p-values from uniform ones: Kolmogorov-Smirnov.",
+            ["head"],
+            registry=self._registry,
+        )
+        for head in HEADS:
+            drift.labels(head).set_function(partial(anomaly.drift, head))
+        counter("loquent_anomaly_failures", "Texts without a verdict.", lambda: anomaly.failures.total())
+
     def text(self, clock: Callable[[], float] = time.monotonic) -> Stage:
         """A stage behind the model, that measures the text as it is made."""
 
@@ -106,7 +147,7 @@ class Metrics:
                 match event:
                     case Turn(speech=speech):
                         last, spoken = clock(), speech is not None
-                    case TextDelta(tokens=tokens):
+                    case TextDelta(tokens=tokens) if tokens:
                         now = clock()
                         if first:
                             self._ttft.observe(now - last)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from pipelines.embed import prepare
+from tests.support import ROOT, finish
 
 START_SECONDS = 300.0  # the first start fetches and converts the model
 
@@ -56,6 +57,12 @@ def _sound(folder: Path, default: str) -> dict[str, str]:
 def loquent() -> str:
     """The installed command."""
     return str(Path(sys.executable).parent / "loquent")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the embedding model."""
+    return finish(prepare(threading.Event()))
 
 
 @pytest.fixture(scope="session")

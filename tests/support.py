@@ -22,12 +22,15 @@ from openai.types.realtime.realtime_server_event import RealtimeServerEvent
 from pydantic import BaseModel, TypeAdapter
 from websockets.asyncio.client import ClientConnection, connect
 
+from pipelines.anomaly.settings import AnomalySettings
+from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
 from pipelines.chat.admission import Limits
 from pipelines.chat.engine import Engine
 from pipelines.chat.language_model import Segment
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
+from pipelines.embed import Embedder
 from pipelines.events import Event, Message, Turn
 from pipelines.flow import flow
 from pipelines.speech.settings import SpeechSettings
@@ -226,12 +229,18 @@ def scripted_pipeline(
     streams: int = 8,
     waiting: int = 64,
     speech: SpeechStage | None = None,
+    anomaly: AnomalyStage | None = None,
     **chat: Any,
 ) -> Pipeline:
     """A pipeline around a scripted model, not started."""
     engine = Engine(lambda: model, Limits(streams, waiting))
     stage = ChatStage(engine, ChatSettings(**chat))
-    return Pipeline((stage, speech) if speech else (stage,), stage, speech)
+    return Pipeline((stage, speech) if speech else (stage,), stage, speech, anomaly)
+
+
+def screening(minilm: Path, **anomaly: Any) -> AnomalyStage:
+    """An anomaly stage with the real models, not started."""
+    return AnomalyStage(Embedder(minilm), AnomalySettings(**anomaly))
 
 
 def echo(prompt: str) -> list[str]:

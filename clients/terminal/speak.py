@@ -4,8 +4,6 @@ import http.client
 import json
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,16 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from clients.terminal.connection import (
-    LOADING_SECONDS,
-    RETRY_SECONDS,
-    SILENCE_SECONDS,
-    ClientError,
-    ConnectionFailedError,
-    Target,
-    UsageError,
-    unreachable,
-)
+from clients.terminal.connection import ClientError, Target, UsageError
+from clients.terminal.http import post
 from clients.terminal.sound import Player
 
 FORMATS = ("mp3", "opus", "flac", "wav", "pcm")
@@ -121,44 +111,9 @@ def _new(path: Path) -> Any:
 
 
 def _receive(target: Target, body: dict[str, Any]) -> Iterator[bytes]:
-    headers = {"Content-Type": "application/json"}
-    if target.key:
-        headers["Authorization"] = f"Bearer {target.key}"
-    request = urllib.request.Request(  # noqa: S310 - the URL is checked to be http or https
-        f"{target.http}/v1/audio/speech", json.dumps(body).encode(), headers
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + LOADING_SECONDS
-    while True:
-        try:
-            response = opener.open(request, timeout=SILENCE_SECONDS)
-            break
-        except urllib.error.HTTPError as error:
-            with error:
-                told = _error(error.read())
-            if told.get("code") not in ("model_not_ready", "voice_not_ready") or time.monotonic() > deadline:
-                raise _refused(target, error.code, told) from None
-            time.sleep(RETRY_SECONDS)
-        except (OSError, http.client.HTTPException):
-            raise unreachable(target) from None
-    with response:
+    with post(target, "/v1/audio/speech", body) as response:
         try:
             while piece := response.read1(PIECE):
                 yield piece
         except (OSError, http.client.HTTPException) as error:
             raise ClientError("The server ended the sound before its end; its log says why.") from error
-
-
-def _refused(target: Target, status: int, told: dict[str, Any]) -> ClientError:
-    if status == 401:
-        return ConnectionFailedError(f"{target.url} wants a key: set LOQUENT_API_KEY to one that it knows.")
-    if status in (403, 421):
-        return ConnectionFailedError(f"{target.url} did not let us in: {told.get('message') or status}")
-    return ClientError(str(told.get("message") or f"The server answered with HTTP status {status}."))
-
-
-def _error(body: bytes) -> dict[str, Any]:
-    try:
-        return dict(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return {}

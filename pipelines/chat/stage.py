@@ -29,7 +29,7 @@ class ChatStage:
     async def __call__(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         async for event in events:
             yield event
-            if isinstance(event, Turn):
+            if isinstance(event, Turn) and not event.answered:
                 async with aclosing(self._answer(event)) as reply:
                     async for piece in reply:
                         yield piece

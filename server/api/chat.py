@@ -18,6 +18,7 @@ from pipelines.events import (
     Message,
     Role,
     Sampling,
+    Screened,
     StageError,
     TextDelta,
     TokenLogprob,
@@ -44,7 +45,7 @@ from server.parameters import (
 
 log = logging.getLogger(__name__)
 
-FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
+FINISH = {"stop": "stop", "length": "length", "cancelled": "stop", "content_filter": "content_filter"}
 
 # Parameters of OpenAI's that change nothing here, with the values for which that is true ("any": whatever they say).
 IGNORED: dict[str, requests.Harmless] = {
@@ -105,6 +106,15 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class LoquentExtension(BaseModel):
+    """What only this server has."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    session: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    verdicts: bool = False
+
+
 class ChatRequest(BaseModel):
     """The parameters that mean something here."""
 
@@ -130,6 +140,7 @@ class ChatRequest(BaseModel):
     min_p: MinP | None = None
     repetition_penalty: RepetitionPenalty | None = None
     ignore_eos: bool | None = None
+    loquent: LoquentExtension | None = None
 
     def turn(self, id: str, tenant: str) -> Turn:
         """The turn that answers this request."""
@@ -149,7 +160,15 @@ class ChatRequest(BaseModel):
             ignore_eos=bool(self.ignore_eos),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
-        return Turn(id, tuple(message.message() for message in self.messages), sampling, tenant)
+        own = self.loquent or LoquentExtension()
+        return Turn(
+            id,
+            tuple(message.message() for message in self.messages),
+            sampling,
+            tenant,
+            session=f"{tenant} {own.session}" if own.session else "",
+            verdicts=own.verdicts,
+        )
 
 
 def read_request(raw: bytes) -> ChatRequest:
@@ -165,6 +184,10 @@ async def create(request: web.Request) -> web.StreamResponse:
     backend = request.app[BACKEND]
     asked = read_request(await requests.body(request))
     model = backend.names.resolve(asked.model)
+    if asked.loquent and asked.loquent.verdicts and not backend.settings.anomaly.verdicts:
+        raise ApiError(
+            400, "unsupported_parameter", "loquent.verdicts: this server does not tell verdicts.", "loquent.verdicts"
+        )
     backend.check_ready()
     id = f"chatcmpl-{secrets.token_hex(12)}"
     async with backend.flow(asked.turn(id, request[TENANT])) as events:
@@ -177,17 +200,20 @@ async def _whole(events: AsyncGenerator[Event], id: str, model: str, with_logpro
     text: list[str] = []
     told: list[TokenLogprob] = []
     finished = Finished("stop", Usage())
+    own: dict[str, Any] = {}
     async for event in events:
         if isinstance(event, TextDelta):
             text.append(event.text)
             told.extend(event.logprobs)
+        elif isinstance(event, Screened):
+            own = {"loquent": {"screening": event.told()}}
         elif isinstance(event, Finished):
             finished = event
     message = {"role": "assistant", "content": "".join(text), "refusal": None}
     logprobs = _logprobs(told) if with_logprobs else None
     choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": FINISH[finished.reason]}
     body = _object("chat.completion", id, model, [choice])
-    return web.json_response(body | {"usage": _usage(finished.usage)})
+    return web.json_response(body | {"usage": _usage(finished.usage)} | own)
 
 
 class _Stream:
@@ -203,6 +229,7 @@ class _Stream:
         self._with_logprobs = bool(asked.logprobs)
         self._created = int(time.time())
         self._begun = False
+        self._own: dict[str, Any] = {}  # what only this server tells
         self._response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",
@@ -251,9 +278,11 @@ class _Stream:
             case TextDelta(text, logprobs=told):
                 await self._begin()
                 await self._chunk({"content": text}, None, _logprobs(told) if self._with_logprobs else None)
+            case Screened():
+                self._own = {"loquent": {"screening": event.told()}}
             case Finished(reason, usage):
                 await self._begin()
-                await self._chunk({}, FINISH[reason])
+                await self._send(self._dump([_choice({}, FINISH[reason], None)], own=self._own))
                 if self._with_usage:
                     await self._send(self._dump([], usage=_usage(usage)))
 
@@ -263,10 +292,12 @@ class _Stream:
             await self._chunk({"role": "assistant", "content": "", "refusal": None}, None)
 
     async def _chunk(self, delta: dict[str, Any], finish: str | None, logprobs: dict[str, Any] | None = None) -> None:
-        await self._send(self._dump([{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]))
+        await self._send(self._dump([_choice(delta, finish, logprobs)]))
 
-    def _dump(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> str:
-        chunk = _object("chat.completion.chunk", self._id, self._model, choices, self._created)
+    def _dump(
+        self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None, own: dict[str, Any] | None = None
+    ) -> str:
+        chunk = _object("chat.completion.chunk", self._id, self._model, choices, self._created) | (own or {})
         if self._with_usage:
             chunk["usage"] = usage
         return json.dumps(chunk, separators=(",", ":"))
@@ -281,6 +312,10 @@ class _Stream:
         if not self._response.prepared:
             await self._response.prepare(self._request)
         await self._response.write(data)
+
+
+def _choice(delta: dict[str, Any], finish: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
 def _object(

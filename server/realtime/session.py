@@ -32,6 +32,7 @@ from server.realtime import wire
 from server.realtime.wire import Item, SessionConfig, WireError
 
 NO_VOICE = "No voice is loaded: replies come as text."
+NO_VERDICTS = "This server does not tell verdicts."
 PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
 
 
@@ -64,6 +65,7 @@ class Reply:
     text: str = ""
     usage: Usage = field(default_factory=Usage)
     sound: Sound | None = None  # None where it is not spoken
+    screening: wire.Told | None = None  # how its messages were screened, where the client wants to know
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class State:
     limits: LimitSettings
     tenant: str = ""  # whose session this is
     voices: VoiceNames | None = None  # None where nothing can be spoken
+    verdicts: bool = False  # whether clients may be told them
     config: SessionConfig = field(default_factory=SessionConfig)
     items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
     held: int = 0  # bytes of ``items``, at most ``limits.conversation_bytes`` and what replies add
@@ -176,7 +179,11 @@ def advance(state: State, given: Input) -> Step:
             return _produced(state, reply, event) if reply else (state, [])
         case Failed(response_id, error):
             reply = _find(state, response_id)
-            return _close(state, reply, "failed", _failure(error)) if reply else (state, [])
+            if reply is None:
+                return state, []
+            if error.code == "content_filter":
+                return _close(state, reply, "incomplete", FILTERED)
+            return _close(state, reply, "failed", _failure(error))
         case Disconnected():
             return _disconnect(state)
         case Draining():
@@ -246,6 +253,8 @@ def _update(state: State, event: wire.SessionUpdate) -> Step:
     if output.format.type != wire.PCM.type:
         warnings.append(PCM_ONLY)
         output = output.model_copy(update={"format": wire.PCM})
+    if _wants_verdicts(config.loquent) and not state.verdicts:
+        warnings.append(NO_VERDICTS)
     if config.audio.input.turn_detection is not None:
         warnings.append("This server does not listen: turn_detection stays null.")
     listening = config.audio.input.model_copy(update={"turn_detection": None})
@@ -408,6 +417,9 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
         _check_room(state)
     messages = _messages(state, asked)
     speech, audio, warnings = _speech(state, asked)
+    verdicts = _wants_verdicts(asked.loquent, state.config.loquent)
+    if verdicts and not state.verdicts:
+        warnings.append(NO_VERDICTS)
     state, response_id = _new_id(state, "resp")
     state, item_id = _new_id(state, "item")
     max_tokens = asked.max_output_tokens or state.config.max_output_tokens
@@ -428,8 +440,25 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
     return state, [
         wire.ResponseCreated(response=response, loquent=wire.Warnings(warnings=warnings) if warnings else None),
         wire.RateLimits(),
-        Begin(response_id, Turn(f"{state.id}.{response_id}", messages, sampling, state.tenant, speech)),
+        Begin(
+            response_id,
+            Turn(
+                f"{state.id}.{response_id}",
+                messages,
+                sampling,
+                state.tenant,
+                speech,
+                session=state.id,
+                verdicts=verdicts and state.verdicts,
+            ),
+        ),
     ]
+
+
+def _wants_verdicts(*extensions: wire.Extension | None) -> bool:
+    """What the first of them says that says anything."""
+    said = [each.verdicts for each in extensions if each is not None and each.verdicts is not None]
+    return bool(said and said[0])
 
 
 def _speech(state: State, asked: wire.ResponseConfig) -> tuple[Speech | None, wire.ResponseAudio | None, list[str]]:
@@ -489,11 +518,16 @@ def _produced(state: State, reply: Reply, event: events.Event) -> Step:
             return state, [*outputs, delta]
         case events.AudioDelta():
             return _spoken(state, reply, event)
+        case events.Screened():
+            screening = wire.Told(screening=wire.Screening(**event.told()))
+            return _put(state, replace(reply, screening=screening)), []
         case Finished(reason, usage):
             state, reply, outputs = _open(state, replace(reply, usage=usage))
             if reason == "length":
                 details = wire.StatusDetails(type="incomplete", reason="max_output_tokens")
                 state, closing = _close(state, reply, "incomplete", details)
+            elif reason == "content_filter":
+                state, closing = _close(state, reply, "incomplete", FILTERED)
             elif reason == "cancelled":
                 state, closing = _close(state, reply, "cancelled", CANCELLED)
             else:
@@ -570,7 +604,7 @@ def _close(
             "usage": wire.ResponseUsage.of(reply.usage, audio_tokens=reply.sound.tokens if reply.sound else 0),
         }
     )
-    outputs.append(wire.ResponseDone(response=response))
+    outputs.append(wire.ResponseDone(response=response, loquent=reply.screening))
     return replace(state, replies=tuple(held for held in state.replies if held.id != reply.id)), outputs
 
 
@@ -583,6 +617,7 @@ def _cancel(state: State, event: wire.ResponseCancel) -> Step:
 
 
 CANCELLED = wire.StatusDetails(type="cancelled", reason="client_cancelled")
+FILTERED = wire.StatusDetails(type="incomplete", reason="content_filter")
 
 
 def _failure(error: StageError) -> wire.StatusDetails:

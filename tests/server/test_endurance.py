@@ -58,7 +58,7 @@ async def ask(server: Running, http: aiohttp.ClientSession, chance: random.Rando
 @pytest.mark.timeout(600)
 async def test_ten_thousand_short_requests_leave_nothing_behind() -> None:
     model = Steady()
-    chance = random.Random(0)  # noqa: S311 - the same requests every time
+    chance = random.Random(0)
     process = psutil.Process()
     async with running(scripted_pipeline(model, streams=16, waiting=64)) as server:
         connector = aiohttp.TCPConnector(limit=0)

@@ -178,9 +178,23 @@ class ResponseCreated(ServerEvent, Sparse):
     loquent: Warnings | None = None
 
 
-class ResponseDone(ServerEvent):
+class Screening(Wire):
+    """How the turn's messages were screened."""
+
+    action: Literal["allow", "flag", "deflect", "block"]
+    verdicts: list[dict[str, Any]]
+
+
+class Told(Wire):
+    """What only this server tells of a response."""
+
+    screening: Screening
+
+
+class ResponseDone(ServerEvent, Sparse):
     type: Literal["response.done"] = "response.done"
     response: Response
+    loquent: Told | None = None
 
 
 class RateLimits(ServerEvent):

@@ -54,6 +54,7 @@ class Extension(Sparse):
     model_config = ConfigDict(extra="forbid")
 
     sampling: SamplingExtension | None = None
+    verdicts: bool | None = None  # whether to tell how the turn's messages were screened
 
 
 class AudioFormat(Sparse):

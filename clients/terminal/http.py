@@ -1,0 +1,62 @@
+"""One HTTP request to a server, for the commands that need no session."""
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from clients.terminal.connection import (
+    LOADING_SECONDS,
+    RETRY_SECONDS,
+    SILENCE_SECONDS,
+    ClientError,
+    ConnectionFailedError,
+    Target,
+    unreachable,
+)
+
+NOT_READY = ("model_not_ready", "voice_not_ready", "screening_not_ready", "embeddings_not_ready")
+
+
+def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
+    """Send ``body`` as JSON, and wait while the server loads its models; the caller closes the response.
+
+    Raises: ClientError that says what to do.
+    """
+    headers = {"Content-Type": "application/json"}
+    if target.key:
+        headers["Authorization"] = f"Bearer {target.key}"
+    request = urllib.request.Request(  # noqa: S310 - the URL is checked to be http or https
+        f"{target.http}{path}", json.dumps(body).encode(), headers
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + LOADING_SECONDS
+    while True:
+        try:
+            response: http.client.HTTPResponse = opener.open(request, timeout=SILENCE_SECONDS)
+            return response
+        except urllib.error.HTTPError as error:
+            with error:
+                told = _error(error.read())
+            if told.get("code") not in NOT_READY or time.monotonic() > deadline:
+                raise _refused(target, error.code, told) from None
+            time.sleep(RETRY_SECONDS)
+        except (OSError, http.client.HTTPException):
+            raise unreachable(target) from None
+
+
+def _refused(target: Target, status: int, told: dict[str, Any]) -> ClientError:
+    if status == 401:
+        return ConnectionFailedError(f"{target.url} wants a key: set LOQUENT_API_KEY to one that it knows.")
+    if status in (403, 421):
+        return ConnectionFailedError(f"{target.url} did not let us in: {told.get('message') or status}")
+    return ClientError(str(told.get("message") or f"The server answered with HTTP status {status}."))
+
+
+def _error(body: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return {}

@@ -1,0 +1,1 @@
+"""Checks every input for what is not normal, and says why."""

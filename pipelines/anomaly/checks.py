@@ -1,0 +1,191 @@
+"""What needs no model: characters that deceive, payloads in disguise, and clients that flood. Pure functions."""
+
+import base64
+import binascii
+import codecs
+import re
+import unicodedata
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from pipelines.anomaly.text import UNSEEN
+
+REPEATED_WORDS = 20  # words from which on their repetition is looked at
+REPEATED_CHARACTERS = 60  # likewise, characters
+VARIETY = 0.15  # different words among all, below which a message repeats itself
+UNSEEN_ALLOWED = 4  # joiners and variation selectors of a few emoji
+TAGS = re.compile("[\U000e0020-\U000e007f]")
+OVERRIDES = re.compile("[\u202a-\u202e\u2066-\u2069]")
+EMOJI_JOINTS = re.compile("[\u200d\ufe0e\ufe0f]")
+PAYLOADS = 4  # hidden texts of one message that are judged
+DECODED = 2000  # characters of each
+
+BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
+BASE32 = re.compile(r"\b[A-Z2-7]{32,}={0,6}")
+HEXADECIMAL = re.compile(r"(?:\b|\\x|0x)(?:[0-9A-Fa-f]{2}(?:[\s,]{0,2}(?:\\x|0x)?)){16,}")
+PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}){8,}")
+BITS = re.compile(r"(?:[01]{8}\s?){8,}")
+LEAST_ROTATED = 20  # letters for which a rotation can be told
+MORE_USUAL = 1.2  # nats a letter sequence by which the rotated text must be more usual
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a check found: which check, and what a person should know of it. Never the text itself."""
+
+    check: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the checks found, and the texts that were hidden in the message."""
+
+    findings: tuple[Finding, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+
+def check(raw: str, *, longest: int, usual: Callable[[str], float]) -> Checked:
+    """Check one message as it came.
+
+    ``longest`` is in characters; ``usual`` says how usual a text's letters are, as the mean log-probability of its
+    trigrams.
+    """
+    findings = [*_characters(raw), *_repetition(raw)]
+    if len(raw) > longest:
+        findings.append(Finding("size", f"{len(raw)} characters, and {longest} are allowed"))
+    hidden = []
+    for name, payload in _payloads(unicodedata.normalize("NFKC", raw[:longest]), usual):
+        findings.append(Finding(f"encoded_{name}", f"a readable text of {len(payload)} characters"))
+        hidden.append(payload[:DECODED])
+        if len(hidden) == PAYLOADS:
+            break
+    if tags := TAGS.findall(raw):
+        hidden.append("".join(chr(ord(tag) - 0xE0000) for tag in tags)[:DECODED])
+    return Checked(tuple(findings), tuple(hidden))
+
+
+def _characters(raw: str) -> Iterator[Finding]:
+    if tags := len(TAGS.findall(raw)):
+        yield Finding("hidden_tags", f"{tags} characters that show nothing and spell a text")
+    overrides = len(OVERRIDES.findall(raw))
+    if overrides:
+        yield Finding("text_direction", f"{overrides} characters that change the direction of writing")
+    unseen = len(UNSEEN.findall(EMOJI_JOINTS.sub("", raw))) - overrides - tags
+    if unseen > UNSEEN_ALLOWED and not _joins_letters(raw):
+        yield Finding("hidden_characters", f"{unseen} characters that show nothing")
+    mixed = sum(1 for word in re.findall(r"\w{3,}", raw) if _mixes_scripts(word))
+    if mixed:
+        yield Finding("mixed_scripts", f"{mixed} words with letters of several alphabets that look alike")
+
+
+def _repetition(raw: str) -> Iterator[Finding]:
+    words = raw.lower().split()[:500]  # in a long text words repeat anyway
+    if len(words) >= REPEATED_WORDS and len(set(words)) <= len(words) * VARIETY:
+        yield Finding("repetition", f"{len(set(words))} different words among {len(words)}")
+    letters = [character for character in raw if not character.isspace()]
+    if len(letters) >= REPEATED_CHARACTERS and len(set(letters)) <= 3:
+        yield Finding("repetition", f"{len(set(letters))} different characters among {len(letters)}")
+
+
+def _joins_letters(raw: str) -> bool:
+    """Whether the script is one that needs joiners to be written, as those of Iran and India do."""
+    return bool(re.search("[\u0600-\u06ff\u0900-\u0dff]", raw))
+
+
+def _mixes_scripts(word: str) -> bool:
+    if word.isascii():
+        return False
+    scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in word if letter.isalpha()}
+    return "LATIN" in scripts and bool(scripts & {"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"})
+
+
+def _payloads(text: str, usual: Callable[[str], float]) -> Iterator[tuple[str, str]]:
+    """Names of encodings, and the readable texts that stand in them."""
+    probes: tuple[tuple[str, re.Pattern[str], Callable[[str], bytes]], ...] = (
+        ("percent", PERCENT, unquote_to_bytes),
+        ("binary", BITS, lambda found: bytes(int(bits, 2) for bits in re.findall("[01]{8}", found))),
+        ("hexadecimal", HEXADECIMAL, lambda found: bytes.fromhex(re.sub(r"\\x|0x|[\s,]", "", found))),
+        ("base32", BASE32, lambda found: base64.b32decode(found.rstrip("=") + "=" * (-len(found.rstrip("=")) % 8))),
+        ("base64", BASE64, _base64),
+    )
+    for name, pattern, decode in probes:
+        for match in pattern.finditer(text):
+            try:
+                payload = decode(match.group()).decode()
+            except (ValueError, binascii.Error):
+                continue
+            if _readable(payload):
+                yield name, payload
+    letters = sum(character.isascii() and character.isalpha() for character in text)
+    if letters >= max(LEAST_ROTATED, len(text) // 2):
+        rotated = codecs.encode(text, "rot13")
+        if usual(rotated) > usual(text) + MORE_USUAL:
+            yield "rot13", rotated
+
+
+def _base64(found: str) -> bytes:
+    found = found.rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(found + "=" * (-len(found) % 4), validate=True)
+
+
+def _readable(payload: str) -> bool:
+    """Whether a decoded text is one: enough of it, and hardly anything but letters, digits, spaces and punctuation."""
+    if len(payload) < 8:
+        return False
+    odd = sum(unicodedata.category(character)[0] in "CM" and character not in "\n\r\t" for character in payload)
+    words = sum(character.isalpha() or character == " " for character in payload)
+    return odd <= len(payload) // 20 and words >= len(payload) * 0.6
+
+
+# Floods
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast one session may talk."""
+
+    messages: int  # a minute
+    repeats: int  # of nearly the same text within its last messages
+
+
+REMEMBERED = 32  # messages of a session
+SESSIONS = 10_000
+REPEATED_FROM = 20  # characters; short answers repeat in any talk
+ALIKE = 0.8  # of the word triples that two messages have, shared
+
+
+class Floods:
+    """Watches how often sessions speak, and whether they say the same again. For one thread."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._sessions: OrderedDict[str, deque[tuple[float, frozenset[int]]]] = OrderedDict()
+
+    def check(self, session: str, text: str, now: float) -> tuple[Finding, ...]:
+        """Take note of a message at ``now``, in seconds on any clock, and say what is wrong with it."""
+        recent = self._sessions.setdefault(session, deque(maxlen=max(REMEMBERED, self._pace.messages + 1)))
+        self._sessions.move_to_end(session)
+        if len(self._sessions) > SESSIONS:
+            self._sessions.popitem(last=False)
+        shape = _shape(text) if len(text) >= REPEATED_FROM else frozenset()
+        recent.append((now, shape))
+        findings = []
+        lately = sum(now - then < 60 for then, _ in recent)
+        if lately > self._pace.messages:
+            findings.append(Finding("rate", f"{lately} messages in a minute, and {self._pace.messages} are allowed"))
+        alike = sum(_alike(shape, other) for _, other in recent) if shape else 0
+        if alike > self._pace.repeats:
+            findings.append(Finding("repeats", f"nearly the same message {alike} times"))
+        return tuple(findings)
+
+
+def _shape(text: str) -> frozenset[int]:
+    words = re.findall(r"\w+", text.lower())
+    return frozenset(hash(tuple(words[n : n + 3])) for n in range(max(len(words) - 2, 1)))
+
+
+def _alike(one: frozenset[int], other: frozenset[int]) -> bool:
+    return bool(one and other) and len(one & other) >= ALIKE * len(one | other)

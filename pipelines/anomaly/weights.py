@@ -1,0 +1,148 @@
+"""How a detector is kept: numbers in ``detector.safetensors``, words in ``detector.json``. Nothing of it is run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from pipelines.anomaly.calibrate import CELLS, HEADS, Calibration, CalibrationError
+from pipelines.anomaly.detector import Detector, Examples, Injections, Scaled
+from pipelines.anomaly.language import LETTER_BUCKETS, PAIR_BUCKETS, Language
+from pipelines.anomaly.surface import FEATURES
+from pipelines.anomaly.vae import VAE, Shape
+from pipelines.embed import DIMENSIONS
+from pipelines.packages import sha256
+
+FORMAT = 1
+NUMBERS, WORDS = "detector.safetensors", "detector.json"
+BUNDLED = Path(__file__).parent / "bundled"
+LARGEST = 64 << 20  # bytes of either file
+
+
+def save(detector: Detector, folder: Path, *, about: dict[str, Any]) -> None:
+    """Write a detector into an existing folder; ``about`` says what it was made from, for people."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "language.words": detector.language.words,
+        "language.pairs": detector.language.pairs,
+        "injections.weights": detector.injections.weights,
+        "injections.bias": detector.injections.bias,
+        "examples.embeddings": detector.examples.embeddings.astype(np.float16),
+        "examples.surface": detector.examples.surface.astype(np.float32),
+        "examples.scores": detector.examples.scores.astype(np.float32),
+        "examples.held_out": detector.examples.held_out,
+    }
+    for length, runs in detector.language.runs.items():
+        arrays[f"language.runs.{length}"] = runs
+    for name, head in (("surface", detector.surface), ("semantic", detector.semantic)):
+        arrays |= {f"{name}.mean": head.mean, f"{name}.deviation": head.deviation}
+        arrays |= {f"{name}.vae.{key}": value.numpy() for key, value in head.vae.state_dict().items()}
+    for (head_name, cell), scores in detector.calibration.scores.items():
+        arrays[f"calibration.{head_name}.{cell}"] = scores
+    (folder / NUMBERS).write_bytes(save_arrays({key: np.ascontiguousarray(value) for key, value in arrays.items()}))
+    words = {
+        "format": FORMAT,
+        "name": detector.name,
+        "narrow": detector.narrow,
+        "alpha": detector.alpha,
+        "shares": dict(detector.calibration.shares),
+        "shapes": {"surface": _shape(detector.surface.vae), "semantic": _shape(detector.semantic.vae)},
+        "features": list(FEATURES),
+        "sha256": sha256(folder / NUMBERS),
+        "about": about,
+        "examples": {"ids": list(detector.examples.ids), "cells": list(detector.examples.cells)},
+        "vocabulary": list(detector.language.vocabulary),
+    }
+    (folder / WORDS).write_text(json.dumps(words, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: Path = BUNDLED) -> Detector:
+    """Read a detector.
+
+    Raises: CalibrationError when a file is missing, damaged, does not belong to the other one, or holds what can't be.
+    """
+    try:
+        if max((folder / name).stat().st_size for name in (NUMBERS, WORDS)) > LARGEST:
+            raise CalibrationError(f"{folder} holds files that are too large to be a detector's.")
+        words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+        if words["format"] != FORMAT or words["features"] != list(FEATURES):
+            raise CalibrationError(f"{folder} was made by another version: run loquent train anomaly again.")
+        if sha256(folder / NUMBERS) != words["sha256"]:
+            raise CalibrationError(f"{folder / NUMBERS} is not the file that {WORDS} was written with.")
+        return _read(words, load_arrays((folder / NUMBERS).read_bytes()))
+    except CalibrationError as error:
+        raise CalibrationError(f"{folder}: {error}" if str(folder) not in str(error) else str(error)) from None
+    except OSError as error:
+        raise CalibrationError(f"{folder} holds no detector: {error.strerror or error}.") from None
+    except Exception as error:  # whatever is in the files, it is not a detector
+        raise CalibrationError(f"{folder} can't be read as a detector: {type(error).__name__}.") from None
+
+
+def _read(words: dict[str, Any], arrays: dict[str, Any]) -> Detector:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CalibrationError(f"{name} holds what is no number")
+    vocabulary = tuple(str(word) for word in words["vocabulary"])
+    language = Language(
+        {length: _sized(arrays[f"language.runs.{length}"], size) for length, size in LETTER_BUCKETS.items()},
+        vocabulary,
+        _sized(arrays["language.words"], len(vocabulary) + 1),
+        _sized(arrays["language.pairs"], PAIR_BUCKETS),
+    )
+    count = len(words["examples"]["ids"])
+    examples = Examples(
+        tuple(str(id) for id in words["examples"]["ids"]),
+        _sized(arrays["examples.embeddings"], count, DIMENSIONS).astype(np.float32),
+        _sized(arrays["examples.surface"], count, len(FEATURES)),
+        _sized(arrays["examples.scores"], count, 3),
+        tuple(str(cell) for cell in words["examples"]["cells"]),
+        _sized(arrays["examples.held_out"], count),
+    )
+    calibration = Calibration(
+        {(head, cell): arrays[f"calibration.{head}.{cell}"] for head in HEADS for cell in CELLS},
+        {head: float(words["shares"][head]) for head in HEADS},
+    )
+    alpha = float(words["alpha"])
+    if not 0 < alpha < 0.5:
+        raise CalibrationError("alpha is not between 0 and 0.5")
+    return Detector(
+        language,
+        _scaled("surface", words, arrays, len(FEATURES)),
+        _scaled("semantic", words, arrays, DIMENSIONS),
+        Injections(_sized(arrays["injections.weights"], 2, DIMENSIONS), _sized(arrays["injections.bias"], 2)),
+        examples,
+        calibration,
+        alpha,
+        str(words["name"]),
+        bool(words["narrow"]),
+    )
+
+
+def _sized(array: Any, *shape: int) -> Any:
+    if array.shape != shape:
+        raise CalibrationError(f"an array of {array.shape} stands where one of {shape} belongs")
+    return array
+
+
+def _scaled(name: str, words: dict[str, Any], arrays: dict[str, Any], inputs: int) -> Scaled:
+    hidden, latent = words["shapes"][name]
+    vae = VAE(Shape(inputs, int(hidden), int(latent)))
+    prefix = f"{name}.vae."
+    vae.load_state_dict(
+        {
+            key.removeprefix(prefix): torch.from_numpy(value.copy())
+            for key, value in arrays.items()
+            if key.startswith(prefix)
+        }
+    )
+    deviation = _sized(arrays[f"{name}.deviation"], inputs)
+    if (deviation <= 0).any():
+        raise CalibrationError(f"a deviation of the {name} head is not above 0")
+    return Scaled(vae.eval(), _sized(arrays[f"{name}.mean"], inputs), deviation)
+
+
+def _shape(vae: VAE) -> list[int]:
+    return [vae.shape.hidden, vae.shape.latent]

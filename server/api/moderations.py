@@ -1,0 +1,102 @@
+"""``POST /v1/moderations``: the anomaly detector's verdicts, in OpenAI's shape.
+
+OpenAI's categories are about content that offends; this detector knows nothing of those, so they are always false.
+What it knows stands beside them under names of its own, and each verdict with its reasons under ``loquent``.
+"""
+
+import secrets
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.anomaly.calibrate import HEADS
+from pipelines.anomaly.stage import AnomalyStage
+from pipelines.anomaly.verdict import Cause, Verdict
+from server.api import requests
+from server.backend import BACKEND, Backend
+from server.errors import ApiError
+
+INPUTS = 32  # of one request
+OPENAI = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
+OURS: tuple[Cause, ...] = (*HEADS, "checks")
+
+
+class TextPart(BaseModel):
+    """A text among several inputs."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    type: Literal["text"]
+    text: Annotated[str, Field(min_length=1)]
+
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class ModerationRequest(BaseModel):
+    """The parameters that mean something here."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    input: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=INPUTS)]
+        | Annotated[list[TextPart], Field(min_length=1, max_length=INPUTS)]
+    )
+    model: str | None = None
+
+    def texts(self) -> list[str]:
+        """Each input."""
+        given = [self.input] if isinstance(self.input, str) else self.input
+        return [each if isinstance(each, str) else each.text for each in given]
+
+
+async def create(request: web.Request) -> web.Response:
+    """Screen texts, and take note of nothing."""
+    backend = request.app[BACKEND]
+    asked = requests.read(await requests.body(request), ModerationRequest, ignored={})
+    backend.names.resolve(asked.model)
+    stage = screening(backend)
+    verdicts = [await stage.screen(text) for text in asked.texts()]
+    return web.json_response(
+        {
+            "id": f"modr-{secrets.token_hex(12)}",
+            "model": "loquent-anomaly",
+            "results": [_result(verdict, stage) for verdict in verdicts],
+        }
+    )
+
+
+def screening(backend: Backend) -> AnomalyStage:
+    """The anomaly stage. Raises: ApiError 404 where the configuration has none."""
+    if backend.pipeline.anomaly is None:
+        raise ApiError(404, "screening_not_found", "This server screens nothing: [pipeline] stages lacks 'anomaly'.")
+    return backend.pipeline.anomaly
+
+
+def _result(verdict: Verdict, stage: AnomalyStage) -> dict[str, Any]:
+    ours = {f"anomaly/{cause}": cause in verdict.causes for cause in OURS}
+    scores = {f"anomaly/{head}": 1 - verdict.p(head) for head in HEADS}
+    scores["anomaly/checks"] = float("checks" in verdict.causes)
+    return {
+        "flagged": verdict.anomalous,
+        "categories": dict.fromkeys(OPENAI, False) | ours,
+        "category_scores": dict.fromkeys(OPENAI, 0.0) | scores,
+        "category_applied_input_types": {name: ["text"] for name in (*OPENAI, *ours)},
+        "loquent": verdict.told() | {"action": stage.action(verdict)},
+    }

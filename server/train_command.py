@@ -1,0 +1,163 @@
+"""``loquent train``: from messages to a detector, with a report."""
+
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipelines import embed
+from pipelines.packages import PackageError, Progress, new_folder
+from pipelines.threads import cores
+from server.progress import display
+
+if TYPE_CHECKING:
+    from pipelines.anomaly.recipe import Result
+    from pipelines.anomaly.train import Trained
+    from pipelines.embed import MiniLM
+
+Made = TypeVar("Made")
+
+
+class TrainError(Exception):
+    """Training can't be done; the message says what to do. ``usage``: because of how it was asked for."""
+
+    def __init__(self, message: str, *, usage: bool = False) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What to train on, and where the detector goes."""
+
+    normal: str | None  # a file of an operator's messages; None: the bundled recipe
+    out: str
+    narrow: bool = False
+    alpha: float = 0.01
+    seed: int = 0
+
+
+def train_anomaly(asked: Training) -> None:
+    """Train, calibrate, report. Raises: TrainError that says what to do."""
+    if not 0 < asked.alpha < 0.5:
+        raise TrainError(f"--alpha is a share of messages, such as 0.01; {asked.alpha:g} is none.", usage=True)
+    if asked.narrow and asked.normal is None:
+        raise TrainError("--narrow wants your assistant's own messages: --normal my_messages.jsonl", usage=True)
+    target = Path(asked.out)
+    if target.exists() and not (target / "detector.json").is_file():
+        raise TrainError(
+            f"{target} is there already and holds no detector; name another folder with --out.", usage=True
+        )
+    try:
+        import matplotlib  # noqa: F401 - said now, not after the work
+
+        if asked.normal is None:
+            import hassil  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise TrainError(f"Training needs {error.name}: pip install 'loquent[train]'") from None
+    with display() as show:
+
+        def run(steps: Generator[Progress, None, Made]) -> Made:
+            while True:
+                try:
+                    show(next(steps))
+                except StopIteration as end:
+                    made: Made = end.value
+                    return made
+
+        _train(asked, target, run)
+
+
+def _train(asked: Training, target: Path, run: Any) -> None:
+    import torch
+
+    from pipelines.anomaly.calibrate import CalibrationError
+    from pipelines.anomaly.corpora import CorpusError
+    from pipelines.anomaly.train import TrainingError
+    from pipelines.embed import MiniLM
+
+    torch.set_num_threads(cores())
+    torch.use_deterministic_algorithms(True)
+    stop = threading.Event()
+    try:
+        own = _read_own(asked)  # before anything is fetched
+        model = MiniLM(run(embed.prepare(stop)), exact=True)
+        result = None
+        if own is None:
+            trained, result, about = _bundled(asked, model, stop, run)
+        else:
+            trained, about = _own(asked, own, model, stop, run)
+    except (TrainingError, CorpusError, CalibrationError, PackageError) as error:
+        raise TrainError(str(error)) from None
+    run(_write(target, trained, about, result))
+    print(f"The detector is in {target}; its report: {target / 'report.html'}")
+    print(f'To use it, in config.toml:\n[anomaly]\ndetector = "{target}"\nalpha = {asked.alpha:g}')
+
+
+def _read_own(asked: Training) -> Any:
+    from pipelines.anomaly import train
+
+    return None if asked.normal is None else train.read_own(Path(asked.normal))
+
+
+def _bundled(
+    asked: Training, model: "MiniLM", stop: threading.Event, run: Any
+) -> "tuple[Trained, Result, dict[str, Any]]":
+    from pipelines.anomaly import corpora, recipe
+
+    corpus = run(recipe.gather(model, stop, threads=cores()))
+    trained = run(recipe.run(corpus, model, stop, alpha=asked.alpha, seed=asked.seed, threads=cores()))
+    result = run(recipe.judge(corpus, trained.detector, model, stop, seed=asked.seed, threads=cores()))
+    about = {
+        "recipe": "loquent train anomaly",
+        "seed": asked.seed,
+        "messages trained on": len(corpus.normal("train")),
+        "messages calibrated on": len(corpus.normal("calibrate")),
+        "packages": ", ".join(f"{each.name} {each.version} ({each.licence})" for each in corpora.ARCHIVES.values()),
+    }
+    return trained, result, about
+
+
+def _own(
+    asked: Training, own: Any, model: "MiniLM", stop: threading.Event, run: Any
+) -> "tuple[Trained, dict[str, Any]]":
+    from pipelines.anomaly import train
+    from pipelines.anomaly.weights import load
+
+    base = load()
+    trained = run(
+        train.own(own, base, model, stop, narrow=asked.narrow, alpha=asked.alpha, seed=asked.seed, threads=cores())
+    )
+    odd = trained.suspicious
+    if odd:
+        print(
+            f"{len(odd)} messages look like attacks to the bundled detector. If they are, leave them out and "
+            "train again:"
+        )
+        print("  " + ", ".join(odd[:20]) + (", …" if len(odd) > 20 else ""))
+    if (least := trained.detector.calibration.least_alpha()) > asked.alpha:
+        print(
+            f"With so few messages some heads say nothing below alpha = {least:.2g}. More messages make it sharper, "
+            "a larger --alpha less careful."
+        )
+    return trained, {
+        "messages": len(own.texts),
+        "narrow": asked.narrow,
+        "seed": asked.seed,
+        "look like attacks": ", ".join(odd) or "none",
+    }
+
+
+def _write(
+    target: Path, trained: "Trained", about: dict[str, Any], result: "Result | None"
+) -> Generator[Progress, None, None]:
+    from pipelines.anomaly import report
+    from pipelines.anomaly.weights import save
+
+    yield Progress("writing the report")
+    with new_folder(target.resolve()) as folder:
+        save(trained.detector, folder, about=about)
+        report.write(folder, trained.detector, trained.curves, about, result)
+        if result is not None:
+            (folder / "MODEL_CARD.md").write_text(report.card(trained.detector, about, result), encoding="utf-8")
