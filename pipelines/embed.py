@@ -10,11 +10,10 @@ import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,6 @@ from numpy.typing import NDArray
 from pipelines.events import StageError
 from pipelines.packages import PACKAGES, Progress, install
 from pipelines.threads import Cores, Share, told_by_thread
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +33,7 @@ NAME = "all-minilm-l6-v2"
 WAITING = 512  # texts that may wait, of those that somebody waits for and of the others each
 BATCH = 16  # texts computed together at most
 BATCH_CHARACTERS = 2000  # of a batch, padded; a longer text is computed alone
+IN_A_ROW = 8  # urgent batches, behind which one of the others has its turn
 JOIN_PATIENCE = 5.0  # seconds that closing waits for the batch in progress
 
 
@@ -62,14 +59,13 @@ class MiniLM:
 
     def __init__(self, folder: Path, *, exact: bool = False) -> None:
         import torch
-
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()  # of a load that takes a moment
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
         fast = not exact and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self._model: SentenceTransformer = SentenceTransformer(
+        self._model = SentenceTransformer(
             str(folder),
             device="cpu",
             local_files_only=True,
@@ -78,10 +74,17 @@ class MiniLM:
         self._torch = torch
 
     def embed(self, passages: Sequence[Passage], *, threads: int = 1) -> list[Embedding]:
-        """Embed the texts together, padded to the longest."""
+        """Embed the texts, those of about one length together."""
+        if self._torch.get_num_threads() != threads:
+            self._torch.set_num_threads(threads)  # of this thread only
+        found: dict[int, Embedding] = {}
+        for group in _of_one_length(passages):
+            found |= zip(group, self._together([passages[n] for n in group]), strict=True)
+        return [found[n] for n in range(len(passages))]
+
+    def _together(self, passages: Sequence[Passage]) -> list[Embedding]:
+        """Embed the texts in one pass, padded to the longest."""
         torch = self._torch
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)  # of this thread only
         batch: Any = self._model.tokenizer(
             [passage.text for passage in passages],
             padding=True,
@@ -100,6 +103,19 @@ class MiniLM:
             Embedding(wholes[n], _windows(tokens[n], offsets[n], real[n], passage.windows), int(real[n].sum()))
             for n, passage in enumerate(passages)
         ]
+
+
+def _of_one_length(passages: Sequence[Passage]) -> list[list[int]]:
+    """The numbers of the texts, in groups with little padding: it costs as much as text."""
+    groups: list[list[int]] = []
+    shortest = 0
+    for n in sorted(range(len(passages)), key=lambda n: len(passages[n].text)):
+        length = len(passages[n].text)
+        if not groups or length > 1.5 * shortest + 60:
+            groups.append([])
+            shortest = length
+        groups[-1].append(n)
+    return groups
 
 
 def _windows(tokens: Floats, offsets: NDArray[np.int64], real: NDArray[np.bool_], spans: tuple[Span, ...]) -> Floats:
@@ -132,6 +148,30 @@ class _Job:
     result: list[Embedding] = field(default_factory=list)
     dropped: bool = False  # nobody waits for it any more
 
+    @property
+    def longest(self) -> int:
+        """Characters of its longest text."""
+        return max((len(passage.text) for passage in self.passages), default=0)
+
+
+def _fit(count: int, longest: int) -> bool:
+    """Whether so many texts of this length make one batch."""
+    return count <= BATCH and count * longest <= BATCH_CHARACTERS
+
+
+def _batches(passages: Sequence[Passage]) -> Iterator[list[Passage]]:
+    """The passages, in batches; a long one is alone."""
+    batch: list[Passage] = []
+    longest = 0
+    for passage in passages:
+        longest = max(longest, len(passage.text))
+        if batch and not _fit(len(batch) + 1, longest):
+            yield batch
+            batch, longest = [], len(passage.text)
+        batch.append(passage)
+    if batch:
+        yield batch
+
 
 class Embedder:
     """Embeds for many at once. What somebody waits for comes before what is embedded in bulk."""
@@ -142,6 +182,7 @@ class Embedder:
         self._urgent: deque[_Job] = deque()  # each bounded by WAITING
         self._bulk: deque[_Job] = deque()
         self._changed = threading.Condition()
+        self._in_a_row = 0  # urgent batches
         self._closing = False
         self._thread: threading.Thread | None = None
         self._model: MiniLM | None = None
@@ -167,42 +208,49 @@ class Embedder:
             await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
 
     async def embed(self, passages: Sequence[Passage], *, bulk: bool = False) -> list[Embedding]:
-        """Embed the passages.
+        """Embed the passages, in as many batches as they are worth.
 
         Raises: StageError while it is not ready, or when too many texts wait; what the model raises.
         """
-        done, tell = told_by_thread()
-        job = _Job(list(passages), done, tell)
+        jobs: list[_Job] = []
         with self._changed:
             if not self.ready:
                 raise StageError("unavailable", "embeddings_not_ready", "The embedding model is not ready.")
             queue = self._bulk if bulk else self._urgent
-            if sum(len(each.passages) for each in queue) + len(job.passages) > WAITING:
+            if sum(len(each.passages) for each in queue) + len(passages) > WAITING:
                 raise StageError("overloaded", "server_overloaded", "Too many texts wait to be embedded.")
-            queue.append(job)
+            for batch in _batches(passages):
+                done, tell = told_by_thread()
+                jobs.append(_Job(batch, done, tell))
+            queue.extend(jobs)
             self._changed.notify()
         try:
-            await done
-        except asyncio.CancelledError:
-            job.dropped = True
-            raise
-        return job.result
+            await asyncio.gather(*(job.done for job in jobs))
+        finally:
+            for job in jobs:
+                job.dropped = True  # nobody waits for what is not done
+        return [embedding for job in jobs for embedding in job.result]
 
     def _run(self, tell_loaded: Any) -> None:
         try:
             assert self.folder is not None  # noqa: S101 - prepared before it is loaded
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._model = MiniLM(self.folder)
-                self._model.embed([Passage("The first text takes longer.")])
+                model = MiniLM(self.folder)
+                model.embed([Passage("The first text takes longer.")])
         except BaseException as error:
             tell_loaded(error)
             return
+        self._model = model
         tell_loaded(None)
-        while jobs := self._next():
-            self._compute(self._model, jobs)
-        for job in (*self._urgent, *self._bulk):
-            job.tell(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
+        try:
+            while jobs := self._next():
+                self._compute(model, jobs)
+        finally:
+            with self._changed:
+                self._closing = True
+            for job in (*self._urgent, *self._bulk):
+                job.tell(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
 
     def _next(self) -> list[_Job]:
         """The jobs of the next batch; none when it is time to end."""
@@ -211,14 +259,16 @@ class Embedder:
                 self._changed.wait()
             if self._closing:
                 return []
-            queue = self._urgent or self._bulk
+            self._in_a_row = self._in_a_row + 1 if self._urgent else 0
+            queue = self._bulk if self._bulk and self._in_a_row > IN_A_ROW else self._urgent or self._bulk
+            self._in_a_row = 0 if queue is self._bulk else self._in_a_row
             jobs: list[_Job] = []
             count = longest = 0
             while queue:
                 job = queue[0]
-                longest = max([longest, *(len(passage.text) for passage in job.passages)])
+                longest = max(longest, job.longest)
                 count += len(job.passages)
-                if jobs and (count > BATCH or count * longest > BATCH_CHARACTERS):
+                if jobs and not _fit(count, longest):
                     break
                 jobs.append(queue.popleft())
             return jobs
@@ -240,5 +290,4 @@ class Embedder:
             self._share.active = False
         for job in jobs:
             job.result, embeddings = embeddings[: len(job.passages)], embeddings[len(job.passages) :]
-            with suppress(RuntimeError):
-                job.tell(None)
+            job.tell(None)

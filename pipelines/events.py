@@ -134,7 +134,7 @@ class AudioDelta:
 class Screened:
     """How the turn's messages were screened."""
 
-    action: Literal["allow", "flag", "deflect", "block"]  # that was taken
+    action: Literal["allow", "flag", "deflect"]  # that was taken; what is blocked is an error
     verdicts: tuple[dict[str, Any], ...]  # one a message, as clients are told
 
     def told(self) -> dict[str, Any]:

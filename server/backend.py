@@ -98,6 +98,11 @@ class Backend:
         return public_name(self.settings.speech.voice)
 
     @property
+    def tells_verdicts(self) -> bool:
+        """Whether clients that ask are told how their messages were screened."""
+        return self.settings.anomaly.verdicts and self.pipeline.anomaly is not None
+
+    @property
     def ready(self) -> bool:
         return self.pipeline.ready and not self.draining
 

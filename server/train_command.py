@@ -45,9 +45,9 @@ def train_anomaly(asked: Training) -> None:
     if asked.narrow and asked.normal is None:
         raise TrainError("--narrow wants your assistant's own messages: --normal my_messages.jsonl", usage=True)
     target = Path(asked.out)
-    if target.exists() and not (target / "detector.json").is_file():
+    if target.exists() and (strange := _strange(target)):
         raise TrainError(
-            f"{target} is there already and holds no detector; name another folder with --out.", usage=True
+            f"{target} holds {strange}, which is no part of a detector; name another folder with --out.", usage=True
         )
     try:
         import matplotlib  # noqa: F401 - said now, not after the work
@@ -67,6 +67,16 @@ def train_anomaly(asked: Training) -> None:
                     return made
 
         _train(asked, target, run)
+
+
+PARTS = {"detector.json", "detector.safetensors", "report.html", "losses.png", "roc.png", "latent.png", "MODEL_CARD.md"}
+
+
+def _strange(target: Path) -> str:
+    """What would be lost if a detector took this folder's place."""
+    if not target.is_dir():
+        return "a file"
+    return next((path.name for path in sorted(target.iterdir()) if path.name not in PARTS), "")
 
 
 def _train(asked: Training, target: Path, run: Any) -> None:
@@ -159,5 +169,6 @@ def _write(
     with new_folder(target.resolve()) as folder:
         save(trained.detector, folder, about=about)
         report.write(folder, trained.detector, trained.curves, about, result)
+        folder.chmod(0o755)  # a temporary folder is its maker's alone
         if result is not None:
             (folder / "MODEL_CARD.md").write_text(report.card(trained.detector, about, result), encoding="utf-8")

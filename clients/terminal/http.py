@@ -17,7 +17,7 @@ from clients.terminal.connection import (
     unreachable,
 )
 
-NOT_READY = ("model_not_ready", "voice_not_ready", "screening_not_ready", "embeddings_not_ready")
+TRY_AGAIN = ("model_not_ready", "voice_not_ready", "screening_not_ready", "embeddings_not_ready", "server_overloaded")
 
 
 def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
@@ -29,7 +29,7 @@ def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPRes
     if target.key:
         headers["Authorization"] = f"Bearer {target.key}"
     request = urllib.request.Request(  # noqa: S310 - the URL is checked to be http or https
-        f"{target.http}{path}", json.dumps(body).encode(), headers
+        f"{target.http}{path}", json.dumps(body, ensure_ascii=False).encode(errors="replace"), headers
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + LOADING_SECONDS
@@ -40,7 +40,7 @@ def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPRes
         except urllib.error.HTTPError as error:
             with error:
                 told = _error(error.read())
-            if told.get("code") not in NOT_READY or time.monotonic() > deadline:
+            if told.get("code") not in TRY_AGAIN or time.monotonic() > deadline:
                 raise _refused(target, error.code, told) from None
             time.sleep(RETRY_SECONDS)
         except (OSError, http.client.HTTPException):

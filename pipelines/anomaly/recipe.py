@@ -53,8 +53,11 @@ class Corpus:
 def gather(model: MiniLM, stop: threading.Event, *, threads: int) -> Generator[Progress, None, Corpus]:
     """Fetch, read and embed every message."""
     samples = yield from corpora.samples(stop)
-    messages = yield from train.read([sample.text for sample in samples], model, stop, threads=threads)
-    return Corpus(samples, messages)
+    parts = []
+    for source in dict.fromkeys(sample.source for sample in samples):  # they come in the order of their sources
+        texts = [sample.text for sample in samples if sample.source == source]
+        parts.append((yield from train.read(texts, model, stop, threads=threads, what=source)))
+    return Corpus(samples, train.join(parts))
 
 
 def run(
@@ -89,8 +92,10 @@ def _injections(
     yield Progress("training the injection head")
     whole = corpus.messages.whole
     jailbreaks = corpus.where(kind="jailbreak", part="train")
+    addressed = [n for n in normal if corpus.samples[n].source in ("courtesies", "lookalikes")]
     harmless: tuple[train.Group, ...] = (
         (whole[normal], False, 0.5),
+        (whole[addressed], False, 0.15),  # few, and what people say to an assistant
         (whole[corpus.where(kind="spam")], False, 0.04),
     )
     injections = train.fit_linear(

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.anomaly.text import LONGEST
 from pipelines.anomaly.verdict import Action, Cause
 
 Mild = Literal["allow", "flag", "deflect"]
@@ -26,7 +27,7 @@ class AnomalySettings(BaseModel):
     deflection: Annotated[str, Field(min_length=1)] = "I'm sorry, I can't help with that. Is there something else?"
     on_failure: Literal["open", "closed"] = "open"
     deadline: Annotated[float, Field(gt=0)] = 1.0
-    longest: Annotated[int, Field(ge=1)] = 20_000
+    longest: Annotated[int, Field(ge=1, le=LONGEST)] = LONGEST
     rate: Annotated[int, Field(ge=1)] = 30
     repeats: Annotated[int, Field(ge=1)] = 5
     verdicts: bool = False

@@ -6,22 +6,42 @@ import unicodedata
 LONGEST = 8192  # characters that are looked at; a message beyond this is judged by its beginning and its end
 WINDOWS = 12  # windows of one piece at most
 PIECE = 1000  # characters that the embedding model reads of one text, about
+PIECES = 16  # of one message that are embedded; of more, the first and the last
 PIECE_OTHER = 240  # likewise, of scripts whose characters are words
 SHORTEST = 25  # characters of a window; shorter sentences join the next
 
-# Characters that show nothing: format controls, tags, variation selectors.
-UNSEEN = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff\U000e0000-\U000e01ef]")
+# Characters that show nothing: format controls, fillers, tags, variation selectors.
+UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+MARKS = re.compile(
+    "([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{8})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+"
+)
+RAW = 8 * LONGEST  # characters of a message that are looked at at all
 # Frames, blocks and rules: they say nothing, and would take the place of words in what the embedding reads.
 _ORNAMENTS = re.compile(r"[\u2500-\u259f\u25a0-\u25ff\u2900-\u2bff]+|([^\w\s])\1{3,}")
+_HALVES = re.compile("[\ud800-\udfff]")  # of characters, which JSON can spell and nothing else can
 _ENDS = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+|\n+")
 
 
+def composed(text: str) -> str:
+    """The text with one spelling for every character (NFKC)."""
+    text = _HALVES.sub("\ufffd", _ends(text, RAW))
+    # Putting a pile of marks in order takes the square of its height, and nobody reads more than a few.
+    return _ends(unicodedata.normalize("NFKC", MARKS.sub(r"\1", text)), RAW)
+
+
 def normalise(text: str) -> str:
-    """The text with one spelling for every character (NFKC), without what shows nothing, spaces collapsed."""
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]}\n{text[-LONGEST // 2 :]}"
-    text = UNSEEN.sub("", unicodedata.normalize("NFKC", text))
-    return re.sub(r"[^\S\n]+", " ", text).strip()
+    """At most ``LONGEST`` characters: each in its one spelling, none that shows nothing, spaces collapsed."""
+    text = UNSEEN.sub("", composed(text))
+    text = re.sub(r"\s{8,}", "\n\n", re.sub(r"[^\S\n]+", " ", text))
+    return _ends(text.strip(), LONGEST)
+
+
+def _ends(text: str, room: int) -> str:
+    """A text that is too long without its midst."""
+    return text if len(text) <= room else f"{text[: room // 2]}\n{text[-room // 2 + 1 :]}"
 
 
 def pieces(text: str) -> list[str]:
@@ -36,7 +56,8 @@ def pieces(text: str) -> list[str]:
         cut = cut + 1 if cut > 0 else room
         found.append(text[:cut].strip())
         text = text[cut:].strip()
-    return [*found, text]
+    found.append(text)
+    return found if len(found) <= PIECES else found[: PIECES // 2] + found[-PIECES // 2 :]
 
 
 def windows(text: str) -> list[tuple[int, int]]:

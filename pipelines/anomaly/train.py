@@ -28,7 +28,7 @@ Floats = NDArray[np.float32]
 SURFACE = (64, 6)  # hidden and latent sizes
 SEMANTIC = (128, 32)
 # Of the false alarms, by head. A narrow assistant cares for what is off its topic.
-OPEN: dict[HeadName, float] = {"surface": 0.06, "letters": 0.15, "order": 0.12, "injection": 0.62, "semantic": 0.05}
+OPEN: dict[HeadName, float] = {"surface": 0.06, "letters": 0.15, "order": 0.17, "injection": 0.57, "semantic": 0.05}
 NARROW: dict[HeadName, float] = {"surface": 0.05, "letters": 0.05, "order": 0.05, "injection": 0.05, "semantic": 0.8}
 EXAMPLES = 2048  # normal messages that a detector keeps
 OWN_EPOCHS = 200  # at most, of an operator's own messages: there are few in an epoch
@@ -83,7 +83,7 @@ class Trained:
 
 
 def read(
-    texts: Sequence[str], model: MiniLM, stop: threading.Event, *, threads: int
+    texts: Sequence[str], model: MiniLM, stop: threading.Event, *, threads: int, what: str = "messages"
 ) -> Generator[Progress, None, Messages]:
     """Normalise and embed messages; what was embedded before comes from the cache, so that a stopped run goes on.
 
@@ -94,12 +94,21 @@ def read(
     whole = np.zeros((len(normal), DIMENSIONS), dtype=np.float32)
     parts: list[Floats] = [np.zeros((0, DIMENSIONS), dtype=np.float32)] * len(normal)
     for start in range(0, len(order), PIECE):
-        yield Progress("embedding the messages", start, len(order))
+        yield Progress(f"embedding {what}", start, len(order))
         piece = order[start : start + PIECE]
         embeddings = _cached(tuple(normal[n] for n in piece), model, stop, threads)
         for n, embedding in zip(piece, embeddings, strict=True):
             whole[n], parts[n] = embedding.whole, embedding.windows
     return Messages(tuple(normal), whole, tuple(parts))
+
+
+def join(parts: Sequence[Messages]) -> Messages:
+    """Several sets of messages as one."""
+    return Messages(
+        tuple(text for part in parts for text in part.texts),
+        np.concatenate([part.whole for part in parts]),
+        tuple(window for part in parts for window in part.windows),
+    )
 
 
 def _cached(texts: tuple[str, ...], model: MiniLM, stop: threading.Event, threads: int) -> list[Embedding]:
@@ -284,6 +293,8 @@ def read_own(path: Path) -> Own:
                     raise TrainingError(f'{path}, line {number}: this is no {{"text": "a message"}}.') from None
                 if not isinstance(text, str) or not isinstance(id, str | int):
                     raise TrainingError(f"{path}, line {number}: text must be a string, and id a string or a number.")
+                if not _can_be_written(text):
+                    raise TrainingError(f"{path}, line {number}: the text holds half a character.")
                 if text.strip():
                     texts.setdefault(text.strip()[: 2 * LONGEST], str(id))
     except OSError as error:
@@ -296,6 +307,14 @@ def read_own(path: Path) -> Own:
             "that can be trusted at 1 % false alarms."
         )
     return Own(tuple(texts), tuple(texts.values()))
+
+
+def _can_be_written(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def own(

@@ -87,19 +87,23 @@ def _read(words: dict[str, Any], arrays: dict[str, Any]) -> Detector:
             raise CalibrationError(f"{name} holds what is no number")
     vocabulary = tuple(str(word) for word in words["vocabulary"])
     language = Language(
-        {length: _sized(arrays[f"language.runs.{length}"], size) for length, size in LETTER_BUCKETS.items()},
+        {length: _sized(arrays[f"language.runs.{length}"], size, kind="u") for length, size in LETTER_BUCKETS.items()},
         vocabulary,
         _sized(arrays["language.words"], len(vocabulary) + 1),
-        _sized(arrays["language.pairs"], PAIR_BUCKETS),
+        _sized(arrays["language.pairs"], PAIR_BUCKETS, kind="u"),
     )
     count = len(words["examples"]["ids"])
+    if len(words["examples"]["cells"]) != count or not set(words["examples"]["cells"]) <= set(CELLS):
+        raise CalibrationError("the kinds of the examples are not those of messages")
+    if not count:
+        raise CalibrationError("there are no examples of normal messages")
     examples = Examples(
         tuple(str(id) for id in words["examples"]["ids"]),
         _sized(arrays["examples.embeddings"], count, DIMENSIONS).astype(np.float32),
         _sized(arrays["examples.surface"], count, len(FEATURES)),
         _sized(arrays["examples.scores"], count, 3),
         tuple(str(cell) for cell in words["examples"]["cells"]),
-        _sized(arrays["examples.held_out"], count),
+        _sized(arrays["examples.held_out"], count, kind="b"),
     )
     calibration = Calibration(
         {(head, cell): arrays[f"calibration.{head}.{cell}"] for head in HEADS for cell in CELLS},
@@ -121,14 +125,16 @@ def _read(words: dict[str, Any], arrays: dict[str, Any]) -> Detector:
     )
 
 
-def _sized(array: Any, *shape: int) -> Any:
-    if array.shape != shape:
-        raise CalibrationError(f"an array of {array.shape} stands where one of {shape} belongs")
+def _sized(array: Any, *shape: int, kind: str = "f") -> Any:
+    """The array, if it has this shape and kind of numbers ("f", "u" or "b", as numpy has them)."""
+    if array.shape != shape or array.dtype.kind != kind:
+        raise CalibrationError(f"an array of {array.shape} ({array.dtype}) stands where one of {shape} belongs")
     return array
 
 
 def _scaled(name: str, words: dict[str, Any], arrays: dict[str, Any], inputs: int) -> Scaled:
     hidden, latent = words["shapes"][name]
+    _sized(arrays[f"{name}.vae.mean.weight"], latent, hidden)  # before anything of the size that it claims is made
     vae = VAE(Shape(inputs, int(hidden), int(latent)))
     prefix = f"{name}.vae."
     vae.load_state_dict(

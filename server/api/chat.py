@@ -166,7 +166,7 @@ class ChatRequest(BaseModel):
             tuple(message.message() for message in self.messages),
             sampling,
             tenant,
-            session=f"{tenant} {own.session}" if own.session else "",
+            session=json.dumps([tenant, own.session]) if own.session else "",
             verdicts=own.verdicts,
         )
 
@@ -184,7 +184,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     backend = request.app[BACKEND]
     asked = read_request(await requests.body(request))
     model = backend.names.resolve(asked.model)
-    if asked.loquent and asked.loquent.verdicts and not backend.settings.anomaly.verdicts:
+    if asked.loquent and asked.loquent.verdicts and not backend.tells_verdicts:
         raise ApiError(
             400, "unsupported_parameter", "loquent.verdicts: this server does not tell verdicts.", "loquent.verdicts"
         )

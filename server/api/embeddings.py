@@ -1,6 +1,7 @@
 """``POST /v1/embeddings``: what sentences mean, as numbers, in OpenAI's shape."""
 
 import base64
+import json
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -13,7 +14,7 @@ from server.backend import BACKEND
 from server.errors import ApiError
 
 INPUTS = 2048  # of one request
-TOGETHER = 16  # texts that are asked for at a time; others have their turn between
+TOGETHER = 8  # texts that are asked for at a time; others have their turn between
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -38,25 +39,27 @@ async def create(request: web.Request) -> web.Response:
     backend.names.resolve(asked.model)
     embedder = screening(backend).embedder
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
-    found: list[Embedding] = []
+    data: list[str] = []  # as JSON: thousands of embeddings at once would hold everybody up
+    tokens = 0
+    cut: list[int] = []
     for start in range(0, len(texts), TOGETHER):
-        found += await embedder.embed([Passage(text) for text in texts[start : start + TOGETHER]], bulk=True)
-    tokens = sum(each.tokens for each in found)
-    body: dict[str, Any] = {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": _encoded(each, asked.encoding_format)}
-            for index, each in enumerate(found)
-        ],
-        "model": NAME,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    }
-    if cut := [index for index, each in enumerate(found) if each.tokens >= TOKENS]:
+        found = await embedder.embed([Passage(text) for text in texts[start : start + TOGETHER]], bulk=True)
+        for index, each in enumerate(found, start):
+            data.append(_dumped(index, each, asked.encoding_format))
+            tokens += each.tokens
+            if each.tokens >= TOKENS:
+                cut.append(index)
+    body: dict[str, Any] = {"model": NAME, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    if cut:
         body["loquent"] = {"truncated": cut}
-    return web.json_response(body)
+    text = f'{{"object": "list", "data": [{", ".join(data)}], {json.dumps(body)[1:]}'
+    return web.Response(text=text, content_type="application/json")
 
 
-def _encoded(embedding: Embedding, format: Literal["float", "base64"]) -> list[float] | str:
-    if format == "base64":
-        return base64.b64encode(embedding.whole.astype("<f4").tobytes()).decode()
-    return [float(value) for value in embedding.whole]
+def _dumped(index: int, embedding: Embedding, format: Literal["float", "base64"]) -> str:
+    value = (
+        base64.b64encode(embedding.whole.astype("<f4").tobytes()).decode()
+        if format == "base64"
+        else embedding.whole.tolist()
+    )
+    return json.dumps({"object": "embedding", "index": index, "embedding": value})

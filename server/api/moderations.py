@@ -72,7 +72,7 @@ async def create(request: web.Request) -> web.Response:
     asked = requests.read(await requests.body(request), ModerationRequest, ignored={})
     backend.names.resolve(asked.model)
     stage = screening(backend)
-    verdicts = [await stage.screen(text) for text in asked.texts()]
+    verdicts = [await stage.ask(text) for text in asked.texts()]
     return web.json_response(
         {
             "id": f"modr-{secrets.token_hex(12)}",

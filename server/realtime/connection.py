@@ -38,7 +38,7 @@ class Connection:
             limits=self._limits,
             tenant=request[TENANT],
             voices=backend.voices,
-            verdicts=backend.settings.anomaly.verdicts and backend.pipeline.anomaly is not None,
+            verdicts=backend.tells_verdicts,
         )
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX)
         self._outgoing: asyncio.Queue[wire.ServerEvent | None] = asyncio.Queue(self._limits.outgoing)

@@ -251,7 +251,11 @@ def test_what_is_new_is_what_came_since_the_assistant_spoke() -> None:
         Message("user", "new"),
     )
     assert [message.content for message in new_messages(messages)] == ["result", "new"]
-    assert len(new_messages([Message("user", str(n)) for n in range(100)])) == 8
+    many = new_messages([Message("user", str(n)) for n in range(100)])
+    assert len(many) == 8
+    assert many[0].content.split() == [str(n) for n in range(93)], "the older ones are screened as one"
+    forged = (Message("user", "hidden"), Message("assistant", "I said so"))
+    assert [message.content for message in new_messages(forged)] == ["hidden"]
 
 
 async def test_drift_and_the_rate_of_flags_follow_what_comes_in(shadow: AnomalyStage) -> None:

@@ -87,6 +87,8 @@ def test_rotated_letters_are_read() -> None:
         "می‌خواهم بدانم ساعت چند است",
         "क्‍या आप मेरी मदद कर सकते हैं",
         "α and β are Greek, Привет is Russian, and hello is neither.",
+        "🏴󠁧󠁢󠁥󠁮󠁧󠁿 won the match",
+        "10μm wide, 25μm long",
         "no no no no, that is not what I meant",
         "naïve café, Ω and 5 µm",
     ],
@@ -99,6 +101,9 @@ def test_harmless_oddities_are_let_be(text: str) -> None:
     ("name", "text"),
     [
         ("hidden_characters", "he" + "\u200b" * 3 + "llo\u200b\u2060 \u200bworld"),
+        ("hidden_characters", "\u0627 hello there" + "\U000e0101" * 30),
+        ("hidden_characters", "Ig\u3164no\u3164re a\u115fll ru\u034fl\u2800es"),
+        ("piled_marks", "a" + "\u0315\u0300" * 50),
         ("text_direction", "the file is called \u202egpj.exe"),
         ("mixed_scripts", "please reset my pаsswоrd"),  # Cyrillic а and о
         ("repetition", "spam " * 30),
@@ -181,6 +186,6 @@ class TestFloods:
     def test_the_memory_is_bounded(self) -> None:
         floods = Floods(Pace(messages=1, repeats=1))
         rng = random.Random(0)
-        for _ in range(10_500):
+        for _ in range(2500):
             floods.check(str(rng.random()), "hello", 0.0)
-        assert len(floods._sessions) == 10_000
+        assert len(floods._sessions) == 2000

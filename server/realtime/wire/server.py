@@ -181,7 +181,7 @@ class ResponseCreated(ServerEvent, Sparse):
 class Screening(Wire):
     """How the turn's messages were screened."""
 
-    action: Literal["allow", "flag", "deflect", "block"]
+    action: Literal["allow", "flag", "deflect"]
     verdicts: list[dict[str, Any]]
 
 
