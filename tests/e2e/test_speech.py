@@ -168,10 +168,12 @@ def played(file: Path) -> bytes:
 
 
 def test_the_sdk_writes_a_file_that_plays(server_url: str, tmp_path: Path, ears: WhisperModel) -> None:
-    client = OpenAI(base_url=f"{server_url}/v1", api_key="none")
     file = tmp_path / "speech.mp3"
     text = "The quick brown fox jumps over the lazy dog."
-    with client.audio.speech.with_streaming_response.create(model="tts-1", voice="alloy", input=text) as answer:
+    with (
+        OpenAI(base_url=f"{server_url}/v1", api_key="none") as client,
+        client.audio.speech.with_streaming_response.create(model="tts-1", voice="alloy", input=text) as answer,
+    ):
         answer.stream_to_file(file)
     assert errors(words(text), words(hear(ears, played(file)))) <= 1
 
