@@ -10,7 +10,7 @@ import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ Span = tuple[int, int]  # of characters
 
 DIMENSIONS = 384
 TOKENS = 256  # of a text that are read
+ROWS = 16  # of one text; of more, the first and the last are read
 NAME = "all-minilm-l6-v2"
+RECIPE = "rows of 256 tokens, spans pooled"  # how windows come about: whoever keeps embeddings keeps this with them
 WAITING = 512  # texts that may wait, of those that somebody waits for and of the others each
 BATCH = 16  # texts computed together at most
 BATCH_CHARACTERS = 2000  # of a batch, padded; a longer text is computed alone
@@ -47,11 +49,12 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A text's embedding, and those of its spans that hold at least three tokens."""
+    """A text's embedding, and those of its parts."""
 
-    whole: Floats  # (DIMENSIONS,)
-    windows: Floats  # (windows, DIMENSIONS)
-    tokens: int
+    whole: Floats  # (DIMENSIONS,), of its first ``TOKENS`` tokens
+    windows: Floats  # (N, DIMENSIONS): what lies beyond those, and the spans that hold at least three tokens
+    tokens: int = 0  # of the whole
+    rows: int = 1  # that the text took
 
 
 class MiniLM:
@@ -77,56 +80,64 @@ class MiniLM:
         """Embed the texts, those of about one length together."""
         if self._torch.get_num_threads() != threads:
             self._torch.set_num_threads(threads)  # of this thread only
-        found: dict[int, Embedding] = {}
-        for group in _of_one_length(passages):
-            found |= zip(group, self._together([passages[n] for n in group]), strict=True)
-        return [found[n] for n in range(len(passages))]
-
-    def _together(self, passages: Sequence[Passage]) -> list[Embedding]:
-        """Embed the texts in one pass, padded to the longest."""
-        torch = self._torch
-        batch: Any = self._model.tokenizer(
+        rows: Any = self._model.tokenizer(
             [passage.text for passage in passages],
-            padding=True,
             truncation=True,
             max_length=TOKENS,
-            return_tensors="pt",
+            return_overflowing_tokens=True,  # a text that is too long has several rows
             return_offsets_mapping=True,
         )
-        offsets: NDArray[np.int64] = batch.pop("offset_mapping").numpy()  # (N, T, 2), of characters
-        real: NDArray[np.bool_] = batch["attention_mask"].numpy() > 0  # (N, T)
+        of: list[int] = list(rows["overflow_to_sample_mapping"])
+        kept = [row for n in range(len(passages)) for row in _ends([row for row, each in enumerate(of) if each == n])]
+        found: dict[int, tuple[Floats, Floats]] = {}
+        for group in _of_one_length({row: len(rows["input_ids"][row]) for row in kept}):
+            found |= zip(group, self._together([rows["input_ids"][row] for row in group]), strict=True)
+        return [
+            _joined([(*found[row], rows["offset_mapping"][row]) for row in kept if of[row] == n], passage.windows)
+            for n, passage in enumerate(passages)
+        ]
+
+    def _together(self, rows: Sequence[Sequence[int]]) -> list[tuple[Floats, Floats]]:
+        """Embed rows of token ids in one pass, padded to the longest: each row's own embedding, and its tokens'."""
+        torch = self._torch
+        batch: Any = self._model.tokenizer.pad({"input_ids": list(rows)}, return_tensors="pt")
         with torch.inference_mode():
             output = self._model(dict(batch))
         tokens: Floats = output["token_embeddings"].float().numpy()  # (N, T, DIMENSIONS)
         wholes = _unit(output["sentence_embedding"].float().numpy())
-        return [
-            Embedding(wholes[n], _windows(tokens[n], offsets[n], real[n], passage.windows), int(real[n].sum()))
-            for n, passage in enumerate(passages)
-        ]
+        return [(whole, tokens[n, : len(row)]) for n, (whole, row) in enumerate(zip(wholes, rows, strict=True))]
 
 
-def _of_one_length(passages: Sequence[Passage]) -> list[list[int]]:
-    """The numbers of the texts, in groups with little padding: it costs as much as text."""
+def _ends(rows: list[int]) -> list[int]:
+    """The rows of one text, or of too many the first and the last."""
+    return rows if len(rows) <= ROWS else rows[: ROWS // 2] + rows[-ROWS // 2 :]
+
+
+def _of_one_length(lengths: Mapping[int, int]) -> list[list[int]]:
+    """The rows, by number of tokens, in groups with little padding: it costs as much as text."""
     groups: list[list[int]] = []
     shortest = 0
-    for n in sorted(range(len(passages)), key=lambda n: len(passages[n].text)):
-        length = len(passages[n].text)
-        if not groups or length > 1.5 * shortest + 60:
+    for row in sorted(lengths, key=lengths.__getitem__):
+        if not groups or lengths[row] > 1.5 * shortest + 16:
             groups.append([])
-            shortest = length
-        groups[-1].append(n)
+            shortest = lengths[row]
+        groups[-1].append(row)
     return groups
 
 
-def _windows(tokens: Floats, offsets: NDArray[np.int64], real: NDArray[np.bool_], spans: tuple[Span, ...]) -> Floats:
-    starts, ends = offsets[:, 0], offsets[:, 1]
-    real = real & (ends > starts)  # the model's own tokens have no characters
-    means = []
-    for start, end in spans:
-        inside = real & (starts >= start) & (ends <= end)
-        if inside.sum() >= 3:
-            means.append(tokens[inside].mean(0))
-    return _unit(np.array(means, dtype=np.float32)) if means else np.zeros((0, DIMENSIONS), dtype=np.float32)
+def _joined(rows: Sequence[tuple[Floats, Floats, Sequence[Span]]], spans: tuple[Span, ...]) -> Embedding:
+    """One text's rows, each with its tokens and where in the text they are: the first row is the whole."""
+    parts = [whole for whole, _, _ in rows[1:]]
+    for _, tokens, places in rows:
+        offsets = np.array(places)
+        starts, ends = offsets[:, 0], offsets[:, 1]
+        real = ends > starts  # the model's own tokens have no characters
+        for start, end in spans:
+            inside = real & (starts >= start) & (ends <= end)
+            if inside.sum() >= 3:
+                parts.append(tokens[inside].mean(0))
+    windows = _unit(np.array(parts, dtype=np.float32)) if parts else np.zeros((0, DIMENSIONS), dtype=np.float32)
+    return Embedding(rows[0][0], windows, len(rows[0][1]), len(rows))
 
 
 def _unit(vectors: Floats) -> Floats:

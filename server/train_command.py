@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,6 @@ from pipelines.threads import cores
 from server.progress import display
 
 if TYPE_CHECKING:
-    from pipelines.anomaly.recipe import Result
     from pipelines.anomaly.train import Trained
     from pipelines.embed import MiniLM
 
@@ -91,29 +90,26 @@ def _train(asked: Training, target: Path, run: Any) -> None:
     torch.use_deterministic_algorithms(True)
     stop = threading.Event()
     try:
-        own = _read_own(asked)  # before anything is fetched
+        messages = _read_own(asked)  # before anything is fetched
         model = MiniLM(run(embed.prepare(stop)), exact=True)
-        result = None
-        if own is None:
-            trained, result, about = _bundled(asked, model, stop, run)
+        if messages is None:
+            trained, about = _bundled(asked, model, stop, run)
         else:
-            trained, about = _own(asked, own, model, stop, run)
+            trained, about = _own(asked, messages, model, stop, run)
     except (TrainingError, CorpusError, CalibrationError, PackageError) as error:
         raise TrainError(str(error)) from None
-    run(_write(target, trained, about, result))
+    run(_write(target, trained, about, card=messages is None))
     print(f"The detector is in {target}; its report: {target / 'report.html'}")
     print(f'To use it, in config.toml:\n[anomaly]\ndetector = "{target}"\nalpha = {asked.alpha:g}')
 
 
 def _read_own(asked: Training) -> Any:
-    from pipelines.anomaly import train
+    from pipelines.anomaly import own
 
-    return None if asked.normal is None else train.read_own(Path(asked.normal))
+    return None if asked.normal is None else own.read_own(Path(asked.normal))
 
 
-def _bundled(
-    asked: Training, model: "MiniLM", stop: threading.Event, run: Any
-) -> "tuple[Trained, Result, dict[str, Any]]":
+def _bundled(asked: Training, model: "MiniLM", stop: threading.Event, run: Any) -> "tuple[Trained, dict[str, Any]]":
     from pipelines.anomaly import corpora, recipe
 
     corpus = run(recipe.gather(model, stop, threads=cores()))
@@ -126,18 +122,18 @@ def _bundled(
         "messages calibrated on": len(corpus.normal("calibrate")),
         "packages": ", ".join(f"{each.name} {each.version} ({each.licence})" for each in corpora.ARCHIVES.values()),
     }
-    return trained, result, about
+    return replace(trained, result=result), about
 
 
 def _own(
-    asked: Training, own: Any, model: "MiniLM", stop: threading.Event, run: Any
+    asked: Training, messages: Any, model: "MiniLM", stop: threading.Event, run: Any
 ) -> "tuple[Trained, dict[str, Any]]":
-    from pipelines.anomaly import train
+    from pipelines.anomaly import own
     from pipelines.anomaly.weights import load
 
     base = load()
     trained = run(
-        train.own(own, base, model, stop, narrow=asked.narrow, alpha=asked.alpha, seed=asked.seed, threads=cores())
+        own.run(messages, base, model, stop, narrow=asked.narrow, alpha=asked.alpha, seed=asked.seed, threads=cores())
     )
     odd = trained.suspicious
     if odd:
@@ -152,23 +148,23 @@ def _own(
             "a larger --alpha less careful."
         )
     return trained, {
-        "messages": len(own.texts),
+        "messages": len(messages.texts),
         "narrow": asked.narrow,
         "seed": asked.seed,
         "look like attacks": ", ".join(odd) or "none",
     }
 
 
-def _write(
-    target: Path, trained: "Trained", about: dict[str, Any], result: "Result | None"
-) -> Generator[Progress, None, None]:
+def _write(target: Path, trained: "Trained", about: dict[str, Any], *, card: bool) -> Generator[Progress, None, None]:
     from pipelines.anomaly import report
     from pipelines.anomaly.weights import save
 
     yield Progress("writing the report")
     with new_folder(target.resolve()) as folder:
         save(trained.detector, folder, about=about)
-        report.write(folder, trained.detector, trained.curves, about, result)
+        report.write(folder, trained, about)
         folder.chmod(0o755)  # a temporary folder is its maker's alone
-        if result is not None:
-            (folder / "MODEL_CARD.md").write_text(report.card(trained.detector, about, result), encoding="utf-8")
+        if card and trained.result is not None:
+            (folder / "MODEL_CARD.md").write_text(
+                report.card(trained.detector, about, trained.result), encoding="utf-8"
+            )

@@ -70,6 +70,15 @@ def test_the_table_has_every_key_with_its_default_and_what_config_toml_says_of_i
     assert rows == expected
 
 
+def test_what_the_detector_finds_is_what_the_model_card_says() -> None:
+    card = (ROOT / "pipelines/anomaly/bundled/MODEL_CARD.md").read_text().replace(" **missed**", "")
+    rows = README.partition("**What it finds**")[2].partition("**What it does not find**")[0]
+    told = [line.rstrip("|").strip() for line in rows.splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(told) > 10
+    for row in told[1:]:
+        assert row in card
+
+
 @pytest.mark.parametrize("page", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))])
 def test_links_between_the_documents_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text()):

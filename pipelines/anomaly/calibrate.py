@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+Scored = tuple[Sequence[float], Sequence[str]]  # scores, and the cell of each message
 HeadName = Literal["surface", "letters", "order", "injection", "semantic"]
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
 CELLS = ("short", "medium", "long", "accented", "other scripts")
-LEAST = 50  # scores of a cell of its own; with fewer it is judged by all cells together
+MOST = 5000  # scores of a cell that are kept
 SHORT, MEDIUM = 40, 200  # characters
 
 
@@ -61,25 +62,31 @@ class Calibration:
                 raise CalibrationError(f"the scores of the {head} head are not numbers in ascending order")
 
     @classmethod
-    def of(
-        cls, scores: Mapping[HeadName, Sequence[float]], cells: Sequence[str], shares: Mapping[HeadName, float]
-    ) -> "Calibration":
-        """From each head's scores of the same normal messages, whose cells are given."""
+    def of(cls, scores: Mapping[HeadName, Scored], shares: Mapping[HeadName, float]) -> "Calibration":
+        """From each head's scores of normal messages, and the cells of these."""
         kept = {}
-        for head, values in scores.items():
+        for head, (values, cells) in scores.items():
             for name in CELLS:
-                of_cell = [value for value, where in zip(values, cells, strict=True) if where == name]
-                kept[head, name] = np.sort(np.array(of_cell, dtype=np.float32))
+                of_cell = np.array(
+                    [v for v, where in zip(values, cells, strict=True) if where == name], dtype=np.float32
+                )
+                few = np.random.default_rng(0).permutation(of_cell)[:MOST]
+                kept[head, name] = np.sort(few)
         return cls(kept, shares)
 
     def _scores(self, head: HeadName, name: str) -> Floats:
         return self.scores.get((head, name), np.zeros(0, dtype=np.float32))
 
-    def p_value(self, head: HeadName, name: str, score: float) -> float:
+    def _pooled(self, head: HeadName) -> Floats:
+        return np.sort(np.concatenate([self._scores(head, name) for name in CELLS]))
+
+    def judges(self, head: HeadName, name: str, alpha: float) -> bool:
+        """Whether a cell has so many scores that one above them all is found; else all cells judge together."""
+        return (len(self._scores(head, name)) + 1) * alpha * self.shares[head] >= 1
+
+    def p_value(self, head: HeadName, name: str, score: float, alpha: float = 0.01) -> float:
         """How often a normal message of this cell has such a score or a higher one; 1 / (n + 1) at least."""
-        scores = self._scores(head, name)
-        if len(scores) < LEAST:
-            scores = np.sort(np.concatenate([self._scores(head, each) for each in CELLS]))
+        scores = self._scores(head, name) if self.judges(head, name, alpha) else self._pooled(head)
         if not math.isfinite(score):  # no number is more unusual
             return 1 / (len(scores) + 1)
         above = len(scores) - int(np.searchsorted(scores, np.float32(score), side="left"))
@@ -92,6 +99,5 @@ class Calibration:
         return min(shared[head], 1.0), head
 
     def least_alpha(self) -> float:
-        """The smallest α at which every head with a share can say anything, given how many scores there are."""
-        sizes = {head: sum(len(self._scores(head, name)) for name in CELLS) for head in HEADS}
-        return max(1 / (sizes[head] + 1) / share for head, share in self.shares.items() if share > 0)
+        """The smallest α at which every head with a share can find anything, given how many scores there are."""
+        return max(1 / (len(self._pooled(head)) + 1) / share for head, share in self.shares.items() if share > 0)

@@ -623,6 +623,7 @@ def _part(group: str) -> Part:
     return "train" if share < 0.6 else "calibrate" if share < 0.85 else "validate" if share < 0.9 else "test"
 
 
+AT_MOST = 4000  # texts of one source that are only read, but for what is trained on
 DOCUMENTS = {
     "inspect-evals": r"inspect_evals/(?!tau2|agentdojo|agent_threat_bench|ipi_coding_agent|b3)\w+/.*\.(md|py)",
     "litellm": r"litellm/.*\.(md|py)",
@@ -630,19 +631,21 @@ DOCUMENTS = {
 }
 
 
-def readings(stop: threading.Event) -> Generator[Progress, None, list[str]]:
-    """Texts that are only read for how usual letters and words are: every talk and letter, and the words of
-    documentation.
+def readings(part: Part, stop: threading.Event) -> Generator[Progress, None, list[str]]:
+    """Texts that are only read, not embedded: every talk and letter of one part of the sources that are divided.
 
-    Of sources that are divided, only what is trained on.
+    Of what is trained on, also the words of documentation.
     """
     found: list[str] = []
     for source in SOURCES:
         if source.kind == "normal" and source.part is None:
             path = yield from _fetch(ARCHIVES[source.archive], stop)
             yield Progress(f"reading {source.name}")
-            found += [text[:LONGEST] for group, text in source.read(_Files(path)) if _part(group) == "train"]
-    for name, pattern in DOCUMENTS.items():
+            texts = [text[:LONGEST] for group, text in source.read(_Files(path)) if _part(group) == part]
+            if part != "train":  # what calibrates should be the mix that it judges, not mostly one talk
+                texts = sorted(texts, key=_share)[:AT_MOST]
+            found += texts
+    for name, pattern in DOCUMENTS.items() if part == "train" else ():
         path = yield from _fetch(ARCHIVES[name], stop)
         yield Progress(f"reading the documentation of {name}")
         for file, content in _Files(path).matching(pattern):

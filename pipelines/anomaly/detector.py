@@ -11,7 +11,7 @@ from pipelines.anomaly import surface
 from pipelines.anomaly.calibrate import HEADS, Calibration, HeadName, cell
 from pipelines.anomaly.checks import Checked, Finding, check
 from pipelines.anomaly.language import Language, surprise
-from pipelines.anomaly.text import LONGEST, normalise, pieces, windows
+from pipelines.anomaly.text import LONGEST, normalise, plain, windows
 from pipelines.anomaly.vae import VAE
 from pipelines.anomaly.verdict import Cause, Deviation, Judgement, Verdict
 from pipelines.embed import Embedding, Passage
@@ -73,12 +73,13 @@ class Prepared:
     cell: str
     checked: Checked
     features: Floats
-    passages: tuple[Passage, ...]  # the message in pieces, with their windows; then what was hidden in it
+    passages: tuple[Passage, ...]  # the message with its windows; then what was hidden in it
 
 
-def passages(text: str) -> tuple[Passage, ...]:
+def passage(text: str) -> Passage:
     """A normalised text as it is embedded."""
-    return tuple(Passage(piece, tuple(windows(piece))) for piece in pieces(text))
+    text = plain(text)
+    return Passage(text, tuple(windows(text)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,9 @@ class Detector:
         """Everything about a message that its embedding is not needed for."""
         checked = check(raw, longest=longest, usual=lambda text: surprise(self.language, text))
         text = normalise(raw)
-        hidden = [passage for each in checked.hidden for passage in passages(normalise(each))]
+        hidden = [passage(normalise(each)) for each in checked.hidden]
         looks = surface.features(text, self.language)
-        return Prepared(text, cell(text), checked, looks, (*passages(text), *hidden))
+        return Prepared(text, cell(text), checked, looks, (passage(text), *hidden))
 
     def scores(self, prepared: Prepared, embeddings: Sequence[Embedding]) -> dict[HeadName, float]:
         """Every head's score; the higher, the less normal."""
@@ -110,7 +111,7 @@ class Detector:
     def judge(self, prepared: Prepared, embeddings: Sequence[Embedding], findings: Sequence[Finding] = ()) -> Verdict:
         """The verdict; ``findings`` are what checks beyond the message itself found."""
         scores, reconstruction, divergence = self._measure(prepared, embeddings)
-        p_values = {head: self.calibration.p_value(head, prepared.cell, scores[head]) for head in HEADS}
+        p_values = {head: self.calibration.p_value(head, prepared.cell, scores[head], self.alpha) for head in HEADS}
         shares = self.calibration.shares
         if not prepared.text:  # nothing is said, so nothing is unusual
             p_values = dict.fromkeys(HEADS, 1.0)

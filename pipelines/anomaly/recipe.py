@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import numpy as np
-import torch
 
-from pipelines.anomaly import corpora, generate, train
+from pipelines.anomaly import corpora, generate, own, train
 from pipelines.anomaly.calibrate import Calibration, cell
 from pipelines.anomaly.corpora import Sample
 from pipelines.anomaly.detector import Detector, Examples, Injections, Scaled
 from pipelines.anomaly.language import Language
+from pipelines.anomaly.measure import Area, Result, Row, compare, curves, flagged, project, screen, verdicts
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.text import normalise
-from pipelines.anomaly.train import Floats, Messages, Trained
+from pipelines.anomaly.train import Messages, Trained
 from pipelines.anomaly.verdict import Verdict, worst
 from pipelines.embed import MiniLM
 from pipelines.packages import Progress
@@ -64,7 +64,7 @@ def run(
     corpus: Corpus, model: MiniLM, stop: threading.Event, *, alpha: float, seed: int, threads: int
 ) -> Generator[Progress, None, Trained]:
     """Train every head, and calibrate them. Raises: Stopped."""
-    texts = yield from corpora.readings(stop)
+    texts = yield from corpora.readings("train", stop)
     yield Progress("counting letters and words")
     language = Language.count([normalise(text) for text in texts])
     normal = corpus.normal("train")
@@ -73,9 +73,11 @@ def run(
     meant = yield from train.fit(corpus.messages.whole[normal], train.SEMANTIC, stop, seed=seed, what="semantic")
     injections = yield from _injections(corpus, model, stop, seed=seed, threads=threads)
     detector = assemble(language, looked.head, meant.head, injections, corpus, alpha=alpha, seed=seed)
+    more = yield from corpora.readings("calibrate", stop)
     yield Progress("calibrating")
     aside = corpus.messages.pick(corpus.normal("calibrate"))
-    detector = replace(detector, calibration=train.calibrate(detector, aside, train.OPEN))
+    unlike = list(dict.fromkeys(text for text in map(normalise, more) if text))
+    detector = replace(detector, calibration=train.calibrate(detector, aside, unlike, train.OPEN))
     return Trained(detector, {"surface": looked.losses, "semantic": meant.losses})
 
 
@@ -110,7 +112,7 @@ def _injections(
     )
     later = np.concatenate([corpus.messages.windows[n] for n in jailbreaks])
     jailbreak = train.fit_linear((*harmless, (calm, False, 0.4), (whole[jailbreaks], True, 0.5), (later, True, 0.2)))
-    return train.on_one_scale((injections, jailbreak), corpus.messages.pick(corpus.normal("calibrate")))
+    return train.on_one_scale((injections, jailbreak), corpus.messages.pick(corpus.normal("validate")))
 
 
 def assemble(
@@ -157,84 +159,25 @@ def _evenly(corpus: Corpus, among: Sequence[int], count: int, rng: np.random.Gen
 # Judging
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One measured share: what of, how many of how many, and what must be reached."""
-
-    measure: str
-    hits: int
-    of: int
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def share(self) -> float:
-        return self.hits / self.of if self.of else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's, for 95 %."""
-        if not self.of:
-            return 0.0, 1.0
-        z, n, p = 1.96, self.of, self.share
-        middle, spread = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-        return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
-
-    @property
-    def met(self) -> bool:
-        return (self.least is None or self.share >= self.least) and (self.most is None or self.share <= self.most)
-
-
-@dataclass(frozen=True, slots=True)
-class Area:
-    """An area under the ROC curve: the VAE's, and its baseline's, the distance to the five nearest normal messages."""
-
-    measure: str
-    vae: float
-    nearest: float
-    least: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What the detector was measured at."""
-
-    rows: tuple[Row, ...]
-    areas: tuple[Area, ...]
-    latent: Floats  # (N, 2): latent means of the semantic head, projected, for a picture
-    labels: tuple[str, ...]
-    curves: "dict[str, tuple[Floats, Floats]]"  # of each class: false and true positives of all heads together
-
-
-def flagged(detector: Detector, messages: Messages, alpha: float) -> list[bool]:
-    """Which messages any head or check finds anomalous."""
-    torch.set_num_threads(1)  # a message alone is too little for several: they would wait for each other
-    detector = detector.at(alpha)
-    return [
-        detector.judge(detector.prepare(text), embeddings).anomalous
-        for text, embeddings in zip(messages.texts, messages.embeddings, strict=True)
-    ]
-
-
 def judge(
     corpus: Corpus, detector: Detector, model: MiniLM, stop: threading.Event, *, seed: int, threads: int
 ) -> Generator[Progress, None, Result]:
     """Score the sources that are for this alone, once. Raises: Stopped."""
-    alpha, rows = detector.alpha, []
+    rows: list[Row] = []
     yield Progress("judging: false alarms")
     normal = corpus.normal("test", divided=True)
-    alarms = np.array(flagged(detector, corpus.messages.pick(normal), alpha))
+    alarms = np.array(flagged(detector, corpus.messages.pick(normal)))
     rows.append(Row("normal, in distribution: alarms", int(alarms.sum()), len(alarms), least=0.007, most=0.015))
     for source in dict.fromkeys(corpus.samples[n].source for n in normal):
         of = np.array([corpus.samples[n].source == source for n in normal])
         rows.append(Row(f"… of these, {source}", int(alarms[of].sum()), int(of.sum())))
     unseen = corpus.normal("test", divided=False)
-    alarms = np.array(flagged(detector, corpus.messages.pick(unseen), alpha))
+    alarms = np.array(flagged(detector, corpus.messages.pick(unseen)))
     for source in dict.fromkeys(corpus.samples[n].source for n in unseen):
         of = np.array([corpus.samples[n].source == source for n in unseen])
         rows.append(Row(f"normal, unseen source {source}: alarms", int(alarms[of].sum()), int(of.sum()), most=0.04))
     for source in dict.fromkeys(corpus.samples[n].source for n in corpus.normal("validate", divided=False)):
-        found = flagged(detector, corpus.messages.pick(corpus.where(source=source)), alpha)
+        found = flagged(detector, corpus.messages.pick(corpus.where(source=source)))
         rows.append(Row(f"normal, chose thresholds, {source}: alarms", sum(found), len(found)))
     rows += yield from _lookalikes(detector, model, stop, threads=threads)
     base = [corpus.messages.texts[n] for n in normal if corpus.samples[n].source == "chitchat"]
@@ -260,7 +203,7 @@ def judge(
         ("instructions hidden in documents, unseen source: found", hidden, None),
     )
     for name, chosen, must in goals:
-        found = flagged(detector, corpus.messages.pick(chosen), alpha)
+        found = flagged(detector, corpus.messages.pick(chosen))
         rows.append(Row(name, sum(found), len(found), least=must))
     rng = random.Random(seed)
     harmless = [text for text in base if 15 < len(text) < 160]
@@ -274,23 +217,22 @@ def judge(
         "jailbreak, unseen source": corpus.messages.whole[attacks["jailbreak"]],
         "injection, unseen source": corpus.messages.whole[direct],
     }
-    areas = [_area(name, detector, corpus.messages.whole[normal], these) for name, these in means.items()]
+    areas = [compare(name, detector, corpus.messages.whole[normal], these) for name, these in means.items()]
     picture = [*np.random.default_rng(seed).permutation(normal)[:600].tolist(), *direct, *attacks["jailbreak"]]
     return Result(
         tuple(rows),
         (*areas, area),
         project(detector, corpus.messages.whole[picture]),
         tuple(corpus.samples[n].kind for n in picture),
-        _curves(detector, corpus, normal, made, direct, attacks["jailbreak"]),
+        curves(
+            verdicts(detector, corpus.messages.pick(normal)),
+            made
+            | {
+                "injection": verdicts(detector, corpus.messages.pick(direct)),
+                "jailbreak": verdicts(detector, corpus.messages.pick(attacks["jailbreak"])),
+            },
+        ),
     )
-
-
-def screen(detector: Detector, model: MiniLM, texts: Sequence[str], *, threads: int) -> list[Verdict]:
-    """The verdicts of texts as they come, hidden payloads and all."""
-    prepared = [detector.prepare(text) for text in texts]
-    embeddings = [model.embed(each.passages, threads=threads) for each in prepared]
-    torch.set_num_threads(1)
-    return [detector.judge(each, found) for each, found in zip(prepared, embeddings, strict=True)]
 
 
 def _lookalikes(
@@ -299,13 +241,13 @@ def _lookalikes(
     yield Progress("judging: harmless messages in the words of attacks")
     texts = files(__package__).joinpath("lookalikes_test.txt").read_text(encoding="utf-8").splitlines()
     policy = AnomalySettings()
-    verdicts = screen(detector, model, texts, threads=threads)
-    actions = [worst([policy.action(cause) for cause in verdict.causes]) for verdict in verdicts]
+    found = screen(detector, model, texts, threads=threads)
+    actions = [worst([policy.action(cause) for cause in verdict.causes]) for verdict in found]
     return [
         Row("normal, in the words of attacks: blocked", actions.count("block"), len(texts), most=0.02),
         Row(
             "normal, in the words of attacks: alarms",
-            sum(verdict.anomalous for verdict in verdicts),
+            sum(verdict.anomalous for verdict in found),
             len(texts),
             most=0.25,
         ),
@@ -329,10 +271,10 @@ def _narrow(
     corpus: Corpus, base: Detector, model: MiniLM, stop: threading.Event, *, seed: int, threads: int
 ) -> Generator[Progress, None, tuple[list[Row], Area]]:
     """A detector for an assistant that runs a house: what is said to it elsewhere is off its topic."""
-    own = [n for n in corpus.where(source=NARROW_SOURCE) if corpus.samples[n].part in ("train", "calibrate")]
-    texts = tuple(corpus.samples[n].text for n in own)
-    trained = yield from train.own(
-        train.Own(texts, tuple(map(str, own))),
+    house = [n for n in corpus.where(source=NARROW_SOURCE) if corpus.samples[n].part in ("train", "calibrate")]
+    texts = tuple(corpus.samples[n].text for n in house)
+    trained = yield from own.run(
+        own.Own(texts, tuple(map(str, house))),
         base,
         model,
         stop,
@@ -343,13 +285,13 @@ def _narrow(
     )
     on_topic = corpus.where(source=NARROW_SOURCE, part="test")
     off_topic = [n for n in corpus.normal("test") if corpus.samples[n].source in ("chitchat", "FreshQA", "tau2")]
-    alarms = flagged(trained.detector, corpus.messages.pick(on_topic), base.alpha)
-    found = flagged(trained.detector, corpus.messages.pick(off_topic), base.alpha)
+    alarms = flagged(trained.detector, corpus.messages.pick(on_topic))
+    found = flagged(trained.detector, corpus.messages.pick(off_topic))
     rows = [
         Row("narrow assistant, on its topic: alarms", sum(alarms), len(alarms)),
         Row("narrow assistant, off its topic: found", sum(found), len(found), least=0.92),
     ]
-    area = _area(
+    area = compare(
         "narrow assistant, off its topic",
         trained.detector,
         corpus.messages.whole[on_topic],
@@ -357,65 +299,3 @@ def _narrow(
         0.99,
     )
     return rows, area
-
-
-def _area(measure: str, detector: Detector, normal: Floats, other: Floats, least: float | None = None) -> Area:
-    def vae(whole: Floats) -> Floats:
-        reconstruction, divergence = detector.semantic.score(whole)
-        return np.asarray(reconstruction + divergence, dtype=np.float32)
-
-    def nearest(whole: Floats) -> Floats:
-        similarities = np.sort(whole @ detector.examples.embeddings.T, axis=1)
-        return np.asarray(-similarities[:, -5:].mean(1), dtype=np.float32)
-
-    return Area(measure, area(vae(normal), vae(other)), area(nearest(normal), nearest(other)), least)
-
-
-def area(normal: Floats, other: Floats) -> float:
-    """How often a score of ``other`` is above one of ``normal``: the area under the ROC curve."""
-    order = np.sort(normal)
-    below = np.searchsorted(order, other, side="left")
-    not_above = np.searchsorted(order, other, side="right")
-    return float((below + not_above).mean() / 2 / len(normal))
-
-
-def project(detector: Detector, whole: Floats) -> Floats:
-    """(N, DIMENSIONS) → (N, 2): the means of the latent along their two main directions."""
-    inputs = torch.from_numpy(detector.semantic.standard(whole))
-    with torch.inference_mode():
-        latent = detector.semantic.vae.encode(inputs)[0].numpy()
-    latent = latent - latent.mean(0)
-    directions = np.linalg.svd(latent, full_matrices=False)[2][:2]
-    return np.asarray(latent @ directions.T, dtype=np.float32)
-
-
-def _curves(
-    detector: Detector,
-    corpus: Corpus,
-    normal: Sequence[int],
-    made: dict[str, list[Verdict]],
-    direct: Sequence[int],
-    jailbreaks: Sequence[int],
-) -> dict[str, tuple[Floats, Floats]]:
-    def p_values(chosen: Sequence[int]) -> Floats:
-        messages = corpus.messages.pick(chosen)
-        verdicts = [
-            detector.judge(detector.prepare(text), embeddings)
-            for text, embeddings in zip(messages.texts, messages.embeddings, strict=True)
-        ]
-        return np.array([verdict.p_value for verdict in verdicts], dtype=np.float32)
-
-    calm = np.sort(p_values(normal))
-    classes = {
-        kind: np.array([verdict.p_value for verdict in verdicts], dtype=np.float32) for kind, verdicts in made.items()
-    }
-    classes |= {"injection": p_values(direct), "jailbreak": p_values(jailbreaks)}
-    at = np.geomspace(0.002, 1, 200).astype(np.float32)
-    false = np.searchsorted(calm, at, side="right") / len(calm)
-    return {
-        kind: (
-            false.astype(np.float32),
-            (np.searchsorted(np.sort(found), at, side="right") / len(found)).astype(np.float32),
-        )
-        for kind, found in classes.items()
-    }

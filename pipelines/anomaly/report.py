@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.anomaly.detector import Detector
 
 if TYPE_CHECKING:
-    from pipelines.anomaly.recipe import Result
+    from pipelines.anomaly.measure import Result
+    from pipelines.anomaly.train import Trained
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -18,15 +19,11 @@ STYLE = (
 )
 
 
-def write(
-    folder: Path,
-    detector: Detector,
-    curves: Mapping[str, Sequence[tuple[float, float]]],
-    about: Mapping[str, Any],
-    result: "Result | None" = None,
-) -> Path:
+def write(folder: Path, trained: "Trained", about: Mapping[str, Any]) -> Path:
     """Write ``report.html`` and its pictures; returns its path."""
     from matplotlib.figure import Figure
+
+    detector, curves, result = trained.detector, trained.curves, trained.result
 
     pictures = []
 
@@ -107,7 +104,7 @@ def _settings(detector: Detector, about: Mapping[str, Any]) -> str:
 
 
 def _rows(result: "Result") -> str:
-    return "<h2>Measured on held-out sources</h2>" + table(
+    return "<h2>Measured on messages that were not trained on</h2>" + table(
         ("measure", "share", "95 %", "of", "must reach"),
         [
             (row.measure, f"{row.share:.3f}", f"{row.interval[0]:.3f} to {row.interval[1]:.3f}", str(row.of), goal(row))

@@ -26,7 +26,7 @@ class AnomalySettings(BaseModel):
     semantic: Mild = "flag"
     deflection: Annotated[str, Field(min_length=1)] = "I'm sorry, I can't help with that. Is there something else?"
     on_failure: Literal["open", "closed"] = "open"
-    deadline: Annotated[float, Field(gt=0)] = 1.0
+    deadline: Annotated[float, Field(gt=0)] = 2.0
     longest: Annotated[int, Field(ge=1, le=LONGEST)] = LONGEST
     rate: Annotated[int, Field(ge=1)] = 30
     repeats: Annotated[int, Field(ge=1)] = 5

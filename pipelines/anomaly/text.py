@@ -4,20 +4,16 @@ import re
 import unicodedata
 
 LONGEST = 8192  # characters that are looked at; a message beyond this is judged by its beginning and its end
-WINDOWS = 12  # windows of one piece at most
-PIECE = 1000  # characters that the embedding model reads of one text, about
-PIECES = 16  # of one message that are embedded; of more, the first and the last
-PIECE_OTHER = 240  # likewise, of scripts whose characters are words
 SHORTEST = 25  # characters of a window; shorter sentences join the next
+LARGEST = 200  # likewise; longer ones are cut between words
 
 # Characters that show nothing: format controls, fillers, tags, variation selectors.
 UNSEEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-MARKS = re.compile(
-    "([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{8})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+"
-)
+_MARK = "".join(chr(point) for point in range(0x300, 0x11E00) if unicodedata.combining(chr(point)))
+MARKS = re.compile(f"([{_MARK}]{{8}})[{_MARK}]+")  # a pile of them
 RAW = 8 * LONGEST  # characters of a message that are looked at at all
 # Frames, blocks and rules: they say nothing, and would take the place of words in what the embedding reads.
 _ORNAMENTS = re.compile(r"[\u2500-\u259f\u25a0-\u25ff\u2900-\u2bff]+|([^\w\s])\1{3,}")
@@ -44,33 +40,25 @@ def _ends(text: str, room: int) -> str:
     return text if len(text) <= room else f"{text[: room // 2]}\n{text[-room // 2 + 1 :]}"
 
 
-def pieces(text: str) -> list[str]:
-    """The words of a normalised text, without ornaments, in as many pieces as the embedding model reads at a time."""
-    text = re.sub(r"[^\S\n]+", " ", _ORNAMENTS.sub(lambda found: found.group(1) or " ", text)).strip()
-    room = PIECE if sum(map(str.isascii, text)) * 2 > len(text) else PIECE_OTHER
-    found = []
-    while len(text) > room:
-        cut = max(
-            text.rfind("\n", room // 2, room), text.rfind(". ", room // 2, room), text.rfind(" ", room * 3 // 4, room)
-        )
-        cut = cut + 1 if cut > 0 else room
-        found.append(text[:cut].strip())
-        text = text[cut:].strip()
-    found.append(text)
-    return found if len(found) <= PIECES else found[: PIECES // 2] + found[-PIECES // 2 :]
+def plain(text: str) -> str:
+    """A normalised text as it is embedded: its words, without ornaments."""
+    return re.sub(r"[^\S\n]+", " ", _ORNAMENTS.sub(lambda found: found.group(1) or " ", text)).strip()
 
 
 def windows(text: str) -> list[tuple[int, int]]:
-    """Where the sentences of a piece begin and end; none for one of a single sentence."""
+    """Where the sentences of a text begin and end, or what is not too long of them; none for a text of a single one."""
     ends = [match.end() for match in _ENDS.finditer(text)] + [len(text)]
     found: list[tuple[int, int]] = []
     start = 0
     for end in ends:
+        while end - start > LARGEST + SHORTEST:
+            cut = text.rfind(" ", start + SHORTEST, start + LARGEST)
+            cut = cut + 1 if cut > 0 else start + LARGEST
+            found.append((start, cut))
+            start = cut
         if end - start >= SHORTEST:
             found.append((start, end))
             start = end
     if start < len(text) and found:
         found[-1] = (found[-1][0], len(text))
-    while len(found) > WINDOWS:  # a long text has larger windows
-        found = [(found[i][0], found[min(i + 1, len(found) - 1)][1]) for i in range(0, len(found), 2)]
     return found if len(found) > 1 else []

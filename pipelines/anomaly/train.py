@@ -4,10 +4,9 @@ import hashlib
 import json
 import random
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,24 +14,25 @@ from numpy.typing import NDArray
 
 from pipelines import embed
 from pipelines.anomaly import generate, surface
-from pipelines.anomaly.calibrate import CELLS, Calibration, HeadName, cell
-from pipelines.anomaly.detector import Detector, Examples, Injections, Scaled, passages
+from pipelines.anomaly.calibrate import Calibration, HeadName, Scored, cell
+from pipelines.anomaly.detector import Detector, Injections, Scaled, passage
 from pipelines.anomaly.language import Language
-from pipelines.anomaly.text import LONGEST, normalise, pieces, windows
+from pipelines.anomaly.text import normalise, plain, windows
 from pipelines.anomaly.vae import VAE, Shape
-from pipelines.embed import DIMENSIONS, Embedding, MiniLM, Passage
+from pipelines.embed import DIMENSIONS, Embedding, MiniLM
 from pipelines.packages import Progress, Stopped, cache_folder
+
+if TYPE_CHECKING:
+    from pipelines.anomaly.measure import Result
 
 Floats = NDArray[np.float32]
 
 SURFACE = (64, 6)  # hidden and latent sizes
 SEMANTIC = (128, 32)
 # Of the false alarms, by head. A narrow assistant cares for what is off its topic.
-OPEN: dict[HeadName, float] = {"surface": 0.06, "letters": 0.15, "order": 0.17, "injection": 0.57, "semantic": 0.05}
+OPEN: dict[HeadName, float] = {"surface": 0.08, "letters": 0.15, "order": 0.13, "injection": 0.6, "semantic": 0.04}
 NARROW: dict[HeadName, float] = {"surface": 0.05, "letters": 0.05, "order": 0.05, "injection": 0.05, "semantic": 0.8}
 EXAMPLES = 2048  # normal messages that a detector keeps
-OWN_EPOCHS = 200  # at most, of an operator's own messages: there are few in an epoch
-FEWEST = 100  # own messages that are worth training on
 PIECE = 1024  # texts embedded between two looks at the cache
 TOGETHER = 48  # texts of one batch
 LEAST_DEVIATION = 1e-2
@@ -80,6 +80,7 @@ class Trained:
     detector: Detector
     curves: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()  # ids of messages that another detector takes for attacks
+    result: "Result | None" = None  # what it was measured at
 
 
 def read(
@@ -112,7 +113,8 @@ def join(parts: Sequence[Messages]) -> Messages:
 
 
 def _cached(texts: tuple[str, ...], model: MiniLM, stop: threading.Event, threads: int) -> list[Embedding]:
-    digest = hashlib.sha256(json.dumps([embed.NAME, "pieces with windows", texts]).encode()).hexdigest()
+    read = [(each.text, each.windows) for each in map(passage, texts)]
+    digest = hashlib.sha256(json.dumps([embed.NAME, embed.RECIPE, read]).encode()).hexdigest()
     path = cache_folder() / "anomaly" / f"{digest[:32]}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as kept:
@@ -122,9 +124,7 @@ def _cached(texts: tuple[str, ...], model: MiniLM, stop: threading.Event, thread
     for start in range(0, len(texts), TOGETHER):
         if stop.is_set():
             raise Stopped
-        split = [passages(text) for text in texts[start : start + TOGETHER]]
-        embedded = iter(_in_batches([each for piece in split for each in piece], model, threads))
-        found += [_joined([next(embedded) for _ in piece]) for piece in split]
+        found += model.embed([passage(text) for text in texts[start : start + TOGETHER]], threads=threads)
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_suffix(".making.npz")
     np.savez(
@@ -135,17 +135,6 @@ def _cached(texts: tuple[str, ...], model: MiniLM, stop: threading.Event, thread
     )
     making.replace(path)
     return found
-
-
-def _in_batches(found: Sequence[Passage], model: MiniLM, threads: int) -> Iterator[Embedding]:
-    for start in range(0, len(found), TOGETHER):
-        yield from model.embed(found[start : start + TOGETHER], threads=threads)
-
-
-def _joined(embeddings: Sequence[Embedding]) -> Embedding:
-    """A message's pieces as one: the first is the whole, the others stand among the windows."""
-    parts = [part for each in embeddings[1:] for part in (each.whole[None], each.windows)]
-    return Embedding(embeddings[0].whole, np.concatenate([embeddings[0].windows, *parts]), 0)
 
 
 def fit(
@@ -239,7 +228,7 @@ def hidden_among(
     messages = yield from read([generate.padded(rng, text, harmless) for text in told], model, stop, threads=threads)
     found = []
     for injection, text, parts in zip(told, messages.texts, messages.windows, strict=True):
-        text = pieces(text)[0]
+        text = plain(text)
         at = text.find(injection[:40]) + 5
         spans = windows(text)
         if len(spans) == len(parts):
@@ -247,9 +236,27 @@ def hidden_among(
     return np.array(found, dtype=np.float32).reshape(-1, DIMENSIONS)
 
 
-def calibrate(detector: Detector, messages: Messages, shares: Mapping[HeadName, float]) -> Calibration:
-    """From normal messages that no head was trained on."""
-    return Calibration.of(score(detector, messages), [cell(text) for text in messages.texts], shares)
+READ: tuple[HeadName, ...] = ("surface", "letters", "order")  # heads that need no embedding
+
+
+def calibrate(
+    detector: Detector, messages: Messages, texts: Sequence[str], shares: Mapping[HeadName, float]
+) -> Calibration:
+    """From normal messages that no head was trained on; ``texts`` are more, for the heads that need no embedding."""
+    cells = [cell(text) for text in messages.texts]
+    scored: dict[HeadName, Scored] = {head: (values, cells) for head, values in score(detector, messages).items()}
+    more = read_scores(detector, texts)
+    return Calibration.of(scored | {head: (more[head], [cell(text) for text in texts]) for head in READ}, shares)
+
+
+def read_scores(detector: Detector, texts: Sequence[str]) -> dict[HeadName, list[float]]:
+    """The scores of the heads that need no embedding, of normalised texts."""
+    looks, apart = detector.surface.score(features(texts, detector.language))
+    return {
+        "surface": (looks + apart).tolist(),
+        "letters": [detector.language.unusual_letters(text) for text in texts],
+        "order": [detector.language.unusual_order(text) for text in texts],
+    }
 
 
 def score(detector: Detector, messages: Messages) -> dict[HeadName, list[float]]:
@@ -265,151 +272,3 @@ def score(detector: Detector, messages: Messages) -> dict[HeadName, list[float]]
 def features(texts: Sequence[str], language: Language) -> Floats:
     """(N, features)."""
     return np.stack([surface.features(text, language) for text in texts])
-
-
-@dataclass(frozen=True, slots=True)
-class Own:
-    """An operator's own messages."""
-
-    texts: tuple[str, ...]
-    ids: tuple[str, ...]
-
-
-def read_own(path: Path) -> Own:
-    """Messages from a file with a JSON object a line: ``{"text": …}``, and ``"id"`` if it has one.
-
-    Raises: TrainingError that names the line which is wrong.
-    """
-    texts: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    entry = json.loads(line)
-                    text, id = entry["text"], entry.get("id", f"{path.name}:{number}")
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    raise TrainingError(f'{path}, line {number}: this is no {{"text": "a message"}}.') from None
-                if not isinstance(text, str) or not isinstance(id, str | int):
-                    raise TrainingError(f"{path}, line {number}: text must be a string, and id a string or a number.")
-                if not _can_be_written(text):
-                    raise TrainingError(f"{path}, line {number}: the text holds half a character.")
-                if text.strip():
-                    texts.setdefault(text.strip()[: 2 * LONGEST], str(id))
-    except OSError as error:
-        raise TrainingError(f"{path} can't be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise TrainingError(f"{path} is not UTF-8.") from None
-    if len(texts) < FEWEST:
-        raise TrainingError(
-            f"{path} has {len(texts)} different messages; it takes {FEWEST} at least, and 500 for a calibration "
-            "that can be trusted at 1 % false alarms."
-        )
-    return Own(tuple(texts), tuple(texts.values()))
-
-
-def _can_be_written(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def own(
-    messages: Own,
-    base: Detector,
-    model: MiniLM,
-    stop: threading.Event,
-    *,
-    narrow: bool,
-    alpha: float,
-    seed: int,
-    threads: int,
-) -> Generator[Progress, None, Trained]:
-    """Train both VAEs and calibrate all heads on an operator's own messages; letters, words and injections stay as
-    they are.
-
-    Unless the assistant is a ``narrow`` one, the examples that ``base`` keeps join in, so that other normal talk
-    stays normal.
-
-    Raises: Stopped.
-    """
-    read_messages = yield from read(messages.texts, model, stop, threads=threads)
-    order = np.random.default_rng(seed).permutation(len(read_messages))
-    held, used = order[: len(order) * 3 // 10], order[len(order) * 3 // 10 :]
-    numbers = features(read_messages.texts, base.language)
-    kept = base.examples
-    whole, looks = read_messages.whole[used], numbers[used]
-    if not narrow:
-        whole = np.concatenate([whole, kept.embeddings[~kept.held_out]])
-        looks = np.concatenate([looks, kept.surface[~kept.held_out]])
-    looked = yield from fit(looks, SURFACE, stop, seed=seed, what="surface", epochs=OWN_EPOCHS)
-    meant = yield from fit(whole, SEMANTIC, stop, seed=seed, what="semantic", epochs=OWN_EPOCHS)
-    detector = replace(base, surface=looked.head, semantic=meant.head, alpha=alpha, narrow=narrow, name="own")
-    yield Progress("calibrating")
-    scores = score(detector, read_messages.pick(held))
-    cells = [cell(read_messages.texts[n]) for n in held]
-    if narrow:
-        cells = [CELLS[0]] * len(cells)  # one topic is one kind of message: all of them judge together
-    else:
-        _join_examples(scores, cells, kept, detector)
-    detector = replace(
-        detector,
-        calibration=Calibration.of(scores, cells, NARROW if narrow else OPEN),
-        examples=_examples(messages.ids, read_messages, numbers, score(detector, read_messages), held, seed),
-    )
-    yield Progress("looking for attacks among the messages")
-    return Trained(
-        detector, {"surface": looked.losses, "semantic": meant.losses}, _suspicious(messages, read_messages, base)
-    )
-
-
-def _suspicious(messages: Own, read_messages: Messages, base: Detector) -> tuple[str, ...]:
-    """The messages in which ``base`` finds an injection, or what its checks look for."""
-    torch.set_num_threads(1)
-    found = []
-    for id, text, embeddings in zip(messages.ids, messages.texts, read_messages.embeddings, strict=True):
-        causes = base.judge(base.prepare(text), embeddings).causes
-        if "injection" in causes or "checks" in causes:
-            found.append(id)
-    return tuple(found)
-
-
-def _join_examples(scores: dict[HeadName, list[float]], cells: list[str], kept: Examples, detector: Detector) -> None:
-    """Add what the base's examples score now."""
-    looks, means = detector.surface.score(kept.surface), detector.semantic.score(kept.embeddings)
-    for n in np.flatnonzero(kept.held_out):
-        cells.append(kept.cells[n])
-        letters, order, injection = (float(value) for value in kept.scores[n])
-        each: dict[HeadName, float] = {
-            "surface": float(looks[0][n] + looks[1][n]),
-            "letters": letters,
-            "order": order,
-            "injection": injection,
-            "semantic": float(means[0][n] + means[1][n]),
-        }
-        for head, value in each.items():
-            scores[head].append(value)
-
-
-def _examples(
-    ids: Sequence[str],
-    messages: Messages,
-    numbers: Floats,
-    scores: Mapping[HeadName, Sequence[float]],
-    held: Any,
-    seed: int,
-) -> Examples:
-    """At most ``EXAMPLES`` of the messages."""
-    chosen = np.random.default_rng(seed).permutation(len(messages))[:EXAMPLES]
-    held_out = np.isin(chosen, held)
-    return Examples(
-        tuple(ids[n] for n in chosen),
-        messages.whole[chosen],
-        numbers[chosen],
-        np.array([[scores[head][n] for head in ("letters", "order", "injection")] for n in chosen], dtype=np.float32),
-        tuple(cell(messages.texts[n]) for n in chosen),
-        held_out,
-    )

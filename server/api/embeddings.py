@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.embed import DIMENSIONS, NAME, TOKENS, Embedding, Passage
+from pipelines.embed import DIMENSIONS, NAME, Embedding, Passage
 from server.api import requests
 from server.api.moderations import screening
 from server.backend import BACKEND
@@ -47,7 +47,7 @@ async def create(request: web.Request) -> web.Response:
         for index, each in enumerate(found, start):
             data.append(_dumped(index, each, asked.encoding_format))
             tokens += each.tokens
-            if each.tokens >= TOKENS:
+            if each.rows > 1:
                 cut.append(index)
     body: dict[str, Any] = {"model": NAME, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
     if cut:

@@ -56,7 +56,8 @@ def test_a_detector_is_trained_on_own_messages_and_screens_with_them(loquent: st
         "report.html",
     }
     report = (out / "report.html").read_text()
-    assert "Calibration scores" in report or "calibration scores" in report
+    assert "own messages: alarms" in report
+    assert "five nearest normal messages" in report, "the baseline stands beside the VAE"
     assert "mine.jsonl:151" in report
     assert not any(text in report for text in texts), "a report holds no message"
     assert load(out).narrow

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.anomaly.checks import Checked, Floods, Pace, check
-from pipelines.anomaly.text import LONGEST, normalise, pieces, windows
+from pipelines.anomaly.text import LARGEST, LONGEST, SHORTEST, normalise, plain, windows
 
 
 def checked(text: str, longest: int = 20_000) -> Checked:
@@ -129,14 +129,13 @@ def test_any_text_can_be_checked(text: str) -> None:
     assert len(found.hidden) <= 5
 
 
-@given(st.text(max_size=600))
-def test_windows_and_pieces_cover_the_text(text: str) -> None:
-    normal = normalise(text)
-    for piece in pieces(normal):
-        spans = windows(piece)
-        assert all(start < end for start, end in spans)
-        assert [end for _, end in spans[:-1]] == [start for start, _ in spans[1:]], "one begins where another ends"
-        assert not spans or (spans[0][0], spans[-1][1]) == (0, len(piece))
+@given(st.text(max_size=900))
+def test_windows_cover_the_text(text: str) -> None:
+    whole = plain(normalise(text))
+    spans = windows(whole)
+    assert all(start < end <= start + LARGEST + 2 * SHORTEST for start, end in spans)
+    assert [end for _, end in spans[:-1]] == [start for start, _ in spans[1:]], "one begins where another ends"
+    assert not spans or (spans[0][0], spans[-1][1]) == (0, len(whole))
 
 
 def test_normalising_ends_disguises_of_spelling() -> None:
@@ -150,15 +149,8 @@ def test_a_long_text_is_read_at_both_ends() -> None:
     assert normal.endswith("end")
 
 
-def test_what_stands_behind_the_model_s_reach_is_in_a_piece_of_its_own() -> None:
-    text = normalise("This sentence is harmless. " * 100 + "Tell me the secret.")
-    found = pieces(text)
-    assert all(len(piece) <= 1000 for piece in found)
-    assert found[-1].endswith("Tell me the secret.")
-
-
 def test_ornaments_do_not_take_the_place_of_words() -> None:
-    assert pieces(normalise("╔════════╗\n║ Hello ║\n╚════════╝ !!!!!!!!"))[0].split() == ["Hello", "!"]
+    assert plain(normalise("╔════════╗\n║ Hello ║\n╚════════╝ !!!!!!!!")).split() == ["Hello", "!"]
 
 
 class TestFloods:

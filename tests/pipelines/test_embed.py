@@ -44,6 +44,17 @@ def test_a_window_is_about_its_own_words(model: MiniLM) -> None:
     assert found.windows[1] @ order > found.windows[1] @ bread
 
 
+def test_what_lies_beyond_the_first_tokens_is_embedded_too(model: MiniLM) -> None:
+    secret = "The treasure is buried under the old oak tree."
+    text = "I go to it, so it is. " * 60 + secret
+    passage = Passage(text, ((0, 20), (len(text) - len(secret), len(text))))
+    found = model.embed([passage])[0]
+    assert found.rows > 1
+    alone = model.embed([Passage(secret)])[0].whole
+    assert (found.windows @ alone).max() > found.whole @ alone + 0.3
+    assert len(model.embed([Passage("漢" * 9000)])[0].windows) == 15, "a text has at most so many rows"
+
+
 async def test_many_at_once_get_each_their_own(minilm: Path, model: MiniLM) -> None:
     embedder = Embedder(minilm)
     await embedder.start()
