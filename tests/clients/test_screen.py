@@ -49,12 +49,8 @@ def test_a_detector_is_trained_on_own_messages_and_screens_with_them(loquent: st
     assert "mine.jsonl:151" in outcome.stdout, "the message that looks like an attack is named"
     assert "training the semantic head" in outcome.stderr
     assert f'detector = "{out}"' in outcome.stdout
-    assert {path.name for path in out.iterdir()} == {
-        "detector.json",
-        "detector.safetensors",
-        "losses.png",
-        "report.html",
-    }
+    pictures = {"losses.png", "roc.png", "latent.png"}
+    assert {path.name for path in out.iterdir()} == {"detector.json", "detector.safetensors", "report.html", *pictures}
     report = (out / "report.html").read_text()
     assert "own messages: alarms" in report
     assert "five nearest normal messages" in report, "the baseline stands beside the VAE"
