@@ -1,7 +1,7 @@
 """One MiniLM for every stage: sentence embeddings, computed by a thread of its own in small batches.
 
 The model is all-MiniLM-L6-v2 through sentence-transformers: 384 dimensions, unit length, 256 tokens; what is longer
-is read to there. Windows of a text are embedded along with it for nothing: each is the mean of the whole's token
+is read in several rows. Windows of a text are embedded along with it for nothing: each is the mean of the whole's token
 embeddings over it, so that a window knows its surroundings ("late chunking", Günther et al. 2024).
 """
 

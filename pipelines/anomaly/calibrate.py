@@ -9,7 +9,7 @@ messages, whose scores are higher by nature, do not take up everybody's false al
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -45,6 +45,7 @@ class Calibration:
 
     scores: Mapping[tuple[HeadName, str], Floats]  # by head and cell, ascending
     shares: Mapping[HeadName, float]  # of α; their sum is 1
+    _pools: Mapping[HeadName, Floats] = field(init=False, repr=False)  # of each head, all cells together, ascending
 
     def __post_init__(self) -> None:
         """Raises: CalibrationError when the numbers can't come from a calibration."""
@@ -60,6 +61,8 @@ class Calibration:
                 raise CalibrationError(f"there is no {head} head with messages that are {name}")
             if not np.isfinite(scores).all() or (np.diff(scores) < 0).any():
                 raise CalibrationError(f"the scores of the {head} head are not numbers in ascending order")
+        pools = {head: np.sort(np.concatenate([self._scores(head, name) for name in CELLS])) for head in HEADS}
+        object.__setattr__(self, "_pools", pools)
 
     @classmethod
     def of(cls, scores: Mapping[HeadName, Scored], shares: Mapping[HeadName, float]) -> "Calibration":
@@ -77,16 +80,13 @@ class Calibration:
     def _scores(self, head: HeadName, name: str) -> Floats:
         return self.scores.get((head, name), np.zeros(0, dtype=np.float32))
 
-    def _pooled(self, head: HeadName) -> Floats:
-        return np.sort(np.concatenate([self._scores(head, name) for name in CELLS]))
-
     def judges(self, head: HeadName, name: str, alpha: float) -> bool:
         """Whether a cell has so many scores that one above them all is found; else all cells judge together."""
         return (len(self._scores(head, name)) + 1) * alpha * self.shares[head] >= 1
 
     def p_value(self, head: HeadName, name: str, score: float, alpha: float = 0.01) -> float:
         """How often a normal message of this cell has such a score or a higher one; 1 / (n + 1) at least."""
-        scores = self._scores(head, name) if self.judges(head, name, alpha) else self._pooled(head)
+        scores = self._scores(head, name) if self.judges(head, name, alpha) else self._pools[head]
         if not math.isfinite(score):  # no number is more unusual
             return 1 / (len(scores) + 1)
         above = len(scores) - int(np.searchsorted(scores, np.float32(score), side="left"))
@@ -100,4 +100,4 @@ class Calibration:
 
     def least_alpha(self) -> float:
         """The smallest α at which every head with a share can find anything, given how many scores there are."""
-        return max(1 / (len(self._pooled(head)) + 1) / share for head, share in self.shares.items() if share > 0)
+        return max(1 / (len(self._pools[head]) + 1) / share for head, share in self.shares.items() if share > 0)

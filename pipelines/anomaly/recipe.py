@@ -166,7 +166,8 @@ def judge(
     rows: list[Row] = []
     yield Progress("judging: false alarms")
     normal = corpus.normal("test", divided=True)
-    alarms = np.array(flagged(detector, corpus.messages.pick(normal)))
+    calm = verdicts(detector, corpus.messages.pick(normal))
+    alarms = np.array([verdict.anomalous for verdict in calm])
     rows.append(Row("normal, in distribution: alarms", int(alarms.sum()), len(alarms), least=0.007, most=0.015))
     for source in dict.fromkeys(corpus.samples[n].source for n in normal):
         of = np.array([corpus.samples[n].source == source for n in normal])
@@ -225,7 +226,7 @@ def judge(
         project(detector, corpus.messages.whole[picture]),
         tuple(corpus.samples[n].kind for n in picture),
         curves(
-            verdicts(detector, corpus.messages.pick(normal)),
+            calm,
             made
             | {
                 "injection": verdicts(detector, corpus.messages.pick(direct)),

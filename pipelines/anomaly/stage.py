@@ -8,11 +8,11 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,17 +78,8 @@ class AnomalyStage:
         least = detector.calibration.least_alpha()
         if least > self.settings.alpha:
             log.warning("some heads can't say anything at alpha %.3g: there are too few calibration scores", least)
-        self._check(detector, await self._judged(detector, [text for text, _ in CANARIES]), folder)
+        self._check(detector, [await self._judged(detector, text) for text, _ in CANARIES], folder)
         self.detector = detector
-
-    async def _judged(self, detector: "Detector", texts: Sequence[str]) -> list[Verdict]:
-        """Verdicts of texts that nobody sent."""
-        loop, verdicts = asyncio.get_running_loop(), []
-        for text in texts:
-            prepared = await loop.run_in_executor(self._worker, detector.prepare, text)
-            embeddings = await self.embedder.embed(prepared.passages)
-            verdicts.append(await loop.run_in_executor(self._worker, detector.judge, prepared, embeddings))
-        return verdicts
 
     @staticmethod
     def _check(detector: "Detector", verdicts: Sequence[Verdict], folder: str) -> None:
@@ -113,14 +104,11 @@ class AnomalyStage:
             try:
                 await self.start()
             except Exception as error:
-                log.error(
-                    "inputs are not screened: %s", error
-                )  # of the model or the detector's files, not of a message
+                self._broken = str(error)  # of the model or the detector's files, not of a message
+                log.error("inputs are not screened: %s", error)
                 self.failures["not_started"] += 1
 
-        task = asyncio.create_task(starting(), name="anomaly-start")
-        self._shadows.add(task)
-        task.add_done_callback(self._shadows.discard)
+        self._begin(starting(), "anomaly-start")
 
     async def close(self) -> None:
         """End what is in progress, and the threads."""
@@ -171,8 +159,11 @@ class AnomalyStage:
             raise StageError("unavailable", "screening_failed", f"The anomaly detector can't be used: {self._broken}")
         if self.detector is None:
             raise StageError("unavailable", "screening_not_ready", "The anomaly detector is not ready; try again.")
-        begun = self._clock()
-        detector, loop = self.detector, asyncio.get_running_loop()
+        return await self._judged(self.detector, text, session, bulk=bulk)
+
+    async def _judged(self, detector: "Detector", text: str, session: str = "", *, bulk: bool = False) -> Verdict:
+        """Prepare a text on the worker, embed it, and judge it on the worker."""
+        begun, loop = self._clock(), asyncio.get_running_loop()
 
         def prepare() -> "tuple[Prepared, tuple[Finding, ...]]":
             prepared = detector.prepare(text, longest=self.settings.longest)
@@ -229,7 +220,11 @@ class AnomalyStage:
         if len(self._shadows) >= AT_ONCE or self._closing:
             self.failures["too_many"] += 1
             return
-        task = asyncio.create_task(work.record(turn), name="anomaly-shadow")
+        self._begin(work.record(turn), "anomaly-shadow")
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run work that nobody waits for; closing ends it."""
+        task = asyncio.create_task(work, name=name)
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 

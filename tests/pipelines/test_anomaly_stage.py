@@ -271,3 +271,13 @@ async def test_a_detector_that_is_not_there_is_an_error_that_names_the_folder(mi
     with pytest.raises(ValueError, match="nowhere holds no detector"):
         await stage.start()
     await stage.close()
+
+
+async def test_a_detector_that_can_not_be_loaded_beside_turns_is_said_so_for_good(minilm: Path, tmp_path: Path) -> None:
+    stage = screening(minilm, detector=str(tmp_path))
+    stage.start_later()
+    await eventually(lambda: stage.failures["not_started"] == 1, "the failure is counted")
+    with pytest.raises(StageError, match="can't be used") as caught:
+        await stage.ask(CALM)
+    assert caught.value.code == "screening_failed", "clients do not try again"
+    await stage.close()
