@@ -64,6 +64,7 @@ class Turn:
     speech: Speech | None = None  # the reply is text where this is None
     session: str = ""  # whose talk it belongs to, for what is judged by its pace; "" where nobody can tell
     verdicts: bool = False  # whether the client wants to know how its messages were screened
+    image: bool | None = None  # whether the reply comes with a picture of its mood; None: as it is configured
     answered: bool = False  # a stage before the model has answered it; the model does not run
 
 
@@ -142,6 +143,31 @@ class Screened:
         return {"action": self.action, "verdicts": list(self.verdicts)}
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that belongs to the reply."""
+
+    id: str
+    caption: str  # what was drawn
+    seed: int
+    style: str
+    model: str
+    size: int  # pixels of a side
+    png: bytes = field(default=b"", repr=False)
+    url: str = ""  # where it can be had, once it is kept
+    expires_at: int = 0  # seconds since 1970
+
+    @property
+    def link(self) -> str:
+        """As Markdown has it."""
+        return f"![{self.caption}]({self.url})"
+
+    def told(self) -> dict[str, Any]:
+        """As JSON has it."""
+        names = ("id", "caption", "seed", "style", "model", "size", "url", "expires_at")
+        return {name: getattr(self, name) for name in names}
+
+
 FinishReason = Literal["stop", "length", "cancelled", "content_filter"]
 
 
@@ -153,7 +179,7 @@ class Finished:
     usage: Usage
 
 
-Event = Turn | Started | TextDelta | AudioDelta | Screened | Finished
+Event = Turn | Started | TextDelta | AudioDelta | Screened | Picture | Finished
 
 ErrorKind = Literal["invalid_request", "overloaded", "unavailable", "internal"]
 

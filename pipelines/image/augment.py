@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 POSES = 6  # of the noise: turn, size, right, down, light, warmth
 TURN, SIZE, MOVE, LIGHT, WARMTH = 3.0, 0.02, 0.6, 0.05, 0.03  # degrees, share, pixels, share, share: one deviation
@@ -27,8 +27,8 @@ def posed(pictures: Tensor, poses: Tensor) -> Tensor:
         torch.stack((angle.cos() / scale, -angle.sin() / scale, right * step), 1),
         torch.stack((angle.sin() / scale, angle.cos() / scale, down * step), 1),
     )
-    grid = F.affine_grid(torch.stack(rows, 1), list(pictures.shape), align_corners=False)
-    moved = F.grid_sample(pictures, grid, align_corners=False)
+    grid = functional.affine_grid(torch.stack(rows, 1), list(pictures.shape), align_corners=False)
+    moved = functional.grid_sample(pictures, grid, align_corners=False)
     gain = torch.stack((light * LIGHT + warmth * WARMTH, light * LIGHT, light * LIGHT - warmth * WARMTH), 1) + 1
     opacity = moved[:, 3:]
     return torch.cat(((moved[:, :3] * gain[:, :, None, None]).minimum(opacity), opacity), 1)
@@ -79,6 +79,6 @@ def _moved(pictures: Tensor, shift: Tensor) -> Tensor:
     side = pictures.shape[-1]
     across = torch.arange(side, device=pictures.device)
     rows, columns = ((across + shift[:, axis, None]).clamp(-1, side) + 1 for axis in (0, 1))  # (B, side)
-    padded = F.pad(pictures, (1, 1, 1, 1)).permute(0, 2, 3, 1)
+    padded = functional.pad(pictures, (1, 1, 1, 1)).permute(0, 2, 3, 1)
     batch = torch.arange(len(pictures), device=pictures.device)[:, None, None]
     return padded[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

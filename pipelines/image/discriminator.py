@@ -6,8 +6,8 @@ Projection Discriminator", 2018): the features of a picture are computed once, w
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipelines.image.generator import CHANNELS, Reader
 
@@ -40,12 +40,13 @@ class Discriminator(nn.Module):
 
     def look(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 4, 64, 64) → features (B, F), and the grids on the way to them."""
-        grid = self.enter(F.pixel_unshuffle(pictures * 2 - 1, 2))
+        grid = self.enter(functional.pixel_unshuffle(pictures * 2 - 1, 2))
         grids = []
         for block in self.blocks:
             grid = block(grid)
             grids.append(grid)
-        return self.leave(grid).float(), grids
+        features: Tensor = self.leave(grid)
+        return features.float(), grids
 
     def read(self, text: Tensor, style: Tensor) -> Tensor:
         """(B, text), (B,) → (B, F): what the features of a fitting picture look like."""
@@ -70,6 +71,7 @@ class Narrowing(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         """(B, before, H, W) → (B, after, H / 2, W / 2)."""
-        inner = self.convolutions[0](F.leaky_relu(grid, 0.2))
-        inner = self.convolutions[1](F.avg_pool2d(F.leaky_relu(inner, 0.2), 2))
-        return (inner + self.shortcut(F.avg_pool2d(grid, 2))) * 0.5**0.5
+        inner = self.convolutions[0](functional.leaky_relu(grid, 0.2))
+        inner = self.convolutions[1](functional.avg_pool2d(functional.leaky_relu(inner, 0.2), 2))
+        narrowed: Tensor = (inner + self.shortcut(functional.avg_pool2d(grid, 2))) * 0.5**0.5
+        return narrowed

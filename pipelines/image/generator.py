@@ -8,8 +8,8 @@ the last two convolutions is computed at the full size: most of the time of a st
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 SIDE = 64  # pixels
 CHANNELS = 4  # red, green and blue, multiplied by the fourth: opacity
@@ -79,7 +79,7 @@ class Generator(nn.Module):
         grid = self.seed(conditions).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             grid = block(grid, conditions)
-        grid = F.silu(F.pixel_shuffle(self.shuffle(F.silu(self.film(grid, conditions))), 2))
+        grid = functional.silu(functional.pixel_shuffle(self.shuffle(functional.silu(self.film(grid, conditions))), 2))
         painted = torch.sigmoid(self.paint(grid).float())
         opacity = painted[:, 3:]
         return torch.cat((painted[:, :3] * opacity, opacity), 1)
@@ -113,9 +113,10 @@ class Block(nn.Module):
 
     def forward(self, grid: Tensor, conditions: Tensor) -> Tensor:
         """(B, before, H, W), (B, hidden) → (B, after, H, W) or twice as large."""
-        inner = self.convolutions[0](F.silu(self.films[0](grid, conditions)))
-        inner = self.convolutions[1](self._larger(F.silu(self.films[1](inner, conditions))))
-        return inner + self._larger(self.shortcut(grid))
+        inner = self.convolutions[0](functional.silu(self.films[0](grid, conditions)))
+        inner = self.convolutions[1](self._larger(functional.silu(self.films[1](inner, conditions))))
+        sum_: Tensor = inner + self._larger(self.shortcut(grid))
+        return sum_
 
     def _larger(self, grid: Tensor) -> Tensor:
-        return F.interpolate(grid, scale_factor=2.0, mode="nearest") if self.up else grid
+        return functional.interpolate(grid, scale_factor=2.0, mode="nearest") if self.up else grid

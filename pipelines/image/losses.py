@@ -7,13 +7,13 @@ relativistic GAN (2018) and Mescheder et al.'s gradient penalties (2018).
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 
 def pairing(better: Tensor, worse: Tensor) -> Tensor:
     """Mean of how much ``worse`` is not judged worse than its counterpart; (B,), (B,) → ()."""
-    return F.softplus(worse - better).mean()
+    return functional.softplus(worse - better).mean()
 
 
 def penalty(judge: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
@@ -28,8 +28,10 @@ def fitting(features: Tensor, captions: Tensor, same: Tensor) -> Tensor:
 
     features and captions (B, F), same (B, B): which captions say the same, and are no wrong ones of each other.
     """
-    logits = (features @ captions.T).masked_fill(same & ~torch.eye(len(same), dtype=torch.bool, device=same.device), -1e4)
-    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+    logits = (features @ captions.T).masked_fill(
+        same & ~torch.eye(len(same), dtype=torch.bool, device=same.device), -1e4
+    )
+    return functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
 def matching(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
@@ -44,4 +46,4 @@ def matching(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
 def seeking(drawn: Tensor, again: Tensor, *, least: float) -> Tensor:
     """How far two drawings of one caption stay below a mean difference of ``least``: "mode seeking" (Mao et al. 2019),
     with an end, so that it can't be won with noise."""
-    return F.relu(least - (drawn - again).abs().mean((1, 2, 3))).mean() / least
+    return functional.relu(least - (drawn - again).abs().mean((1, 2, 3))).mean() / least

@@ -55,7 +55,7 @@ STYLES = {  # in the order of the generator's styles
 }
 _FOLDERS = {"flat": "package/img/twitter/64/", "soft": "package/img/google/64/", "3d": "package/assets/"}
 
-# Groups and subgroups of emojibase: 0 faces and hearts, 3 animals and plants, 4 food, 5 travel, 6 activities, 7 objects.
+# Groups of emojibase: 0 faces and hearts, 1 people, 3 animals and plants, 4 food, 5 travel, 6 activities, 7 objects.
 _MOOD_SUBGROUPS = range(15)  # faces, cats, monkeys, hearts
 _FULL_GROUPS = (0, 1, 3, 4, 5, 6, 7)
 _NEVER = {

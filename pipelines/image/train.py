@@ -88,9 +88,7 @@ class Wording:
     of: tuple[tuple[int, ...], ...]  # rows for each pair of ``Pictures.trained_on``
 
 
-def embed_captions(
-    pictures: Pictures, model: MiniLM, *, threads: int
-) -> Steps[Progress, None, Wording]:
+def embed_captions(pictures: Pictures, model: MiniLM, *, threads: int) -> Steps[Progress, None, Wording]:
     """Embed what every picture may be called."""
     texts: list[str] = []
     rows: list[tuple[int, ...]] = []
@@ -197,7 +195,8 @@ class Run:
 
             def whole(pictures: Tensor) -> Tensor:
                 with self._precision():
-                    return judge.judge(judge.look(pictures)[0], judge.read(batch.text, batch.style))
+                    judged: Tensor = judge.judge(judge.look(pictures)[0], judge.read(batch.text, batch.style))
+                    return judged
 
             flat = losses.penalty(whole, real) + losses.penalty(whole, fake)
             weight = self.preset.flat * (1 - 0.8 * self._progress())
@@ -206,9 +205,7 @@ class Run:
         self._descend(1, loss)
         return told
 
-    def _teach_generator(
-        self, batch: Batch, drawn: Tensor, disturb: Disturbance, *, twins: bool
-    ) -> dict[str, Tensor]:
+    def _teach_generator(self, batch: Batch, drawn: Tensor, disturb: Disturbance, *, twins: bool) -> dict[str, Tensor]:
         judge = self.discriminator.requires_grad_(False)
         support = self.support
         with self._precision():
@@ -242,7 +239,7 @@ class Run:
     def _descend(self, which: int, loss: Tensor) -> None:
         optimiser = self.optimisers[which]
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], 10.0)
         optimiser.step()
 
@@ -274,9 +271,7 @@ class Run:
         real = posed(self._images[which, style], z)
         same = (which[:, None] == which) & (style[:, None] == style)
         to = self.device
-        return Batch(
-            real.to(to, memory_format=torch.channels_last), text.to(to), style.to(to), z.to(to), same.to(to)
-        )
+        return Batch(real.to(to, memory_format=torch.channels_last), text.to(to), style.to(to), z.to(to), same.to(to))
 
     def _row(self, pair: int, share: float) -> int:
         """One of the pair's captions: its label half of the time."""
@@ -325,9 +320,7 @@ class Run:
             raise TrainingError(f"{path} can't be read ({type(error).__name__}); delete it to begin anew.") from None
         if state["fingerprint"] != self.fingerprint:
             raise TrainingError(f"{path} was made with another preset, seed or data; delete it to begin anew.")
-        for network, kept in zip(
-            (self.generator, self.discriminator, self.averaged), state["networks"], strict=True
-        ):
+        for network, kept in zip((self.generator, self.discriminator, self.averaged), state["networks"], strict=True):
             network.load_state_dict(kept)
         for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)

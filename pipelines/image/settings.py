@@ -1,0 +1,28 @@
+"""What ``[image]`` in ``config.toml`` may say."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.image.formats import LARGEST, SMALLEST
+
+When = Literal["asked", "mood", "never"]
+StyleName = Literal["flat", "soft", "3d", "any"]
+
+
+class ImageSettings(BaseModel):
+    """When a reply comes with a picture, and what pictures are like."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    when: When = "asked"
+    weights: str = ""
+    style: StyleName = "any"
+    size: Annotated[int, Field(ge=SMALLEST, le=LARGEST)] = 256
+    line: Annotated[str, Field(min_length=1)] = "Here is a picture for you."
+    asked_similarity: Annotated[float, Field(ge=0, le=1)] = 0.6
+    mood_similarity: Annotated[float, Field(ge=0, le=1)] = 0.6
+    deadline: Annotated[float, Field(gt=0)] = 2.0
+    waiting: Annotated[int, Field(ge=1)] = 64
+    kept_bytes: Annotated[int, Field(ge=1024 * 1024)] = 64 * 1024 * 1024
+    expires: Annotated[float, Field(gt=0)] = 3600.0

@@ -1,0 +1,250 @@
+"""The image stage: decides whether a reply comes with a picture, and has it drawn while the text streams.
+
+A message that asks for a picture of something known is answered by a configured line, since a small model would say
+that it can't draw. In the mood of a reply the nearest caption is looked for when its text is complete. What is like
+nothing known gets no picture, and no error.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipelines.embed import Embedder, Passage
+from pipelines.events import AudioDelta, Event, Finished, Picture, StageError, TextDelta, Turn, Usage
+from pipelines.flow import Stage
+from pipelines.image.asks import sentences, subject
+from pipelines.image.captions import without_colour
+from pipelines.image.painter import Order, Painter
+from pipelines.image.settings import ImageSettings, StyleName
+
+if TYPE_CHECKING:
+    from pipelines.image.repertoire import Found
+    from pipelines.image.weights import Drawer
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+SEEDS = 2**32
+SENTENCES = 8  # of a reply, in which its mood is looked for
+LONGEST = 2000  # characters of a reply that are read for its mood
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A text, and what of the repertoire it means."""
+
+    found: "Found"
+    similar: tuple[str, ...]  # labels that are most alike
+
+
+class ImageStage:
+    """Draws pictures, and makes the two halves of a stage for each turn."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        painter: Painter,
+        settings: ImageSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        choose: Callable[[int], int] = secrets.randbelow,
+    ) -> None:
+        self.embedder = embedder
+        self.painter = painter
+        self.settings = settings
+        self.on_picture: Callable[[float], None] = lambda seconds: None
+        self.outcomes: Counter[str] = Counter()  # of turns that wanted a picture: drawn, abstained, or why they failed
+        self._clock = clock
+        self._choose = choose
+        self._starting: asyncio.Task[None] | None = None
+        self._broken = ""  # why it could not be started
+
+    async def start(self) -> None:
+        """Load the models. Raises: WeightsError, what loading the embedding model raises."""
+        await self.embedder.start()
+        await self.painter.start()
+
+    def start_later(self) -> None:
+        """Load the models while turns flow already; until then they have no picture."""
+
+        async def starting() -> None:
+            try:
+                await self.start()
+            except Exception as error:
+                self._broken = str(error)
+                log.error("no pictures are drawn: %s", error)
+
+        self._starting = asyncio.create_task(starting(), name="image-start")
+
+    async def close(self) -> None:
+        """End the painter."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        await self.painter.close()
+        await self.embedder.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether pictures can be drawn."""
+        return self.painter.ready and self.embedder.ready
+
+    @property
+    def drawer(self) -> "Drawer":
+        """The generator. Raises: StageError while there is none."""
+        if self._broken:
+            raise StageError("unavailable", "image_failed", f"Pictures can't be drawn: {self._broken}")
+        if self.painter.drawer is None or not self.ready:
+            raise StageError("unavailable", "image_not_ready", "Pictures can't be drawn yet; try again.")
+        return self.painter.drawer
+
+    async def understand(self, text: str) -> Wish:
+        """What a text asks to be drawn means. Raises: StageError while the models are not ready."""
+        repertoire = self.drawer.repertoire
+        plain, colour = without_colour(text)
+        passages = [Passage(text)] + ([Passage(plain)] if colour and plain else [])
+        embeddings = [each.whole for each in await self.embedder.embed(passages)]
+        found = repertoire.find(embeddings[0], embeddings[1] if len(embeddings) > 1 else None, colour)
+        return Wish(found, tuple(repertoire.nearest(embeddings[0], 3)))
+
+    async def feel(self, reply: str) -> "Found":
+        """The caption that fits one of a reply's sentences best. Raises: StageError while the models are not ready."""
+        repertoire = self.drawer.repertoire
+        text = reply[:LONGEST]
+        (embedding,) = await self.embedder.embed([Passage(text, sentences(text, most=SENTENCES))])
+        founds = [repertoire.find(each) for each in (embedding.whole, *embedding.windows)]
+        return max(founds, key=lambda found: found.similarity)
+
+    async def draw(
+        self,
+        found: "Found",
+        *,
+        count: int = 1,
+        size: int | None = None,
+        seed: int | None = None,
+        style: StyleName | None = None,
+        opaque: bool = False,
+    ) -> list[Picture]:
+        """Draw it ``count`` times, from seeds that follow each other.
+
+        Raises: StageError while the models are not ready or too many pictures wait; what drawing raises.
+        """
+        begun, drawer = self._clock(), self.drawer
+        first = self._choose(SEEDS) if seed is None else seed
+        styles = drawer.words.styles
+        wanted = style or self.settings.style
+        if wanted != "any" and wanted not in styles:
+            raise StageError(
+                "invalid_request", "unsupported_value", f"style: there are {', '.join(styles)}.", param="style"
+            )
+        orders = []
+        for n in range(count):
+            own = (first + n) % SEEDS
+            chosen = own % len(styles) if wanted == "any" else styles.index(wanted)
+            orders.append(Order(found.entry.row, found.entry.caption, chosen, own, size or self.settings.size, opaque))
+        files = await self.painter.paint(orders)
+        self.on_picture(self._clock() - begun)
+        return [
+            Picture(
+                secrets.token_hex(16),
+                order.caption,
+                order.seed,
+                styles[order.style],
+                drawer.words.name,
+                order.size,
+                file,
+            )
+            for order, file in zip(orders, files, strict=True)
+        ]
+
+    def around(self) -> tuple[Stage, Stage]:
+        """For one turn: the stage before the model, and the one behind everything that makes the reply."""
+        turn = _Drawing(self)
+        return turn.before, turn.behind
+
+
+class _Drawing:
+    """One turn's picture."""
+
+    def __init__(self, stage: ImageStage) -> None:
+        self._stage = stage
+        self._settings = stage.settings
+        self._work: asyncio.Task[Picture | None] | None = None
+        self._reads = False  # whether the reply's mood is looked for
+        self._text: list[str] = []
+
+    async def before(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """Let the turn pass, or answer it where it asks for a picture that can be drawn."""
+        async for event in events:
+            if not isinstance(event, Turn) or event.answered or self._settings.when == "never" or event.image is False:
+                yield event
+                continue
+            wanted = subject(event.messages[-1].content) if event.messages[-1].role == "user" else None
+            self._reads = bool(event.image) or wanted == "" or self._settings.when == "mood"
+            found = await self._in_time(self._known(wanted)) if wanted else None
+            if found is None:
+                yield event
+                continue
+            self._reads = False
+            self._work = asyncio.create_task(self._in_time(self._drawn(found)), name="image")
+            yield replace(event, answered=True)
+            yield TextDelta(self._settings.line, tokens=0)
+            yield Finished("stop", Usage())
+
+    async def behind(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """Pass the reply on as it comes, and put the picture before its end."""
+        try:
+            async for event in events:
+                if isinstance(event, TextDelta | AudioDelta) and self._reads:
+                    self._text.append(event.text)
+                if isinstance(event, Finished) and (picture := await self._picture(event)) is not None:
+                    yield picture
+                yield event
+        finally:
+            if self._work is not None and not self._work.done():
+                self._work.cancel()
+                await asyncio.wait([self._work])
+
+    async def _picture(self, finished: Finished) -> Picture | None:
+        if self._work is not None:
+            return await self._work
+        text = "".join(self._text).strip()
+        if self._reads and text and finished.reason in ("stop", "length"):
+            return await self._in_time(self._felt(text))
+        return None
+
+    async def _in_time(self, work: Coroutine[Any, Any, Result | None]) -> Result | None:
+        """What the work comes to; nothing where it fails or takes too long, since the reply is there without it."""
+        try:
+            async with asyncio.timeout(self._settings.deadline):
+                return await work
+        except Exception as error:
+            reason = "deadline" if isinstance(error, TimeoutError) else getattr(error, "code", type(error).__name__)
+            self._stage.outcomes[reason] += 1
+            log.warning("a reply has no picture: %s", reason)
+            return None
+
+    async def _known(self, wanted: str) -> "Found | None":
+        wish = await self._stage.understand(wanted)
+        return self._near(wish.found, self._settings.asked_similarity)
+
+    async def _felt(self, text: str) -> Picture | None:
+        found = self._near(await self._stage.feel(text), self._settings.mood_similarity)
+        return await self._drawn(found) if found is not None else None
+
+    def _near(self, found: "Found", least: float) -> "Found | None":
+        if found.similarity >= least:
+            return found
+        self._stage.outcomes["abstained"] += 1
+        return None
+
+    async def _drawn(self, found: "Found") -> Picture:
+        (picture,) = await self._stage.draw(found)
+        self._stage.outcomes["drawn"] += 1
+        return picture
