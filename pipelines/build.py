@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pipelines import embed
 from pipelines.anomaly.settings import AnomalySettings
@@ -17,7 +17,11 @@ from pipelines.chat.language_model import LanguageModel
 from pipelines.chat.models import prepare as prepare_model
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
+from pipelines.embed import Embedder
 from pipelines.flow import Stage
+from pipelines.image.painter import Painter
+from pipelines.image.settings import ImageSettings
+from pipelines.image.stage import ImageStage
 from pipelines.packages import Progress
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
@@ -27,7 +31,10 @@ from pipelines.speech.voices import prepare as prepare_voice
 from pipelines.speech.workers import Workers
 from pipelines.threads import Cores, in_thread
 
-StageName = Literal["anomaly", "chat", "speech"]
+if TYPE_CHECKING:
+    from pipelines.image.weights import Drawer
+
+StageName = Literal["anomaly", "chat", "speech", "image"]
 ORDER: tuple[StageName, ...] = get_args(StageName)
 
 PROGRESS_AHEAD = 8  # progress reports that may wait for whoever shows them
@@ -45,6 +52,8 @@ class Pipeline:
     chat: ChatStage
     speech: SpeechStage | None = None
     anomaly: AnomalyStage | None = None  # makes two stages for each turn, around all others
+    image: ImageStage | None = None  # likewise, within those
+    embedder: Embedder | None = None  # of whoever embeds
     prepare: Callable[[threading.Event], Iterator[Progress]] = _nothing  # puts what the workers load on the disk
 
     @property
@@ -71,10 +80,12 @@ class Pipeline:
             await asyncio.wait(starting)
         if self.anomaly is not None and not self.anomaly.waited_for:
             self.anomaly.start_later()
+        if self.image is not None:
+            self.image.start_later()
 
     async def close(self) -> None:
         """End every worker."""
-        parts = (self.chat, self.speech, self.anomaly)
+        parts = (self.chat, self.speech, self.anomaly, self.image)
         await asyncio.gather(*(part.close() for part in parts if part is not None))
 
     @property
@@ -97,6 +108,7 @@ def build(
     chat: ChatSettings,
     speech: SpeechSettings | None = None,
     anomaly: AnomalySettings | None = None,
+    image: ImageSettings | None = None,
 ) -> Pipeline:
     """The pipeline that the configuration describes, not started yet."""
     model = Path()
@@ -110,8 +122,8 @@ def build(
         model = yield from prepare_model(chat.model, stop)
         if speaks:
             load_voice = yield from prepare_voice(speech_settings, stop)
-        if anomaly_stage is not None:
-            anomaly_stage.embedder.folder = yield from embed.prepare(stop)
+        if embedder is not None:
+            embedder.folder = yield from embed.prepare(stop)
 
     def load_model() -> LanguageModel:
         # Imported on the engine's thread: torch and transformers take seconds, and the server answers meanwhile.
@@ -137,8 +149,20 @@ def build(
         )
         speech_stage = SpeechStage(workers, speech_settings, missing=missing)
         made["speech"] = speech_stage
-    anomaly_stage = None
-    if "anomaly" in stages:
-        anomaly_stage = AnomalyStage(embed.Embedder(share=shared.share(1)), anomaly or AnomalySettings())
-    rest = tuple(made[name] for name in stages if name != "anomaly")
-    return Pipeline(rest, chat_stage, speech_stage, anomaly_stage, prepare)
+    embedder = Embedder(share=shared.share(1)) if {"anomaly", "image"} & set(stages) else None
+    anomaly_stage = image_stage = None
+    if embedder is not None and "anomaly" in stages:
+        anomaly_stage = AnomalyStage(embedder, anomaly or AnomalySettings())
+    if embedder is not None and "image" in stages:
+        image_settings = image or ImageSettings()
+        painter = Painter(lambda: load_drawer(image_settings), waiting=image_settings.waiting, share=shared.share(1))
+        image_stage = ImageStage(embedder, painter, image_settings)
+    rest = tuple(made[name] for name in stages if name in made)
+    return Pipeline(rest, chat_stage, speech_stage, anomaly_stage, image_stage, embedder, prepare)
+
+
+def load_drawer(settings: ImageSettings) -> "Drawer":
+    """The generator that the configuration names."""
+    from pipelines.image.weights import BUNDLED, load  # on the painter's thread: torch takes seconds
+
+    return load(Path(settings.weights).expanduser() if settings.weights else BUNDLED)

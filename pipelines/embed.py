@@ -196,6 +196,7 @@ class Embedder:
         self._in_a_row = 0  # urgent batches
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._loaded: asyncio.Future[None] | None = None
         self._model: MiniLM | None = None
 
     @property
@@ -204,11 +205,12 @@ class Embedder:
         return self._model is not None and not self._closing
 
     async def start(self) -> None:
-        """Load the model. Raises: what loading it raises."""
-        loaded, tell = told_by_thread()
-        self._thread = threading.Thread(target=self._run, args=(tell,), name="embed", daemon=True)
-        self._thread.start()
-        await loaded
+        """Load the model; every stage that embeds may ask for it. Raises: what loading it raises."""
+        if self._loaded is None:
+            self._loaded, tell = told_by_thread()
+            self._thread = threading.Thread(target=self._run, args=(tell,), name="embed", daemon=True)
+            self._thread.start()
+        await asyncio.shield(self._loaded)  # who stops waiting for it doesn't stop it for the others
 
     async def close(self) -> None:
         """End the thread; what waits for it gets an error."""

@@ -14,12 +14,13 @@ from aiohttp import web
 from pipelines.build import Pipeline
 from pipelines.packages import Progress
 from server import logs
-from server.api import chat, embeddings, models, moderations, speech
+from server.api import chat, embeddings, images, models, moderations, speech
 from server.auth import Doors
 from server.backend import BACKEND, Backend
 from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
 from server.names import ModelNames, public_name
+from server.pictures import PATH as PICTURES
 from server.realtime.connection import connect
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     app.router.add_get("/v1/realtime", connect)
     app.router.add_post("/v1/chat/completions", chat.create)
     app.router.add_post("/v1/audio/speech", speech.create)
+    app.router.add_post("/v1/images/generations", images.create)
+    app.router.add_get(PICTURES + "{id}.png", images.file)
     app.router.add_post("/v1/moderations", moderations.create)
     app.router.add_post("/v1/embeddings", embeddings.create)
     app.router.add_get("/v1/models", models.list_models)
@@ -89,6 +92,10 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         backend.doors.check_host(request)
         backend.doors.check_origin(request)  # a browser sends no key along with its question
         return web.Response(status=204)
+    if request.path.startswith(PICTURES):  # the link is the key
+        backend.doors.check_host(request)
+        backend.doors.check_origin(request)
+        return await handler(request)
     backend.doors.check(request)
     if backend.draining:
         raise ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after=RETRY_AFTER)

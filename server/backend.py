@@ -10,12 +10,13 @@ from typing import Protocol
 from aiohttp import web
 
 from pipelines.build import Pipeline
-from pipelines.events import Event, StageError, Turn
+from pipelines.events import Event, Picture, StageError, Turn
 from pipelines.flow import Stage, flow
 from server.auth import Doors
 from server.config import Settings
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
+from server.pictures import Pictures
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,10 @@ class Backend:
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while there is no request in flight
     metrics: Metrics = field(init=False)
+    pictures: Pictures = field(init=False)
 
     def __post_init__(self) -> None:
+        self.pictures = Pictures(self.settings.image.kept_bytes, self.settings.image.expires)
         self.metrics = Metrics(self.pipeline, lambda: len(self.connections))
         self.idle.set()
 
@@ -72,17 +75,41 @@ class Backend:
             abort(request)
             raise ConnectionResetError("the client does not read") from None
 
-    def flow(self, turn: Turn) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
-        """Run a turn through the configured stages, measured: the text where it is made, the rest at the end."""
+    def flow(self, turn: Turn, origin: str) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
+        """Run a turn through the configured stages, measured: the text where it is made, the rest at the end.
+
+        ``origin`` is the server's address in links.
+        """
         stages: list[Stage] = []
         for stage in self.pipeline.stages:
             stages.append(stage)
             if stage is self.pipeline.chat:
                 stages.append(self.metrics.text())
+        if self.pipeline.image is not None:
+            before, behind = self.pipeline.image.around()
+            stages = [before, *stages, behind, self._keep(origin)]
         if self.pipeline.anomaly is not None:
             before, behind = self.pipeline.anomaly.around()
             stages = [before, *stages, behind]
         return flow(turn, *stages, self.metrics.turn())
+
+    def _keep(self, origin: str) -> Stage:
+        """A stage that keeps pictures, and puts their links into their place."""
+
+        async def keep(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+            async for event in events:
+                yield self.pictures.keep(event, origin) if isinstance(event, Picture) else event
+
+        return keep
+
+    def origin(self, request: web.Request) -> str:
+        """The server's address as the client of ``request`` sees it."""
+        return self.settings.server.public_url or f"{request.scheme}://{request.host}"
+
+    @property
+    def draws(self) -> bool:
+        """Whether replies can come with pictures."""
+        return self.pipeline.image is not None and self.settings.image.when != "never"
 
     @property
     def voices(self) -> VoiceNames | None:

@@ -119,6 +119,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_voice_options(speak)
     _add_server_options(speak)
 
+    draw = add(
+        "draw",
+        "Draw a small picture: to a file, a pipe or a terminal that shows pictures.",
+        _draw,
+        'Examples: loquent draw "happy cat" -o cat.png; loquent draw "green heart" -n 3 --size 512 -o heart.png',
+    )
+    draw.add_argument("prompt", nargs="*", help="what to draw; what comes on standard input is appended to it")
+    draw.add_argument(
+        "-o", "--output", metavar="FILE", help="write a PNG, - for standard output (the terminal; piped: -)"
+    )
+    draw.add_argument("-n", type=int, default=1, metavar="N", help="how many, up to 10; the files are numbered (1)")
+    draw.add_argument(
+        "--size", type=int, metavar="S", help="pixels of a side: 64, 128, 256, 512 or 1024 (the configured)"
+    )
+    draw.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same picture")
+    draw.add_argument("--style", choices=("flat", "soft", "3d", "any"), help="how it is drawn (the configured one)")
+    draw.add_argument("--json", action="store_true", help="print one JSON object about what was drawn")
+    _add_server_options(draw)
+
     screen = add(
         "screen",
         "Ask the server's anomaly detector about texts, one a line.",
@@ -131,19 +150,27 @@ def _parser() -> argparse.ArgumentParser:
 
     train = add(
         "train",
-        "Train and calibrate the anomaly detector.",
+        "Train the anomaly detector, or the generator of pictures.",
         _train,
         'Example: loquent train anomaly --normal my_messages.jsonl, with a {"text": "a normal message"} a line; 500 '
-        "of them and more. Without --normal the bundled detector is made again, which takes a quarter of an hour.",
+        "of them and more. Without --normal the bundled detector is made again, which takes a quarter of an hour. "
+        "loquent train image makes the bundled generator again, which takes two hours of two cores; stopped, the same "
+        "command goes on where it was.",
     )
-    train.add_argument("what", choices=("anomaly",))
+    train.add_argument("what", choices=("anomaly", "image"))
     train.add_argument("--normal", metavar="FILE", help="your assistant's normal messages, JSON lines")
     train.add_argument(
         "--narrow", action="store_true", help="the assistant has one topic; what is off it is not normal"
     )
-    train.add_argument("--alpha", type=float, default=0.01, metavar="A", help="share of false alarms to allow (0.01)")
+    train.add_argument("--alpha", type=float, metavar="A", help="share of false alarms to allow (0.01)")
     train.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same detector (0)")
-    train.add_argument("--out", default="detector", metavar="FOLDER", help="where it goes (detector)")
+    train.add_argument(
+        "--preset",
+        choices=("mood", "full"),
+        help="what is drawn: faces, hearts and what goes with them, or far more (mood)",
+    )
+    train.add_argument("--minutes", type=float, metavar="M", help="how long to train pictures now (to the end)")
+    train.add_argument("--out", metavar="FOLDER", help="where it goes (detector, or generator)")
 
     models = add(
         "models",
@@ -239,6 +266,19 @@ def _speak(asked: argparse.Namespace) -> int:
     return _client(lambda: speak(Target.of(url=asked.url, model=asked.model), speaking, as_json=asked.json))
 
 
+def _draw(asked: argparse.Namespace) -> int:
+    from clients.terminal.ask import question
+    from clients.terminal.connection import Target
+    from clients.terminal.draw import Drawing, draw
+
+    text = question(asked.prompt)
+    if not text:
+        raise Failure(Exit.USAGE, 'there is nothing to draw; try: loquent draw "happy cat" -o cat.png')
+    file = asked.output or (None if sys.stdout.isatty() or asked.json else "-")
+    drawing = Drawing(text, asked.n, asked.size, asked.seed, asked.style, file)
+    return _client(lambda: draw(Target.of(url=asked.url, model=asked.model), drawing, as_json=asked.json))
+
+
 def _screen(asked: argparse.Namespace) -> int:
     from clients.terminal.connection import Target
     from clients.terminal.screen import screen
@@ -255,9 +295,18 @@ def _screen(asked: argparse.Namespace) -> int:
 
 def _train(asked: argparse.Namespace) -> int:
     from server.train_command import TrainError, Training, train_anomaly
+    from server.train_image import ImageTraining, train_image
 
+    others = {"anomaly": ("preset", "minutes"), "image": ("normal", "narrow", "alpha")}[asked.what]
+    for name in others:
+        if getattr(asked, name):
+            raise Failure(Exit.USAGE, f"--{name} means nothing to `loquent train {asked.what}`.")
     try:
-        train_anomaly(Training(asked.normal, asked.out, asked.narrow, asked.alpha, asked.seed))
+        if asked.what == "image":
+            training = ImageTraining(asked.preset or "mood", asked.out or "generator", asked.seed, asked.minutes)
+            return Exit.INTERRUPTED if train_image(training) else Exit.OK
+        alpha = 0.01 if asked.alpha is None else asked.alpha
+        train_anomaly(Training(asked.normal, asked.out or "detector", asked.narrow, alpha, asked.seed))
     except TrainError as error:
         raise Failure(Exit.USAGE if error.usage else Exit.RUN_TIME, str(error)) from None
     return Exit.OK

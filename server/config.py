@@ -27,6 +27,7 @@ from pydantic_settings import (
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.build import StageName, ordered
 from pipelines.chat.settings import ChatSettings
+from pipelines.image.settings import ImageSettings
 from pipelines.speech.settings import SpeechSettings
 
 ENV_PREFIX = "LOQUENT__"
@@ -52,6 +53,12 @@ def _hashes_only(keys: tuple[str, ...]) -> tuple[str, ...]:
     return keys
 
 
+def _address(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[^/\s?#]+(?:/[^\s?#]*)?", url):
+        raise ValueError('is no address such as "https://bot.example"')
+    return url.rstrip("/")
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,6 +71,7 @@ class ServerSettings(_Section):
     keys: Annotated[tuple[str, ...], AfterValidator(_hashes_only)] = ()
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    public_url: Annotated[str, AfterValidator(_address)] = ""
     drain: Seconds = 30.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -95,7 +103,7 @@ class LimitSettings(_Section):
 class PipelineSettings(_Section):
     """Which stages a turn goes through, in order."""
 
-    stages: Annotated[tuple[StageName, ...], AfterValidator(ordered)] = ("anomaly", "chat", "speech")
+    stages: Annotated[tuple[StageName, ...], AfterValidator(ordered)] = ("anomaly", "chat", "speech", "image")
 
 
 class ModelsSettings(_Section):
@@ -111,6 +119,10 @@ class ModelsSettings(_Section):
         "gpt-4o-mini-tts",
         "tts-1",
         "tts-1-hd",
+        "gpt-image-1",
+        "gpt-image-1-mini",
+        "dall-e-3",
+        "dall-e-2",
         "default",
     )
 
@@ -129,6 +141,7 @@ class Settings(BaseSettings):
     chat: ChatSettings = ChatSettings()
     speech: SpeechSettings = SpeechSettings()
     anomaly: AnomalySettings = AnomalySettings()
+    image: ImageSettings = ImageSettings()
 
     @classmethod
     def settings_customise_sources(

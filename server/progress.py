@@ -1,14 +1,27 @@
 """Shows how far long work has come: a bar on a terminal, lines elsewhere."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from pipelines.packages import Progress
+
+Made = TypeVar("Made")
+
+
+def shown(steps: Generator[Progress, None, Made], show: Callable[[Progress], None]) -> Made:
+    """Do work that reports its progress; returns what it comes to."""
+    while True:
+        try:
+            show(next(steps))
+        except StopIteration as end:
+            made: Made = end.value
+            return made
 
 
 @contextmanager

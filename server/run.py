@@ -42,7 +42,7 @@ def serve(configuration: Configuration) -> bool:
         listener = listen(settings.server.host, settings.server.port)
     except OSError as error:
         raise ServeError(_why_not(error, settings.server.host, settings.server.port)) from None
-    pipeline = build(settings.pipeline.stages, settings.chat, settings.speech, settings.anomaly)
+    pipeline = build(settings.pipeline.stages, settings.chat, settings.speech, settings.anomaly, settings.image)
     started = time.monotonic()
     served = interrupted = False
 

@@ -1,22 +1,21 @@
-"""``loquent train``: from messages to a detector, with a report."""
+"""``loquent train anomaly``: from messages to a detector, with a report."""
 
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pipelines import embed
 from pipelines.archives import ArchiveError
 from pipelines.packages import PackageError, Progress, new_folder
 from pipelines.threads import cores
-from server.progress import display
+from server.progress import display, shown
 
 if TYPE_CHECKING:
     from pipelines.anomaly.train import Trained
     from pipelines.embed import MiniLM
-
-Made = TypeVar("Made")
 
 
 class TrainError(Exception):
@@ -57,16 +56,7 @@ def train_anomaly(asked: Training) -> None:
     except ModuleNotFoundError as error:
         raise TrainError(f"Training needs {error.name}: pip install 'loquent[train]'") from None
     with display() as show:
-
-        def run(steps: Generator[Progress, None, Made]) -> Made:
-            while True:
-                try:
-                    show(next(steps))
-                except StopIteration as end:
-                    made: Made = end.value
-                    return made
-
-        _train(asked, target, run)
+        _train(asked, target, partial(shown, show=show))
 
 
 PARTS = {"detector.json", "detector.safetensors", "report.html", "losses.png", "roc.png", "latent.png", "MODEL_CARD.md"}

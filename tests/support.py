@@ -33,6 +33,7 @@ from pipelines.chat.stage import ChatStage
 from pipelines.embed import Embedder
 from pipelines.events import Event, Message, Turn
 from pipelines.flow import flow
+from pipelines.image.stage import ImageStage
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voice import Samples, Voice, WordEnd
@@ -230,12 +231,14 @@ def scripted_pipeline(
     waiting: int = 64,
     speech: SpeechStage | None = None,
     anomaly: AnomalyStage | None = None,
+    image: ImageStage | None = None,
     **chat: Any,
 ) -> Pipeline:
     """A pipeline around a scripted model, not started."""
     engine = Engine(lambda: model, Limits(streams, waiting))
     stage = ChatStage(engine, ChatSettings(**chat))
-    return Pipeline((stage, speech) if speech else (stage,), stage, speech, anomaly)
+    embedder = anomaly.embedder if anomaly else image.embedder if image else None
+    return Pipeline((stage, speech) if speech else (stage,), stage, speech, anomaly, image, embedder)
 
 
 def screening(minilm: Path, **anomaly: Any) -> AnomalyStage:

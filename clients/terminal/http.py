@@ -17,7 +17,14 @@ from clients.terminal.connection import (
     unreachable,
 )
 
-TRY_AGAIN = ("model_not_ready", "voice_not_ready", "screening_not_ready", "embeddings_not_ready", "server_overloaded")
+TRY_AGAIN = (
+    "model_not_ready",
+    "voice_not_ready",
+    "screening_not_ready",
+    "embeddings_not_ready",
+    "image_not_ready",
+    "server_overloaded",
+)
 
 
 def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:

@@ -51,12 +51,14 @@ class Discriminator(nn.Module):
     def read(self, text: Tensor, style: Tensor) -> Tensor:
         """(B, text), (B,) → (B, F): what the features of a fitting picture look like."""
         read: Tensor = self.conditions(self.reader(text, style))
-        return read.float() / self.shape.features**0.5
+        scaled: Tensor = read.float() / self.shape.features**0.5
+        return scaled
 
     def judge(self, features: Tensor, conditions: Tensor) -> Tensor:
         """(B, F), (B, F) → (B,): larger for what is real and fits."""
         realness: Tensor = self.realness(features)
-        return realness.float().squeeze(1) + (features * conditions).sum(1)
+        judged: Tensor = realness.float().squeeze(1) + (features * conditions).sum(1)
+        return judged
 
 
 class Narrowing(nn.Module):

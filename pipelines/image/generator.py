@@ -115,8 +115,8 @@ class Block(nn.Module):
         """(B, before, H, W), (B, hidden) → (B, after, H, W) or twice as large."""
         inner = self.convolutions[0](functional.silu(self.films[0](grid, conditions)))
         inner = self.convolutions[1](self._larger(functional.silu(self.films[1](inner, conditions))))
-        sum_: Tensor = inner + self._larger(self.shortcut(grid))
-        return sum_
+        grown: Tensor = inner + self._larger(self.shortcut(grid))
+        return grown
 
     def _larger(self, grid: Tensor) -> Tensor:
         return functional.interpolate(grid, scale_factor=2.0, mode="nearest") if self.up else grid

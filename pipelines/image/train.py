@@ -26,6 +26,7 @@ from pipelines.image.augment import POSES, Disturbance, noise, posed
 from pipelines.image.captions import coloured
 from pipelines.image.discriminator import Discriminator, Judging
 from pipelines.image.generator import Generator, Shape
+from pipelines.image.measure import rank
 from pipelines.image.pictures import Pair, Pictures
 from pipelines.packages import Progress, Stopped
 
@@ -294,6 +295,14 @@ class Run:
         cosine = 0.5 + 0.5 * math.cos(math.pi * self._progress())
         return min(1.0, (self.step + 1) / preset.warm) * (preset.last_rate + (preset.rate - preset.last_rate) * cosine)
 
+    def judged(self) -> dict[str, float]:
+        """How many of the known captions the averaged generator draws so that the true picture is the nearest."""
+        text = self.wording.vectors[[self.wording.of[n][0] for n in range(self.plain)]]
+        generator = self.averaged.to("cpu") if self.device.type != "cpu" else self.averaged
+        top1, top10 = rank(generator, self.pictures, text, torch.Generator().manual_seed(self.seed))
+        self.averaged.to(self.device)
+        return {"top-1": top1, "top-10": top10}
+
     # Checkpoints.
 
     def save(self, path: Path) -> None:
@@ -332,7 +341,8 @@ def _bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-LOGGED_EVERY = 50
+LOGGED_EVERY = 50  # steps
+JUDGED_EVERY = 1000  # steps
 
 
 def train(run: Run, checkpoint: Path, stop: threading.Event) -> Steps[Progress, None, None]:
@@ -354,6 +364,8 @@ def train(run: Run, checkpoint: Path, stop: threading.Event) -> Steps[Progress, 
             means = {name: sum(values) / len(values) for name, values in sums.items()}
             if not all(math.isfinite(value) for value in means.values()):
                 raise TrainingError(f"The losses ran away by step {run.step}; try another --seed.")
+            if run.step % JUDGED_EVERY == 0 or run.step == preset.steps:
+                means |= run.judged()
             run.history.append({"step": run.step, **means})
             sums.clear()
         if run.step % preset.saved_every == 0 or run.step == preset.steps:

@@ -16,6 +16,7 @@ from pipelines.events import (
     Event,
     Finished,
     Message,
+    Picture,
     Role,
     Sampling,
     Screened,
@@ -42,6 +43,7 @@ from server.parameters import (
     TopP,
     biases,
 )
+from server.pictures import without_links
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class ChatMessage(BaseModel):
         """As the pipeline wants it."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         role: Role = "system" if self.role == "developer" else self.role
-        return Message(role, text)
+        return Message(role, without_links(text) if role == "assistant" else text)
 
 
 class StreamOptions(BaseModel):
@@ -113,6 +115,7 @@ class LoquentExtension(BaseModel):
 
     session: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     verdicts: bool = False
+    image: bool | None = None
 
 
 class ChatRequest(BaseModel):
@@ -168,6 +171,7 @@ class ChatRequest(BaseModel):
             tenant,
             session=json.dumps([tenant, own.session]) if own.session else "",
             verdicts=own.verdicts,
+            image=own.image,
         )
 
 
@@ -188,9 +192,11 @@ async def create(request: web.Request) -> web.StreamResponse:
         raise ApiError(
             400, "unsupported_parameter", "loquent.verdicts: this server does not tell verdicts.", "loquent.verdicts"
         )
+    if asked.loquent and asked.loquent.image and not backend.draws:
+        raise ApiError(400, "unsupported_parameter", "loquent.image: this server does not draw.", "loquent.image")
     backend.check_ready()
     id = f"chatcmpl-{secrets.token_hex(12)}"
-    async with backend.flow(asked.turn(id, request[TENANT])) as events:
+    async with backend.flow(asked.turn(id, request[TENANT]), backend.origin(request)) as events:
         if asked.stream:
             return await _Stream(request, backend, id, model, asked).run(events)
         return await _whole(events, id, model, bool(asked.logprobs))
@@ -205,15 +211,18 @@ async def _whole(events: AsyncGenerator[Event], id: str, model: str, with_logpro
         if isinstance(event, TextDelta):
             text.append(event.text)
             told.extend(event.logprobs)
+        elif isinstance(event, Picture):
+            text.append(_link(event))
+            own.setdefault("images", []).append(event.told())
         elif isinstance(event, Screened):
-            own = {"loquent": {"screening": event.told()}}
+            own["screening"] = event.told()
         elif isinstance(event, Finished):
             finished = event
     message = {"role": "assistant", "content": "".join(text), "refusal": None}
     logprobs = _logprobs(told) if with_logprobs else None
     choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": FINISH[finished.reason]}
     body = _object("chat.completion", id, model, [choice])
-    return web.json_response(body | {"usage": _usage(finished.usage)} | own)
+    return web.json_response(body | {"usage": _usage(finished.usage)} | ({"loquent": own} if own else {}))
 
 
 class _Stream:
@@ -278,8 +287,12 @@ class _Stream:
             case TextDelta(text, logprobs=told):
                 await self._begin()
                 await self._chunk({"content": text}, None, _logprobs(told) if self._with_logprobs else None)
+            case Picture():
+                await self._begin()
+                await self._chunk({"content": _link(event)}, None)
+                self._own.setdefault("images", []).append(event.told())
             case Screened():
-                self._own = {"loquent": {"screening": event.told()}}
+                self._own["screening"] = event.told()
             case Finished(reason, usage):
                 await self._begin()
                 await self._send(self._dump([_choice({}, FINISH[reason], None)], own=self._own))
@@ -297,7 +310,9 @@ class _Stream:
     def _dump(
         self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None, own: dict[str, Any] | None = None
     ) -> str:
-        chunk = _object("chat.completion.chunk", self._id, self._model, choices, self._created) | (own or {})
+        chunk = _object("chat.completion.chunk", self._id, self._model, choices, self._created)
+        if own:
+            chunk["loquent"] = own
         if self._with_usage:
             chunk["usage"] = usage
         return json.dumps(chunk, separators=(",", ":"))
@@ -312,6 +327,11 @@ class _Stream:
         if not self._response.prepared:
             await self._response.prepare(self._request)
         await self._response.write(data)
+
+
+def _link(picture: Picture) -> str:
+    """A picture behind a reply's text."""
+    return f"\n\n{picture.link}"
 
 
 def _choice(delta: dict[str, Any], finish: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.embed import DIMENSIONS, NAME, Embedding, Passage
 from server.api import requests
-from server.api.moderations import screening
 from server.backend import BACKEND
 from server.errors import ApiError
 
@@ -37,7 +36,11 @@ async def create(request: web.Request) -> web.Response:
     if asked.dimensions not in (None, DIMENSIONS):
         raise ApiError(400, "unsupported_value", f"dimensions: this model has {DIMENSIONS}.", "dimensions")
     backend.names.resolve(asked.model)
-    embedder = screening(backend).embedder
+    embedder = backend.pipeline.embedder
+    if embedder is None:
+        raise ApiError(
+            404, "embeddings_not_found", "This server does not embed: [pipeline] stages lacks 'anomaly' and 'image'."
+        )
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     data: list[str] = []  # as JSON: thousands of embeddings at once would hold everybody up
     tokens = 0

@@ -39,6 +39,7 @@ class Connection:
             tenant=request[TENANT],
             voices=backend.voices,
             verdicts=backend.tells_verdicts,
+            draws=backend.draws,
         )
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX)
         self._outgoing: asyncio.Queue[wire.ServerEvent | None] = asyncio.Queue(self._limits.outgoing)
@@ -114,7 +115,7 @@ class Connection:
     async def _respond(self, response_id: str, turn: Turn) -> None:
         """Run one turn and bring what it produces to the owner."""
         try:
-            async with self._backend.flow(turn) as events:
+            async with self._backend.flow(turn, self._backend.origin(self._request)) as events:
                 async for event in events:
                     await self._inbox.put(session.Produced(response_id, event))
         except Exception as error:

@@ -28,11 +28,13 @@ from pipelines.events import (
 from server.config import LimitSettings
 from server.errors import translate
 from server.names import ModelNames, VoiceNames
+from server.pictures import without_links
 from server.realtime import wire
 from server.realtime.wire import Item, SessionConfig, WireError
 
 NO_VOICE = "No voice is loaded: replies come as text."
 NO_VERDICTS = "This server does not tell verdicts."
+NO_IMAGES = "This server does not draw."
 PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
 
 
@@ -65,7 +67,8 @@ class Reply:
     text: str = ""
     usage: Usage = field(default_factory=Usage)
     sound: Sound | None = None  # None where it is not spoken
-    screening: wire.Told | None = None  # how its messages were screened, where the client wants to know
+    screening: wire.Screening | None = None  # how its messages were screened, where the client wants to know
+    images: tuple[wire.Image, ...] = ()  # that belong to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class State:
     tenant: str = ""  # whose session this is
     voices: VoiceNames | None = None  # None where nothing can be spoken
     verdicts: bool = False  # whether clients may be told them
+    draws: bool = False  # whether replies can come with pictures
     config: SessionConfig = field(default_factory=SessionConfig)
     items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
     held: int = 0  # bytes of ``items``, at most ``limits.conversation_bytes`` and what replies add
@@ -253,8 +257,10 @@ def _update(state: State, event: wire.SessionUpdate) -> Step:
     if output.format.type != wire.PCM.type:
         warnings.append(PCM_ONLY)
         output = output.model_copy(update={"format": wire.PCM})
-    if _wants_verdicts(config.loquent) and not state.verdicts:
+    if _said("verdicts", config.loquent) and not state.verdicts:
         warnings.append(NO_VERDICTS)
+    if _said("image", config.loquent) and not state.draws:
+        warnings.append(NO_IMAGES)
     if config.audio.input.turn_detection is not None:
         warnings.append("This server does not listen: turn_detection stays null.")
     listening = config.audio.input.model_copy(update={"turn_detection": None})
@@ -417,9 +423,12 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
         _check_room(state)
     messages = _messages(state, asked)
     speech, audio, warnings = _speech(state, asked)
-    verdicts = _wants_verdicts(asked.loquent, state.config.loquent)
+    verdicts = bool(_said("verdicts", asked.loquent, state.config.loquent))
     if verdicts and not state.verdicts:
         warnings.append(NO_VERDICTS)
+    image = _said("image", asked.loquent, state.config.loquent)
+    if image and not state.draws:
+        warnings.append(NO_IMAGES)
     state, response_id = _new_id(state, "resp")
     state, item_id = _new_id(state, "item")
     max_tokens = asked.max_output_tokens or state.config.max_output_tokens
@@ -450,15 +459,16 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
                 speech,
                 session=state.id,
                 verdicts=verdicts and state.verdicts,
+                image=image,
             ),
         ),
     ]
 
 
-def _wants_verdicts(*extensions: wire.Extension | None) -> bool:
-    """What the first of them says that says anything."""
-    said = [each.verdicts for each in extensions if each is not None and each.verdicts is not None]
-    return bool(said and said[0])
+def _said(name: Literal["verdicts", "image"], *extensions: wire.Extension | None) -> bool | None:
+    """What the first of them says that says anything about it."""
+    said = (getattr(each, name) for each in extensions if each is not None)
+    return next((value for value in said if value is not None), None)
 
 
 def _speech(state: State, asked: wire.ResponseConfig) -> tuple[Speech | None, wire.ResponseAudio | None, list[str]]:
@@ -488,7 +498,8 @@ def _messages(state: State, asked: wire.ResponseConfig) -> tuple[Message, ...]:
         if item.type == "function_call_output":
             messages.append(Message("tool", item.words))
         elif item.role is not None and item.words and item.status != "in_progress":
-            messages.append(Message(item.role, item.words))
+            words = without_links(item.words) if item.role == "assistant" else item.words
+            messages.append(Message(item.role, words))
     # The protocol lets a client ask for a reply before anybody said anything; templates want a message to answer.
     return tuple(messages) or (Message("user", ""),)
 
@@ -519,8 +530,9 @@ def _produced(state: State, reply: Reply, event: events.Event) -> Step:
         case events.AudioDelta():
             return _spoken(state, reply, event)
         case events.Screened():
-            screening = wire.Told(screening=wire.Screening(**event.told()))
-            return _put(state, replace(reply, screening=screening)), []
+            return _put(state, replace(reply, screening=wire.Screening(**event.told()))), []
+        case events.Picture():
+            return _drawn(state, reply, event)
         case Finished(reason, usage):
             state, reply, outputs = _open(state, replace(reply, usage=usage))
             if reason == "length":
@@ -535,6 +547,16 @@ def _produced(state: State, reply: Reply, event: events.Event) -> Step:
             return state, [*outputs, *closing]
         case _:
             return state, []
+
+
+def _drawn(state: State, reply: Reply, event: events.Picture) -> Step:
+    """A picture: a link in a reply that is read; a link is never spoken."""
+    state, reply, outputs = _open(state, replace(reply, images=(*reply.images, wire.Image(**event.told()))))
+    if reply.sound is None:
+        text = ("\n\n" if reply.text else "") + event.link
+        reply = replace(reply, text=reply.text + text)
+        outputs.append(wire.TextDelta(response_id=reply.id, item_id=reply.item_id, delta=text))
+    return _put(state, reply), outputs
 
 
 def _spoken(state: State, reply: Reply, event: events.AudioDelta) -> Step:
@@ -604,7 +626,10 @@ def _close(
             "usage": wire.ResponseUsage.of(reply.usage, audio_tokens=reply.sound.tokens if reply.sound else 0),
         }
     )
-    outputs.append(wire.ResponseDone(response=response, loquent=reply.screening))
+    told = None
+    if reply.screening is not None or reply.images:
+        told = wire.Told(screening=reply.screening, images=list(reply.images) or None)
+    outputs.append(wire.ResponseDone(response=response, loquent=told))
     return replace(state, replies=tuple(held for held in state.replies if held.id != reply.id)), outputs
 
 

@@ -185,10 +185,24 @@ class Screening(Wire):
     verdicts: list[dict[str, Any]]
 
 
-class Told(Wire):
+class Image(Wire):
+    """A picture that belongs to a reply."""
+
+    id: str
+    caption: str
+    seed: int
+    style: str
+    model: str
+    size: int  # pixels of a side
+    url: str
+    expires_at: int  # seconds since 1970
+
+
+class Told(Sparse):
     """What only this server tells of a response."""
 
-    screening: Screening
+    screening: Screening | None = None
+    images: list[Image] | None = None
 
 
 class ResponseDone(ServerEvent, Sparse):

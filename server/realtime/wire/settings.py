@@ -55,6 +55,7 @@ class Extension(Sparse):
 
     sampling: SamplingExtension | None = None
     verdicts: bool | None = None  # whether to tell how the turn's messages were screened
+    image: bool | None = None  # whether replies come with a picture of their mood; None: as it is configured
 
 
 class AudioFormat(Sparse):

@@ -1,0 +1,127 @@
+"""``POST /v1/images/generations``: pictures from a prompt, in OpenAI's shape, and where their files can be had."""
+
+import base64
+import time
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.image.formats import LARGEST, SMALLEST
+from pipelines.image.stage import SEEDS, ImageStage
+from server.api import requests
+from server.backend import BACKEND, Backend
+from server.errors import ApiError
+
+MOST = 10  # pictures of one request
+SIZES = tuple(SMALLEST << power for power in range((LARGEST // SMALLEST).bit_length()))  # pixels of a side
+
+IGNORED: dict[str, requests.Harmless] = {
+    "user": "any",
+    "quality": "any",
+    "moderation": "any",
+    "output_compression": "any",  # of formats that lose something
+    "output_format": ("png", None),
+    "stream": (False, None),
+    "partial_images": (0, None),
+}
+
+
+class ImageExtension(BaseModel):
+    """What only this server has."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    style: Literal["flat", "soft", "3d", "any"] | None = None
+
+
+class ImageRequest(BaseModel):
+    """The parameters that mean something here."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    prompt: Annotated[str, Field(min_length=1, max_length=4000)]
+    model: str | None = None
+    n: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    size: str | None = None
+    response_format: Literal["url", "b64_json"] | None = None
+    background: Literal["transparent", "opaque", "auto"] | None = None
+    style: Literal["vivid", "natural"] | None = None  # another service's, without meaning here
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)] | None = None
+    loquent: ImageExtension | None = None
+
+
+async def create(request: web.Request) -> web.Response:
+    """Draw what a prompt asks for, or say what is nearest to it."""
+    backend = request.app[BACKEND]
+    asked = requests.read(await requests.body(request), ImageRequest, ignored=IGNORED)
+    backend.names.resolve(asked.model)
+    size = _size(backend, asked.size)
+    stage = drawing(backend)
+    wish = await stage.understand(asked.prompt)
+    if wish.found.similarity < backend.settings.image.asked_similarity:
+        known = ", ".join(wish.similar)
+        raise ApiError(
+            400, "nothing_like_it", f"prompt: nothing like this can be drawn here. The nearest are: {known}.", "prompt"
+        )
+    pictures = await stage.draw(
+        wish.found,
+        count=asked.n or 1,
+        size=size,
+        seed=asked.seed,
+        style=asked.loquent.style if asked.loquent else None,
+        opaque=asked.background == "opaque",
+    )
+    origin = backend.origin(request)
+    data: list[dict[str, Any]] = []
+    for picture in pictures:
+        entry: dict[str, Any] = {"revised_prompt": picture.caption}
+        told = picture.told()
+        if asked.response_format == "b64_json":
+            entry["b64_json"] = base64.b64encode(picture.png).decode()
+        else:
+            told = backend.pictures.keep(picture, origin).told()
+            entry["url"] = told["url"]
+        entry["loquent"] = {name: told[name] for name in ("seed", "style", "model", "expires_at") if told[name]}
+        data.append(entry)
+    body = {
+        "created": int(time.time()),
+        "data": data,
+        "background": "opaque" if asked.background == "opaque" else "transparent",
+        "output_format": "png",
+        "size": f"{size}x{size}",
+    }
+    return web.json_response(body)
+
+
+async def file(request: web.Request) -> web.Response:
+    """A picture, for whoever has its link."""
+    png, seconds = request.app[BACKEND].pictures.find(
+        request.match_info["id"], request.query.get("expires", ""), request.query.get("signature", "")
+    )
+    headers = {
+        "Cache-Control": f"private, max-age={seconds}, immutable",
+        "Content-Security-Policy": "default-src 'none'",
+        "Cross-Origin-Resource-Policy": "cross-origin",  # a page elsewhere shows what it was sent a link to
+        "X-Content-Type-Options": "nosniff",
+    }
+    return web.Response(body=png, content_type="image/png", headers=headers)
+
+
+def drawing(backend: Backend) -> ImageStage:
+    """The stage that draws. Raises: ApiError 404 where there is none."""
+    stage = backend.pipeline.image
+    if stage is None:
+        raise ApiError(404, "images_not_found", "This server does not draw: [pipeline] stages lacks 'image'.")
+    return stage
+
+
+def _size(backend: Backend, asked: str | None) -> int:
+    """Pixels of a side. Raises: ApiError 400."""
+    if asked in (None, "auto"):
+        return backend.settings.image.size
+    for size in SIZES:
+        if asked == f"{size}x{size}":
+            return size
+    known = ", ".join(f"{size}x{size}" for size in SIZES)
+    raise ApiError(400, "unsupported_value", f"size: there are {known} and auto.", "size")

@@ -1,0 +1,141 @@
+"""``loquent train image``: from emoji to a generator of pictures, with a report."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import embed
+from pipelines.archives import ArchiveError
+from pipelines.packages import PackageError, Progress, Stopped, cache_folder, new_folder
+from pipelines.threads import cores
+from server.progress import display, shown
+from server.train_command import TrainError
+
+if TYPE_CHECKING:
+    from pipelines.image.train import Run
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTraining:
+    """What to train, and where the generator goes."""
+
+    preset: str
+    out: str
+    seed: int = 0
+    minutes: float | None = None  # after which it stops, to go on another time
+
+
+def train_image(asked: ImageTraining) -> bool:
+    """Train, or go on where a run was stopped; at its end measure and report. Returns whether somebody interrupted it.
+
+    Raises: TrainError that says what to do.
+    """
+    if asked.minutes is not None and asked.minutes <= 0:
+        raise TrainError(f"--minutes is how long to train now; {asked.minutes:g} is no time.", usage=True)
+    target = Path(asked.out)
+    try:
+        import matplotlib  # noqa: F401 - said now, not after the work
+    except ModuleNotFoundError as error:
+        raise TrainError(f"Training needs {error.name}: pip install 'loquent[train]'") from None
+    from pipelines.image.report import PARTS
+    from pipelines.image.train import TrainingError
+
+    if strange := _strange(target, PARTS):
+        raise TrainError(
+            f"{target} holds {strange}, which is no part of a generator; name another folder with --out.", usage=True
+        )
+    stop = threading.Event()
+    deadline = time.monotonic() + asked.minutes * 60 if asked.minutes else float("inf")
+    with _interruptible(stop) as interrupted, display() as show:
+
+        def watched(step: Progress) -> None:
+            show(step)
+            if time.monotonic() > deadline:
+                stop.set()
+
+        try:
+            _train(asked, target, stop, partial(shown, show=watched))
+        except Stopped:
+            return bool(interrupted)
+        except (TrainingError, ArchiveError, PackageError) as error:
+            raise TrainError(str(error)) from None
+    return False
+
+
+def _strange(target: Path, parts: set[str]) -> str:
+    """What would be lost if a generator took this folder's place."""
+    if not target.exists():
+        return ""
+    if not target.is_dir():
+        return "a file"
+    return next((path.name for path in sorted(target.iterdir()) if path.name not in parts), "")
+
+
+@contextmanager
+def _interruptible(stop: threading.Event) -> Iterator[list[int]]:
+    """Let the first SIGINT or SIGTERM end the work well; a second one ends it at once. Yields the signals that came."""
+    came: list[int] = []
+
+    def asked_to_stop(by: int, _: object) -> None:
+        came.append(by)
+        stop.set()
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    for name in before:
+        signal.signal(name, asked_to_stop)
+    try:
+        yield came
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any) -> None:
+    import torch
+
+    from pipelines.embed import MiniLM
+    from pipelines.image import pictures, train
+
+    preset = train.PRESETS[asked.preset]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(cores())
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    data = run(pictures.gather(preset.name, stop))
+    model = MiniLM(run(embed.prepare(stop)), exact=True)
+    wording = run(train.embed_captions(data, model, threads=cores()))
+    training = train.Run(preset, data, wording, seed=asked.seed, device=device)
+    checkpoint = cache_folder() / "image" / f"{preset.name}-seed{asked.seed}.pt"
+    try:
+        run(train.train(training, checkpoint, stop))
+    except Stopped:
+        print(f"Stopped at step {training.step} of {preset.steps}. The same command goes on from there.")
+        raise
+    _write(target, training, model, run)
+    print(f"The generator is in {target}; its report: {target / 'report.html'}")
+    print(f'To use it, in config.toml:\n[image]\nweights = "{target}"')
+
+
+def _write(target: Path, training: "Run", model: embed.MiniLM, run: Any) -> None:
+    from pipelines.image import recipe
+    from pipelines.image.pictures import STYLES
+
+    preset = training.preset
+    result = run(recipe.measured(training, model, threads=cores()))
+    about = {
+        "recipe": f"loquent train image --preset {preset.name} --seed {training.seed}",
+        "steps": preset.steps,
+        "pictures of a step": preset.batch,
+        "parameters": sum(each.numel() for each in training.generator.parameters()),
+        "packages": ", ".join(f"{each.name} {each.version} ({each.licence})" for each in STYLES.values()),
+    }
+    with new_folder(target.resolve()) as folder:
+        run(recipe.write(folder, training, model, result, about, threads=cores()))
+        folder.chmod(0o755)  # a temporary folder is its maker's alone
