@@ -18,6 +18,7 @@ from server.progress import display, shown
 from server.train_command import TrainError
 
 if TYPE_CHECKING:
+    from pipelines.image.pictures import PresetName
     from pipelines.image.train import Run
 
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class ImageTraining:
     """What to train, and where the generator goes."""
 
-    preset: str
+    preset: "PresetName"
     out: str
     seed: int = 0
     minutes: float | None = None  # after which it stops, to go on another time

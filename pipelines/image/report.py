@@ -170,8 +170,8 @@ def card(folder: Path, words: Words, result: Result) -> None:
     lines = [
         f"# {words.name}",
         "",
-        "A generator of small pictures (64 × 64 pixels with opacity) from captions, trained against a discriminator, as "
-        "a generative adversarial network, on emoji of three sets; see ATTRIBUTION.md.",
+        "A generator of small pictures (64 × 64 pixels with opacity) from captions, trained against a discriminator, "
+        "as a generative adversarial network, on emoji of three sets; see ATTRIBUTION.md.",
         "",
         f"It draws {len(words.concepts)} concepts, and {colours} pairs of a concept and another colour, in "
         f"{len(words.styles)} styles: {', '.join(words.styles)}. It is made for replies that want a small picture; it "

@@ -27,7 +27,7 @@ from pipelines.image.captions import coloured
 from pipelines.image.discriminator import Discriminator, Judging
 from pipelines.image.generator import Generator, Shape
 from pipelines.image.measure import rank
-from pipelines.image.pictures import Pair, Pictures
+from pipelines.image.pictures import Pair, Pictures, PresetName
 from pipelines.packages import Progress, Stopped
 
 FORMAT = 1
@@ -42,7 +42,7 @@ class TrainingError(Exception):
 class Preset:
     """How long and how large; with the seed it decides everything."""
 
-    name: str
+    name: PresetName
     steps: int
     batch: int = 32
     generator: Shape = field(default_factory=Shape)
