@@ -1,7 +1,7 @@
 """What the server counts, in Prometheus' form and under the field's names."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -14,6 +14,7 @@ from pipelines.anomaly.verdict import Action, Verdict
 from pipelines.build import Pipeline
 from pipelines.events import AudioDelta, Event, Finished, StageError, TextDelta, Turn
 from pipelines.flow import Stage
+from pipelines.image.stage import ImageStage
 from pipelines.speech.stage import SpeechStage
 
 Keep = Callable[[str, str, Callable[[], float]], None]
@@ -30,6 +31,19 @@ class _Counted(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(self._name, self._text, value=self._value())
+
+
+class _ByLabel(Collector):
+    """Counters that somebody else keeps, one a label."""
+
+    def __init__(self, name: str, text: str, label: str, values: Mapping[str, int]) -> None:
+        self._name, self._text, self._label, self._values = name, text, label, values
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(self._name, self._text, labels=[self._label])
+        for label, value in self._values.items():
+            family.add_metric([label], value)
+        yield family
 
 
 class Metrics:
@@ -87,6 +101,8 @@ class Metrics:
             self._speech(pipeline.speech, gauge, counter)
         if pipeline.anomaly is not None:
             self._anomaly(pipeline.anomaly, gauge, counter)
+        if pipeline.image is not None:
+            self._image(pipeline.image, gauge, counter)
         self.rejected = Counter("loquent_rejected", "Requests refused at the door.", ["code"], registry=self._registry)
         self.dropped = Counter("loquent_dropped", "Clients dropped for not reading.", registry=self._registry)
 
@@ -137,6 +153,19 @@ class Metrics:
         for head in HEADS:
             drift.labels(head).set_function(partial(anomaly.drift, head))
         counter("loquent_anomaly_failures", "Texts without a verdict.", lambda: anomaly.failures.total())
+
+    def _image(self, image: ImageStage, gauge: Keep, counter: Keep) -> None:
+        painter = image.painter
+        took = Histogram(
+            "loquent_image_seconds", "From a caption to its pictures.", buckets=LATENCIES, registry=self._registry
+        )
+        image.on_picture = took.observe
+        gauge("loquent_image_ready", "1 while pictures are drawn.", lambda: float(image.ready))
+        gauge("loquent_image_queue", "Pictures that wait to be drawn.", lambda: painter.waiting)
+        counter("loquent_images", "Pictures drawn.", lambda: painter.drawn)
+        self._registry.register(
+            _ByLabel("loquent_image_turns", "Turns that wanted a picture.", "outcome", image.outcomes)
+        )
 
     def text(self, clock: Callable[[], float] = time.monotonic) -> Stage:
         """A stage behind the model, that measures the text as it is made."""

@@ -16,12 +16,11 @@ from pipelines.image.augment import noise
 from pipelines.image.captions import coloured, without_colour
 from pipelines.image.generator import Generator
 from pipelines.image.measure import Result, drawn, held_out_pairs, judge
-from pipelines.image.pictures import CAPTIONS, STYLES, Concept, Pair, Pictures
+from pipelines.image.pictures import CAPTIONS, STYLES, Pair, Pictures
 from pipelines.image.repertoire import Repertoire
 from pipelines.image.train import Run, embedded
 from pipelines.packages import Progress
 
-LEAST_TAG = 4  # letters of a tag that may stand for a concept
 SAMPLES = 48  # concepts in the report's grid
 
 
@@ -46,7 +45,7 @@ def known(pictures: Pictures, model: MiniLM, *, threads: int) -> Steps[Progress,
     concepts = tuple(
         (
             concept.label,
-            captions_of(concept, pictures.concepts),
+            concept.captions,
             tuple(pair.colour for pair in pictures.recoloured if pair.concept == n and pair.colour is not None),
         )
         for n, concept in enumerate(pictures.concepts)
@@ -57,13 +56,6 @@ def known(pictures: Pictures, model: MiniLM, *, threads: int) -> Steps[Progress,
     ]
     rows = yield from embedded(pairs, model, threads=threads)
     return Known(concepts, captions, rows)
-
-
-def captions_of(concept: Concept, among: Sequence[Concept]) -> tuple[str, ...]:
-    """What means a concept: its captions, and its tags where they are nobody else's."""
-    others = {word for each in among if each is not concept for word in (*each.tags, *each.captions)}
-    tags = [tag for tag in concept.tags if len(tag) >= LEAST_TAG and tag not in others]
-    return tuple(dict.fromkeys((*concept.captions, *tags)))
 
 
 def measured(run: Run, model: MiniLM, *, threads: int) -> Steps[Progress, None, Result]:

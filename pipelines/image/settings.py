@@ -20,8 +20,8 @@ class ImageSettings(BaseModel):
     style: StyleName = "any"
     size: Annotated[int, Field(ge=SMALLEST, le=LARGEST)] = 256
     line: Annotated[str, Field(min_length=1)] = "Here is a picture for you."
-    asked_similarity: Annotated[float, Field(ge=0, le=1)] = 0.6
-    mood_similarity: Annotated[float, Field(ge=0, le=1)] = 0.6
+    asked_similarity: Annotated[float, Field(ge=0, le=1)] = 0.62
+    mood_similarity: Annotated[float, Field(ge=0, le=1)] = 0.5
     deadline: Annotated[float, Field(gt=0)] = 2.0
     waiting: Annotated[int, Field(ge=1)] = 64
     kept_bytes: Annotated[int, Field(ge=1024 * 1024)] = 64 * 1024 * 1024
