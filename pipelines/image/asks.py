@@ -20,9 +20,9 @@ _ASK = re.compile(rf"{_POLITE}{_CAN}{_VERB}(.+?){_END}", re.IGNORECASE | re.DOTA
 
 def subject(message: str) -> str | None:
     """What a message asks to be drawn: "" where it leaves that open, None where it asks for no picture."""
-    text = " ".join(message[: LONGEST + 1].split())
-    if len(text) > LONGEST:
+    if len(message) > LONGEST:
         return None
+    text = " ".join(message.split())
     command = _COMMAND.fullmatch(text)
     if command is not None:
         return (command[1] or "").strip()

@@ -154,6 +154,7 @@ class Run:
         ]
         self.step = 0
         self.history: list[dict[str, float]] = []
+        self.untold: dict[str, list[float]] = {}  # losses of the steps since the last entry there
 
     @property
     def fingerprint(self) -> str:
@@ -313,6 +314,7 @@ class Run:
             "networks": [each.state_dict() for each in (self.generator, self.discriminator, self.averaged)],
             "optimisers": [each.state_dict() for each in self.optimisers],
             "history": self.history,
+            "untold": self.untold,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         making = path.with_suffix(".making")
@@ -334,6 +336,7 @@ class Run:
         for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         self.step, self.history = state["step"], list(state["history"])
+        self.untold = {name: list(values) for name, values in state.get("untold", {}).items()}
         return True
 
 
@@ -353,21 +356,20 @@ def train(run: Run, checkpoint: Path, stop: threading.Event) -> Steps[Progress, 
     run.resume(checkpoint)
     preset = run.preset
     begun, first = time.monotonic(), run.step
-    sums: dict[str, list[float]] = {}
     while run.step < preset.steps:
         if stop.is_set():
             run.save(checkpoint)
             raise Stopped
         for name, value in run.advance().items():
-            sums.setdefault(name, []).append(value)
+            run.untold.setdefault(name, []).append(value)
         if run.step % LOGGED_EVERY == 0 or run.step == preset.steps:
-            means = {name: sum(values) / len(values) for name, values in sums.items()}
+            means = {name: sum(values) / len(values) for name, values in run.untold.items()}
             if not all(math.isfinite(value) for value in means.values()):
                 raise TrainingError(f"The losses ran away by step {run.step}; try another --seed.")
             if run.step % JUDGED_EVERY == 0 or run.step == preset.steps:
                 means |= run.judged()
             run.history.append({"step": run.step, **means})
-            sums.clear()
+            run.untold.clear()
         if run.step % preset.saved_every == 0 or run.step == preset.steps:
             run.save(checkpoint)
         pace = (run.step - first) * preset.batch / (time.monotonic() - begun)

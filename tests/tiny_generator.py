@@ -1,0 +1,81 @@
+"""A generator with the structure of the bundled one, small and with weights by chance, and pictures to train one on."""
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from pipelines.embed import DIMENSIONS
+from pipelines.image.discriminator import Judging
+from pipelines.image.generator import SIDE, Generator, Shape
+from pipelines.image.pictures import Concept, Floats, Pictures, with_colours
+from pipelines.image.repertoire import Repertoire
+from pipelines.image.train import Preset
+from pipelines.image.weights import Drawer, Words
+
+SHAPE = Shape(noise=8, hidden=32, widths=(32, 32, 24, 16), last=8)
+JUDGING = Judging(widths=(16, 16, 24, 32), features=32)
+STYLES = ("flat", "soft", "3d")
+LABELS = ("disc", "box", "cross", "ring", "triangle", "bar", "diamond", "dots")
+
+
+def drawer(labels: tuple[str, ...] = LABELS, colours: tuple[str, ...] = ("red", "blue")) -> Drawer:
+    """Every concept has one caption of its own, and these colours."""
+    torch.manual_seed(0)
+    generator = Generator(SHAPE).eval().requires_grad_(False)
+    chance = np.random.default_rng(0)
+    captions = chance.standard_normal((len(labels), DIMENSIONS)).astype(np.float32)
+    drawn = chance.standard_normal((len(labels) * (1 + len(colours)), DIMENSIONS)).astype(np.float32)
+    words = Words("tiny", STYLES, tuple((label, (label,), colours) for label in labels), {})
+    return Drawer(words, generator, Repertoire(labels, [colours] * len(labels), range(len(labels)), captions, drawn))
+
+
+def preset(steps: int, *, batch: int = 8) -> Preset:
+    """A training that takes seconds."""
+    return Preset(
+        "mood",
+        steps=steps,
+        batch=batch,
+        generator=SHAPE,
+        discriminator=JUDGING,
+        rate=2e-3,
+        warm=20,
+        average=0.9,
+        saved_every=2,
+    )
+
+
+def pictures(colours: bool = False) -> Pictures:
+    """Eight concepts: plain shapes in three styles, which differ in colour and size."""
+    concepts = tuple(Concept(str(n), label, (), ()) for n, label in enumerate(LABELS))
+    pixels = np.stack([np.stack([_shape(label, style) for style in range(3)]) for label in LABELS])
+    return with_colours(concepts, pixels, list(range(len(LABELS))) if colours else [])
+
+
+def _shape(label: str, style: int) -> Floats:
+    image = Image.new("RGBA", (SIDE, SIDE))
+    pen = ImageDraw.Draw(image)
+    colour = ((230, 60, 40, 255), (250, 170, 20, 255), (220, 40, 110, 255))[style]
+    a, b = 8 + 4 * style, SIDE - 8 - 4 * style
+    middle = SIDE // 2
+    match label:
+        case "disc":
+            pen.ellipse((a, a, b, b), colour)
+        case "box":
+            pen.rectangle((a, a, b, b), colour)
+        case "cross":
+            pen.line((a, a, b, b), colour, 10)
+            pen.line((a, b, b, a), colour, 10)
+        case "ring":
+            pen.ellipse((a, a, b, b), outline=colour, width=8)
+        case "triangle":
+            pen.polygon(((middle, a), (b, b), (a, b)), colour)
+        case "bar":
+            pen.rectangle((a, middle - 6, b, middle + 6), colour)
+        case "diamond":
+            pen.polygon(((middle, a), (b, middle), (middle, b), (a, middle)), colour)
+        case _:
+            for x in (a, middle, b - 10):
+                pen.ellipse((x, middle - 5, x + 10, middle + 5), colour)
+    rgba = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255
+    channels: Floats = np.concatenate((rgba[:3] * rgba[3:], rgba[3:]))
+    return channels
