@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.embed import prepare
+from pipelines.image.weights import Drawer
 from tests.support import ROOT, finish
+from tests.tiny_generator import understanding
 
 START_SECONDS = 300.0  # the first start fetches and converts the model
 
@@ -63,6 +65,12 @@ def loquent() -> str:
 def minilm() -> Path:
     """The folder of the embedding model."""
     return finish(prepare(threading.Event()))
+
+
+@pytest.fixture(scope="session")
+def drawer(minilm: Path) -> Drawer:
+    """A small generator that knows a few captions."""
+    return understanding(minilm)
 
 
 @pytest.fixture(scope="session")

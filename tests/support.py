@@ -33,7 +33,10 @@ from pipelines.chat.stage import ChatStage
 from pipelines.embed import Embedder
 from pipelines.events import Event, Message, Turn
 from pipelines.flow import flow
+from pipelines.image.painter import Painter
+from pipelines.image.settings import ImageSettings
 from pipelines.image.stage import ImageStage
+from pipelines.image.weights import Drawer
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voice import Samples, Voice, WordEnd
@@ -244,6 +247,12 @@ def scripted_pipeline(
 def screening(minilm: Path, **anomaly: Any) -> AnomalyStage:
     """An anomaly stage with the real models, not started."""
     return AnomalyStage(Embedder(minilm), AnomalySettings(**anomaly))
+
+
+def drawing(minilm: Path, drawer: Drawer, **image: Any) -> ImageStage:
+    """An image stage with the real embedding model around a small generator, not started."""
+    settings = ImageSettings(**image)
+    return ImageStage(Embedder(minilm), Painter(lambda: drawer, waiting=settings.waiting), settings)
 
 
 def echo(prompt: str) -> list[str]:

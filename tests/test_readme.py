@@ -16,13 +16,14 @@ PROGRAMS = [block for language, block in BLOCKS if language == "python"]
 ELSEWHERE = {
     "make serve": "the Makefile's own dry run",
     ".venv/bin/loquent chat": "tests/clients/test_terminal.py, on a terminal",
+    ".venv/bin/loquent train image --minutes 60 --out my-generator": "tests/server/test_train_image.py",
     ".venv/bin/loquent train anomaly --normal my_messages.jsonl --out my-detector": "tests/clients/test_screen.py",
 }
 
 
 def test_the_readme_has_commands_and_programs() -> None:
     assert len(COMMANDS) >= 8
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
     assert set(ELSEWHERE) <= set(COMMANDS)
 
 
@@ -38,12 +39,12 @@ def test_a_command_of_the_readme_works(command: str, server_url: str, tmp_path: 
         assert "Paris" in outcome.stdout
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["chat completions", "realtime", "speech"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=["chat completions", "realtime", "speech", "images"])
 def test_a_program_of_the_readme_works(program: str, server_url: str, tmp_path: Path) -> None:
     assert "http://127.0.0.1:8700" in program
     outcome = run(sys.executable, "-c", program.replace("http://127.0.0.1:8700", server_url), cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
-    assert "Paris" in outcome.stdout
+    assert ("Drawn:" if "images" in program else "Paris") in outcome.stdout
 
 
 def test_make_serve_runs_the_server() -> None:

@@ -1,10 +1,14 @@
 """A generator with the structure of the bundled one, small and with weights by chance, and pictures to train one on."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipelines.embed import DIMENSIONS
+from pipelines.embed import DIMENSIONS, MiniLM, Passage
 from pipelines.image.discriminator import Judging
 from pipelines.image.generator import SIDE, Generator, Shape
 from pipelines.image.pictures import Concept, Floats, Pictures, with_colours
@@ -27,6 +31,35 @@ def drawer(labels: tuple[str, ...] = LABELS, colours: tuple[str, ...] = ("red", 
     drawn = chance.standard_normal((len(labels) * (1 + len(colours)), DIMENSIONS)).astype(np.float32)
     words = Words("tiny", STYLES, tuple((label, (label,), colours) for label in labels), {})
     return Drawer(words, generator, Repertoire(labels, [colours] * len(labels), range(len(labels)), captions, drawn))
+
+
+KNOWN = {  # concepts that texts can mean, with their captions
+    "grinning cat": ("a happy cat", "cat"),
+    "crying cat": ("a sad cat",),
+    "red heart": ("love", "heart"),
+    "green heart": (),
+    "partying face": ("a party", "congratulations", "happy birthday"),
+    "crying face": ("a sad face", "I am sad", "sorry for your loss"),
+}
+COLOURED = ("grinning cat", "crying cat")
+
+
+def understanding(minilm: Path) -> Drawer:
+    """The same generator for concepts that texts can mean."""
+    model = MiniLM(minilm)
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.stack([each.whole for each in model.embed([Passage(text) for text in texts])])
+
+    colours = [("green", "blue") if label in COLOURED else () for label in KNOWN]
+    captions = [(label, *says) for label, says in KNOWN.items()]
+    owners = [n for n, each in enumerate(captions) for _ in each]
+    pairs = [
+        name for label, own in zip(KNOWN, colours, strict=True) for name in (label, *(f"{c} {label}" for c in own))
+    ]
+    known = Repertoire(list(KNOWN), colours, owners, embed([text for each in captions for text in each]), embed(pairs))
+    words = Words("tiny", STYLES, tuple(zip(KNOWN, captions, colours, strict=True)), {})
+    return Drawer(words, drawer().generator, known)
 
 
 def preset(steps: int, *, batch: int = 8) -> Preset:

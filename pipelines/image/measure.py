@@ -229,9 +229,7 @@ class Features(nn.Module):
         return torch.cat([self.body(white(piece)) for piece in pictures.split(TOGETHER)])
 
 
-def train_features(
-    pictures: Pictures, *, seed: int, steps: int = FEATURE_STEPS
-) -> Steps[Progress, None, tuple[Callable[[Tensor], Tensor], float]]:
+def train_features(pictures: Pictures, *, seed: int) -> Steps[Progress, None, tuple[Callable[[Tensor], Tensor], float]]:
     """Train the feature network on the real pictures, as noise and DiffAugment change them; also tells how many of
     them, in new poses, it names rightly."""
     torch.manual_seed(seed)
@@ -239,11 +237,11 @@ def train_features(
     real = torch.from_numpy(pictures.pixels)
     network = Features(len(real))
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    for step in range(steps):
+    for step in range(FEATURE_STEPS):
         if step % 20 == 0:
-            yield Progress("measuring: training the feature network", step, steps)
+            yield Progress("measuring: training the feature network", step, FEATURE_STEPS)
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * (1 - step / steps)
+            group["lr"] = 2e-3 * (1 - step / FEATURE_STEPS)
         which = torch.randint(len(real), (64,), generator=chance)
         style = torch.randint(real.shape[1], (64,), generator=chance)
         batch = posed(real[which, style], noise(64, 6, chance))

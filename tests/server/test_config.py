@@ -141,7 +141,7 @@ def test_only_this_machines_own_addresses_are_loopback(host: str, loopback: bool
 )
 def test_stages_come_in_the_only_order_that_works(stages: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOQUENT__PIPELINE__STAGES", stages)
-    with pytest.raises(ConfigError, match=r"pipeline\.stages: has anomaly, chat, speech, in this order"):
+    with pytest.raises(ConfigError, match=r"pipeline\.stages: has anomaly, chat, speech, image, in this order"):
         read()
     monkeypatch.setenv("LOQUENT__PIPELINE__STAGES", '["chat"]')
     assert read().settings.pipeline.stages == ("chat",)

@@ -1,0 +1,470 @@
+"""Pictures through the real server: the images API, links, replies over HTTP and Realtime, and who gets in."""
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+from PIL import Image
+
+from pipelines.events import Picture
+from pipelines.image.weights import Drawer
+from server.config import ConfigError, Settings, hash_key
+from server.config import read as read_config
+from server.errors import ApiError
+from server.pictures import PATH, Pictures, without_links
+from tests.support import (
+    Running,
+    ScriptedModel,
+    ScriptedVoice,
+    drawing,
+    echo,
+    eventually,
+    running,
+    scripted_pipeline,
+    scripted_speech,
+    text_of,
+    transcript_of,
+)
+
+KEY = "sk-loquent-test"
+
+
+@asynccontextmanager
+async def drawn(
+    minilm: Path,
+    drawer: Drawer,
+    *,
+    model: ScriptedModel | None = None,
+    voice: ScriptedVoice | None = None,
+    server: dict[str, Any] | None = None,
+    models: dict[str, Any] | None = None,
+    **image: Any,
+) -> AsyncIterator[Running]:
+    """A server that draws, ready for it."""
+    settings = Settings.model_validate({"image": image, "server": server or {}, "models": models or {}})
+    stage = drawing(minilm, drawer, **settings.image.model_dump())
+    speech = scripted_speech(voice) if voice else None
+    pipeline = scripted_pipeline(model or ScriptedModel(echo), image=stage, speech=speech)
+    async with running(pipeline, settings) as running_:
+        await eventually(lambda: stage.ready, "pictures can be drawn")
+        yield running_
+
+
+def sdk(server: Running, key: str = "none") -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+
+
+async def post(server: Running, path: str = "/v1/images/generations", **fields: Any) -> tuple[int, dict[str, Any]]:
+    async with server.http.post(f"{server.url}{path}", json=fields) as response:
+        return response.status, await response.json()
+
+
+async def opened(server: Running, url: str) -> tuple[int, bytes]:
+    """What a browser gets that follows a link: no key."""
+    async with server.http.get(url) as response:
+        return response.status, await response.read()
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG"
+        assert "trainedAlgorithmicMedia" in image.info["XML:com.adobe.xmp"]
+        return image.size
+
+
+async def test_the_sdk_draws_in_both_formats_and_the_link_opens(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server, sdk(server) as client:
+        answer = await client.images.generate(prompt="a happy cat", model="dall-e-3", n=2, size="512x512")
+        assert answer.data is not None
+        assert answer.size is None or answer.model_dump()["size"] == "512x512"
+        assert [each.revised_prompt for each in answer.data] == ["grinning cat"] * 2
+        for each in answer.data:
+            assert each.url is not None
+            status, png = await opened(server, each.url)
+            assert status == 200
+            assert size_of(png) == (512, 512)
+        whole = await client.images.generate(
+            prompt="a green cat", model="gpt-image-1", response_format="b64_json", background="opaque", quality="low"
+        )
+        assert whole.data is not None
+        assert whole.data[0].b64_json is not None
+        assert whole.data[0].revised_prompt == "green grinning cat"
+        png = base64.b64decode(whole.data[0].b64_json)
+        assert size_of(png) == (256, 256)
+        with Image.open(io.BytesIO(png)) as image:
+            assert image.mode == "RGB"
+
+
+async def test_a_seed_and_a_style_are_extensions_and_decide_the_picture(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server:
+        asked: dict[str, Any] = {"prompt": "cat", "seed": 7, "loquent": {"style": "3d"}}
+        asked |= {"response_format": "b64_json", "size": "64x64"}
+        first = await post(server, **asked)
+        again = await post(server, **asked)
+        assert first[1]["data"] == again[1]["data"]
+        assert first[1]["data"][0]["loquent"] == {"seed": 7, "style": "3d", "model": "tiny"}
+        _, other = await post(server, **asked | {"seed": 8})
+        assert other["data"][0]["b64_json"] != first[1]["data"][0]["b64_json"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({}, "missing_required_parameter", "prompt"),
+        ({"prompt": ""}, "invalid_value", "prompt"),
+        ({"prompt": "x" * 4001}, "invalid_value", "prompt"),
+        ({"prompt": ["cat"]}, "invalid_value", "prompt"),
+        ({"prompt": "cat", "n": 0}, "invalid_value", "n"),
+        ({"prompt": "cat", "n": 11}, "invalid_value", "n"),
+        ({"prompt": "cat", "size": "1792x1024"}, "unsupported_value", "size"),
+        ({"prompt": "cat", "size": "0x0"}, "unsupported_value", "size"),
+        ({"prompt": "cat", "size": 256}, "invalid_value", "size"),
+        ({"prompt": "cat", "seed": -1}, "invalid_value", "seed"),
+        ({"prompt": "cat", "seed": 2**32}, "invalid_value", "seed"),
+        ({"prompt": "cat", "output_format": "webp"}, "unsupported_parameter", "output_format"),
+        ({"prompt": "cat", "stream": True}, "unsupported_parameter", "stream"),
+        ({"prompt": "cat", "response_format": "file"}, "invalid_value", "response_format"),
+        ({"prompt": "cat", "loquent": {"style": "oil"}}, "invalid_value", "loquent.style"),
+        ({"prompt": "cat", "loquent": {"stile": "3d"}}, "unknown_parameter", "loquent.stile"),
+        ({"prompt": "cat", "sizes": "64x64"}, "unknown_parameter", "sizes"),
+        ({"prompt": "the Eiffel tower at night"}, "nothing_like_it", "prompt"),
+    ],
+)
+async def test_a_wrong_request_names_what_is_wrong(
+    minilm: Path, drawer: Drawer, fields: dict[str, Any], code: str, param: str
+) -> None:
+    async with drawn(minilm, drawer) as server:
+        status, body = await post(server, **fields)
+        assert status == 400
+        assert (body["error"]["code"], body["error"]["param"]) == (code, param)
+
+
+async def test_what_can_not_be_drawn_says_what_is_nearest(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server:
+        _, body = await post(server, prompt="a heartbreaking film about an accident")
+        assert "The nearest are:" in body["error"]["message"]
+        assert "heart" in body["error"]["message"]
+
+
+async def test_sixteen_requests_at_once_are_drawn_together(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server:
+        stage = server.backend.pipeline.image
+        assert stage is not None
+        found = (await stage.understand("cat")).found
+        stage.painter.batches.clear()
+        await asyncio.gather(*(stage.draw(found) for _ in range(16)))
+        assert len(stage.painter.batches) <= 2, "the first may be drawn before the others have asked"
+        answers = await asyncio.gather(*(post(server, prompt="a happy cat", size="64x64") for _ in range(16)))
+        assert [status for status, _ in answers] == [200] * 16
+        assert sum(stage.painter.batches) == 32
+
+
+async def test_too_many_get_503_and_are_told_when_to_come_back(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer, waiting=2) as server:
+        async with server.http.post(f"{server.url}/v1/images/generations", json={"prompt": "cat", "n": 3}) as response:
+            assert response.status == 503
+            assert response.headers["Retry-After"]
+            assert (await response.json())["error"]["code"] == "server_overloaded"
+        assert (await post(server, prompt="cat", n=2))[0] == 200
+
+
+async def test_before_the_models_are_loaded_and_where_nothing_draws_it_is_said(minilm: Path, drawer: Drawer) -> None:
+    pipeline = scripted_pipeline(ScriptedModel(echo), image=(stage := drawing(minilm, drawer)))
+    hold = asyncio.Event()
+    start = stage.start
+
+    async def late() -> None:
+        await hold.wait()
+        await start()
+
+    stage.start = late  # type: ignore[method-assign]
+    async with running(pipeline) as server:
+        status, body = await post(server, prompt="cat")
+        assert (status, body["error"]["code"]) == (503, "image_not_ready")
+        hold.set()
+        await eventually(lambda: stage.ready, "it is loaded")
+        assert (await post(server, prompt="cat"))[0] == 200
+    async with running(ScriptedModel(echo)) as server:
+        status, body = await post(server, prompt="cat")
+        assert (status, body["error"]["code"]) == (404, "images_not_found")
+        status, body = await post(
+            server,
+            "/v1/chat/completions",
+            messages=[{"role": "user", "content": "hi"}],
+            loquent={"image": True},
+        )
+        assert (status, body["error"]["param"]) == (400, "loquent.image")
+
+
+async def test_the_model_name_is_resolved_as_everywhere(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer, models={"unknown": "error"}) as server, sdk(server) as client:
+        await client.images.generate(prompt="cat", model="dall-e-2")
+        with pytest.raises(openai.NotFoundError):
+            await client.images.generate(prompt="cat", model="midjourney")
+
+
+# Links
+
+
+async def test_a_link_opens_without_a_key_and_nothing_else_does(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer, server={"keys": (hash_key(KEY),)}) as server, sdk(server, KEY) as client:
+        answer = await client.images.generate(prompt="cat")
+        assert answer.data is not None
+        url = answer.data[0].url
+        assert url is not None
+        async with server.http.get(url) as response:
+            assert response.status == 200
+            assert response.content_type == "image/png"
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.headers["Cache-Control"].startswith("private, max-age=3")
+        assert (await post(server, prompt="cat"))[0] == 401
+        head, _, signature = url.rpartition("signature=")
+        flipped = ("0" if signature[0] != "0" else "1") + signature[1:]
+        expires = url.partition("expires=")[2].partition("&")[0]
+        for wrong in (
+            head + "signature=" + flipped,
+            head + "signature=",
+            head + "signature=%C3%A9",
+            url.replace(expires, str(int(expires) + 1000)),
+            url.replace(expires, "never"),
+            url.replace(expires, "9" * 400),
+            url.partition("?")[0],
+            url.replace(PATH, PATH + "a"),
+            f"{server.url}{PATH}..%2F..%2Fconfig.toml.png?expires=1&signature=1",
+        ):
+            status, _ = await opened(server, wrong)
+            assert status in (403, 404), wrong
+
+
+async def test_a_link_is_good_only_for_a_while(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server:
+        now = 1000.0
+        server.backend.pictures = Pictures(10**6, 60, clock=lambda: now)
+        _, body = await post(server, prompt="cat")
+        url = body["data"][0]["url"]
+        assert body["data"][0]["loquent"]["expires_at"] == 1061
+        assert (await opened(server, url))[0] == 200
+        now = 1059.0
+        assert (await opened(server, url))[0] == 200
+        now = 1061.0
+        status, text = await opened(server, url)
+        assert (status, json.loads(text)["error"]["code"]) == (410, "image_expired")
+
+
+def picture(n: int, size: int) -> Picture:
+    return Picture(f"{n}", "cat", n, "flat", "tiny", 64, b"x" * size)
+
+
+def test_pictures_are_kept_within_a_bound_and_the_oldest_give_way() -> None:
+    now = 0.0
+    kept = Pictures(100, 60, clock=lambda: now)
+    links = [kept.keep(picture(n, 30), "http://here") for n in range(5)]
+    assert (len(kept), kept.held) == (3, 90)
+    assert all(not link.png for link in links)
+
+    def signature(link: Picture) -> str:
+        return link.url.rpartition("=")[2]
+
+    with pytest.raises(ApiError) as caught:
+        kept.find("1", "61", signature(links[1]))
+    assert caught.value.status == 410
+    assert kept.find("4", "61", signature(links[4]))[0] == b"x" * 30
+    now = 100.0
+    kept.keep(picture(9, 10), "http://here")
+    assert (len(kept), kept.held) == (1, 10), "what is too old is gone"
+    kept.keep(picture(10, 1000), "http://here")
+    assert (len(kept), kept.held) == (0, 0), "what is too large for the whole store is not kept"
+
+
+def test_two_servers_do_not_take_each_others_links() -> None:
+    one, other = Pictures(100, 60, clock=lambda: 0.0), Pictures(100, 60, clock=lambda: 0.0)
+    link = one.keep(picture(1, 10), "http://here")
+    other.keep(picture(1, 10), "http://here")
+    with pytest.raises(ApiError) as caught:
+        other.find("1", "61", link.url.rpartition("=")[2])
+    assert caught.value.status == 403
+
+
+def test_links_are_taken_out_of_what_the_model_reads() -> None:
+    link = Pictures(100, 60).keep(picture(1, 10), "https://bot.example/a").link
+    assert without_links(f"Here it is.\n\n{link}") == "Here it is."
+    assert without_links(f"{link} and\n{link}!") == " and!"
+    other = "See ![a cat](https://elsewhere.example/cat.png)."
+    assert without_links(other) == other
+
+
+async def test_links_have_the_public_address_or_the_one_the_client_used(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer, server={"public_url": "https://bot.example/loquent/"}) as server:
+        _, body = await post(server, prompt="cat")
+        assert body["data"][0]["url"].startswith("https://bot.example/loquent/v1/images/files/")
+    async with drawn(minilm, drawer) as server:
+        address = server.url.replace("127.0.0.1", "localhost")
+        async with server.http.post(f"{address}/v1/images/generations", json={"prompt": "cat"}) as response:
+            url = (await response.json())["data"][0]["url"]
+        assert url.startswith(address)
+        assert (await opened(server, url))[0] == 200
+
+
+@pytest.mark.parametrize("url", ["bot.example", "ftp://bot.example", "https://", "https://bot.example/?a=1"])
+def test_a_public_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'[server]\npublic_url = "{url}"\n')
+    with pytest.raises(ConfigError, match="public_url"):
+        read_config(str(file))
+
+
+# Replies
+
+
+async def test_a_reply_over_http_ends_with_a_link_whole_and_streamed(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server, sdk(server) as client:
+        asked: Any = [{"role": "user", "content": "draw a happy cat"}]
+        whole = await client.chat.completions.create(model="gpt-4o-mini", messages=asked)
+        text = whole.choices[0].message.content or ""
+        assert text.startswith("Here is a picture for you.\n\n![grinning cat](http://")
+        (told,) = whole.model_dump()["loquent"]["images"]
+        assert told["caption"] == "grinning cat"
+        assert told["url"] in text
+        assert size_of((await opened(server, told["url"]))[1]) == (256, 256)
+        assert whole.choices[0].finish_reason == "stop"
+        stream = await client.chat.completions.create(model="gpt-4o-mini", messages=asked, stream=True)
+        chunks = [chunk async for chunk in stream]
+        pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
+        assert pieces[0] == "Here is a picture for you."
+        assert pieces[1].startswith("\n\n![grinning cat](")
+        assert chunks[-1].model_dump()["loquent"]["images"][0]["url"] in pieces[1]
+
+
+async def test_the_model_reads_no_links_of_earlier_replies(minilm: Path, drawer: Drawer) -> None:
+    model = ScriptedModel(echo)
+    async with drawn(minilm, drawer, model=model) as server:
+        _, body = await post(server, "/v1/chat/completions", messages=[{"role": "user", "content": "draw a happy cat"}])
+        said = body["choices"][0]["message"]["content"]
+        history = [
+            {"role": "user", "content": "draw a happy cat"},
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": "thank you"},
+        ]
+        await post(server, "/v1/chat/completions", messages=history)
+        assert PATH not in model.prompts[-1]
+        async with server.client() as client:
+            await client.greet()
+            await client.ask("draw a happy cat")
+            await client.ask("thank you")
+        assert "assistant: Here is a picture for you." in model.prompts[-1]
+        assert PATH not in model.prompts[-1]
+
+
+async def test_a_realtime_turn_shows_text_then_a_link_that_opens_then_expires(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server, server.client() as client:
+        now = 1000.0
+        server.backend.pictures = Pictures(10**6, 60, clock=lambda: now)
+        await client.greet()
+        events = await client.ask("draw a happy cat")
+        deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+        assert deltas[0] == "Here is a picture for you."
+        done = events[-1]
+        (image,) = done["loquent"]["images"]
+        assert deltas[1:] == [f"\n\n![grinning cat]({image['url']})"]
+        assert done["response"]["output"][0]["content"][0]["text"] == "".join(deltas)
+        assert done["response"]["status"] == "completed"
+        assert {name: image[name] for name in ("caption", "model", "size", "expires_at")} == {
+            "caption": "grinning cat",
+            "model": "tiny",
+            "size": 256,
+            "expires_at": 1061,
+        }
+        await client.send("conversation.item.retrieve", item_id=done["response"]["output"][0]["id"])
+        (kept,) = await client.expect("conversation.item.retrieved")
+        assert image["id"] in json.dumps(kept)
+        assert len(json.dumps(kept)) < 1000, "the history holds an id, not a picture"
+        assert size_of((await opened(server, image["url"]))[1]) == (256, 256)
+        now = 1061.0
+        assert (await opened(server, image["url"]))[0] == 410
+
+
+async def test_a_client_asks_for_pictures_of_moods_for_one_response_or_for_all(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server, server.client() as client:
+        await client.greet()
+        text = "I am so sorry for your loss."
+        assert PATH not in text_of(await client.ask(text))
+        await client.say(text)
+        await client.send("response.create", response={"loquent": {"image": True}})
+        events = await client.until("response.done")
+        assert events[-1]["loquent"]["images"][0]["caption"] == "crying face"
+        assert text_of(events).endswith(")")
+        await client.send("session.update", session={"type": "realtime", "loquent": {"image": True}})
+        (updated,) = await client.expect("session.updated")
+        assert updated["session"]["loquent"] == {"image": True}
+        assert PATH in text_of(await client.ask(text))
+        await client.say("draw a happy cat")
+        await client.send("response.create", response={"loquent": {"image": False}})
+        assert PATH not in text_of(await client.until("response.done"))
+
+
+async def test_a_client_is_told_where_nothing_draws() -> None:
+    async with running(ScriptedModel(echo)) as server, server.client() as client:
+        await client.greet()
+        await client.send("session.update", session={"type": "realtime", "loquent": {"image": True}})
+        (updated,) = await client.expect("session.updated")
+        assert updated["loquent"]["warnings"] == ["This server does not draw."]
+        await client.say("hello")
+        await client.send("response.create")
+        created, *_ = await client.until("response.done")
+        assert created["loquent"]["warnings"] == ["This server does not draw."]
+
+
+async def test_a_link_is_never_spoken(minilm: Path, drawer: Drawer) -> None:
+    voice = ScriptedVoice()
+    async with drawn(minilm, drawer, voice=voice) as server, server.client() as client:
+        await client.greet()
+        await client.say("draw a happy cat")
+        await client.send("response.create", response={"output_modalities": ["audio"]})
+        events = await client.until("response.done")
+        assert transcript_of(events) == "Here is a picture for you."
+        assert not any("http" in text for text, _, _ in voice.said)
+        assert events[-1]["loquent"]["images"][0]["caption"] == "grinning cat"
+        assert (await opened(server, events[-1]["loquent"]["images"][0]["url"]))[0] == 200
+
+
+async def test_a_cancelled_reply_leaves_no_picture_and_the_session_goes_on(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server, server.client() as client:
+        await client.greet()
+        await client.say("draw a happy cat")
+        await client.send("response.create")
+        await client.until("response.created")
+        await client.send("response.cancel")
+        assert (await client.until("response.done"))[-1]["response"]["status"] in ("cancelled", "completed")
+        assert text_of(await client.ask("hello there")).split()[-2:] == ["hello", "there"]
+
+
+async def test_what_is_drawn_is_counted(minilm: Path, drawer: Drawer) -> None:
+    async with drawn(minilm, drawer) as server:
+        for text in ("draw a happy cat", "draw a medieval castle"):
+            await post(server, "/v1/chat/completions", messages=[{"role": "user", "content": text}])
+        _, raw = await opened(server, f"{server.url}/metrics")
+        lines = raw.decode().splitlines()
+        assert "loquent_images_total 1.0" in lines
+        assert 'loquent_image_turns_total{outcome="drawn"} 1.0' in lines
+        assert 'loquent_image_turns_total{outcome="abstained"} 1.0' in lines
+        assert "loquent_image_seconds_count 1.0" in lines
+
+
+async def test_no_log_holds_what_was_to_be_drawn(
+    minilm: Path, drawer: Drawer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    async with drawn(minilm, drawer) as server:
+        _, body = await post(server, prompt="a happy cat for Xanthippe")
+        await post(server, "/v1/chat/completions", messages=[{"role": "user", "content": "draw a cat for Xanthippe"}])
+        await opened(server, body["data"][0]["url"])
+    assert "Xanthippe" not in caplog.text
+    assert body["data"][0]["url"].rpartition("=")[2] not in caplog.text, "a signature is a key"
