@@ -33,6 +33,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.speech
 	$(BIN)/python -m bench.anomaly
+	$(BIN)/python -m bench.image
 	$(BIN)/python -m bench.streams
 
 clean:

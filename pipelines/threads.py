@@ -31,6 +31,13 @@ def told_by_thread() -> tuple[asyncio.Future[None], Callable[[BaseException | No
     return future, tell
 
 
+def give_way() -> None:
+    """Let the calling thread compute only while no other wants its core, where the system knows of such a thing."""
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):  # not allowed here
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+
+
 def cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

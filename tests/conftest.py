@@ -4,6 +4,8 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -73,6 +75,18 @@ def drawer(minilm: Path) -> Drawer:
     return understanding(minilm)
 
 
+def _wait_for_every_stage(address: str) -> None:
+    """What may load while turns flow already is there for every test."""
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        with urllib.request.urlopen(f"{address}/metrics", timeout=10) as response:  # noqa: S310 - our own server
+            lines = response.read().decode().splitlines()
+        if {"loquent_anomaly_ready 1.0", "loquent_image_ready 1.0"} <= set(lines):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the detector or the generator was never loaded")
+
+
 @pytest.fixture(scope="session")
 def server_url(loquent: str) -> Iterator[str]:
     """The real server with the real bundled model, in a process of its own."""
@@ -94,7 +108,9 @@ def server_url(loquent: str) -> Iterator[str]:
         line = process.stdout.readline()
         guard.cancel()
         assert line.startswith("Loquent listens on http://"), f"the server did not start: {line!r} {log}"
-        yield line.split()[3]
+        address = line.split()[3]
+        _wait_for_every_stage(address)
+        yield address
         process.terminate()
         assert process.wait(timeout=60) == 0, "SIGTERM ends the server well"
         reader.join(timeout=10)

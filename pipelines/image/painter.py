@@ -1,4 +1,7 @@
-"""The painter: a thread of its own that draws what many ask for, several pictures in one pass."""
+"""The painter: a thread of its own that draws what many ask for, several pictures in one pass.
+
+It takes what the model and the voice leave of the cores: a picture can wait for milliseconds, a token should not.
+"""
 
 import asyncio
 import logging
@@ -10,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.events import StageError
 from pipelines.image.formats import Mark, png
-from pipelines.threads import Cores, Share, told_by_thread
+from pipelines.threads import give_way, told_by_thread
 
 if TYPE_CHECKING:
+    from pipelines.image.generator import Generator
     from pipelines.image.weights import Drawer
 
 log = logging.getLogger(__name__)
@@ -45,10 +49,9 @@ class _Job:
 class Painter:
     """Draws for many at once, in the order in which they asked."""
 
-    def __init__(self, load: "Callable[[], Drawer]", *, waiting: int, share: Share | None = None) -> None:
+    def __init__(self, load: "Callable[[], Drawer]", *, waiting: int) -> None:
         self._load = load
         self._waiting_limit = waiting
-        self._share = share or Cores().share(1)
         self._queue: deque[_Job] = deque()  # bounded by ``waiting``
         self._changed = threading.Condition()
         self._closing = False
@@ -106,8 +109,10 @@ class Painter:
         return [job.file for job in jobs]
 
     def _run(self, tell_loaded: Callable[[BaseException | None], None]) -> None:
+        give_way()
         try:
             drawer = self._load()
+            _quicken(drawer.generator)
             self._draw(drawer, [Order(0, "", 0, 0, 64)])  # the first one takes longer
         except BaseException as error:
             tell_loaded(error)
@@ -139,7 +144,6 @@ class Painter:
             return jobs
 
     def _work(self, drawer: "Drawer", jobs: list[_Job]) -> None:
-        self._share.active = True
         try:
             pictures = self._draw(drawer, [job.order for job in jobs])
             self.batches.append(len(jobs))
@@ -153,8 +157,6 @@ class Painter:
             log.exception("pictures could not be drawn")
             for job in jobs:
                 job.tell(error)
-        finally:
-            self._share.active = False
 
     def _draw(self, drawer: "Drawer", orders: Sequence[Order]) -> Any:
         """(N, 4, SIDE, SIDE) of float32."""
@@ -168,6 +170,15 @@ class Painter:
         size = drawer.generator.shape.noise
         chance = [noise(1, size, torch.Generator().manual_seed(order.seed)) for order in orders]
         style = torch.tensor([order.style for order in orders])
-        fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-            return drawer.generator(torch.from_numpy(rows), style, torch.cat(chance)).float().numpy()
+        precision = drawer.generator.paint.weight.dtype
+        text, z = torch.from_numpy(rows).to(precision), torch.cat(chance).to(precision)
+        with torch.inference_mode():
+            return drawer.generator(text, style, z).float().numpy()
+
+
+def _quicken(generator: "Generator") -> None:
+    """Compute in half precision where the processor is made for it; a picture differs by less than it can show."""
+    import torch
+
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        generator.bfloat16()
