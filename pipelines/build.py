@@ -155,7 +155,7 @@ def build(
         anomaly_stage = AnomalyStage(embedder, anomaly or AnomalySettings())
     if embedder is not None and "image" in stages:
         image_settings = image or ImageSettings()
-        painter = Painter(lambda: load_drawer(image_settings), waiting=image_settings.waiting)
+        painter = Painter(lambda: load_drawer(image_settings), waiting=image_settings.waiting, share=shared.share(1))
         image_stage = ImageStage(embedder, painter, image_settings)
     rest = tuple(made[name] for name in stages if name in made)
     return Pipeline(rest, chat_stage, speech_stage, anomaly_stage, image_stage, embedder, prepare)

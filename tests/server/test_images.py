@@ -161,7 +161,7 @@ async def test_sixteen_requests_at_once_are_drawn_together(minilm: Path, drawer:
         found = (await stage.understand("cat")).found
         stage.painter.batches.clear()
         await asyncio.gather(*(stage.draw(found) for _ in range(16)))
-        assert len(stage.painter.batches) <= 2, "the first may be drawn before the others have asked"
+        assert max(stage.painter.batches) >= 8, "the first may be drawn before the others have asked"
         answers = await asyncio.gather(*(post(server, prompt="a happy cat", size="64x64") for _ in range(16)))
         assert [status for status, _ in answers] == [200] * 16
         assert sum(stage.painter.batches) == 32
