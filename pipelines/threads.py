@@ -31,13 +31,6 @@ def told_by_thread() -> tuple[asyncio.Future[None], Callable[[BaseException | No
     return future, tell
 
 
-def give_way() -> None:
-    """Let the calling thread compute only while no other wants its core, where the system knows of such a thing."""
-    if hasattr(os, "SCHED_IDLE"):
-        with suppress(OSError):  # not allowed here
-            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
-
-
 def cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -74,6 +67,11 @@ class Share:
         self._among = among
         self.least = least
         self.active = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else computes."""
+        return self._among.left_by_others(self) == self._among.total
 
     @property
     def threads(self) -> int:

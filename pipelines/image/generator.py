@@ -5,6 +5,7 @@ the conditions (FiLM: Perez et al. 2018). The last doubling is a pixel shuffle (
 the last two convolutions is computed at the full size: most of the time of a step goes there.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -75,14 +76,20 @@ class Generator(nn.Module):
         self.paint = nn.Conv2d(shape.last, CHANNELS, 3, padding=1)
 
     def forward(self, text: Tensor, style: Tensor, noise: Tensor) -> Tensor:
+        *_, pictures = self.steps(text, style, noise)
+        return pictures
+
+    def steps(self, text: Tensor, style: Tensor, noise: Tensor) -> Iterator[Tensor]:
+        """The same in steps of milliseconds, between which others can compute; the last one yields the pictures."""
         conditions = self.mix(self.reader(text, style) + self.noise(noise))
         grid = self.seed(conditions).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             grid = block(grid, conditions)
+            yield grid
         grid = functional.silu(functional.pixel_shuffle(self.shuffle(functional.silu(self.film(grid, conditions))), 2))
         painted = torch.sigmoid(self.paint(grid).float())
         opacity = painted[:, 3:]
-        return torch.cat((painted[:, :3] * opacity, opacity), 1)
+        yield torch.cat((painted[:, :3] * opacity, opacity), 1)
 
 
 class Film(nn.Module):

@@ -1,8 +1,7 @@
-"""The painter: draws what many ask for, several pictures in one pass.
+"""The painter: a thread of its own that draws what many ask for, several pictures in one pass.
 
-A picture can wait for milliseconds, a token should not. So a quiet thread draws, in the time that the model and the
-voice leave of the cores. Where they leave next to nothing a picture would never come; then a second thread, which
-takes its share of the cores as they do, draws what has waited too long, whoever began it.
+While the model or a voice computes it draws one picture at a time, in steps of a millisecond or two, and rests between
+them, so that a token is late by one step at most: a picture can wait for a moment, a token should not.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.events import StageError
 from pipelines.image.formats import Mark, png
-from pipelines.threads import Cores, Share, give_way, told_by_thread
+from pipelines.threads import Cores, Share, told_by_thread
 
 if TYPE_CHECKING:
     from pipelines.image.generator import Generator
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 16  # pictures of one pass
-QUIET_SECONDS = 0.15  # that a picture waits for the quiet thread
+BESIDE = 1  # of one pass while others compute
+REST = 0.01  # seconds between two steps then: longer than a token takes
 JOIN_PATIENCE = 5.0  # seconds that closing waits for the batch in progress
 
 
@@ -46,9 +46,8 @@ class _Job:
     order: Order
     done: asyncio.Future[None]
     tell: Callable[[BaseException | None], None]
-    since: float  # when it was asked for, or begun
-    begun: bool = False
     file: bytes = b""
+    dropped: bool = False  # nobody waits for it any more
 
 
 class Painter:
@@ -56,14 +55,14 @@ class Painter:
 
     def __init__(self, load: "Callable[[], Drawer]", *, waiting: int, share: Share | None = None) -> None:
         self._load = load
-        self._limit = waiting
-        self._share = share or Cores().share(1)
-        self._jobs: list[_Job] = []  # asked for and not done; at most ``waiting``
+        self._waiting_limit = waiting
+        self._share = share or Cores().share(1)  # of the cores, to see whether others use them
+        self._queue: deque[_Job] = deque()  # bounded by ``waiting``
         self._changed = threading.Condition()
         self._closing = False
-        self._threads: list[threading.Thread] = []
+        self._thread: threading.Thread | None = None
         self.drawer: Drawer | None = None
-        self.batches: deque[int] = deque(maxlen=256)  # pictures of the last passes that nobody else had drawn
+        self.batches: deque[int] = deque(maxlen=256)  # sizes of the last ones
         self.drawn = 0  # pictures
 
     @property
@@ -73,30 +72,23 @@ class Painter:
 
     @property
     def waiting(self) -> int:
-        """Pictures that are not begun."""
-        return sum(not job.begun for job in self._jobs)
+        """Pictures that wait."""
+        return len(self._queue)
 
     async def start(self) -> None:
         """Load the generator. Raises: WeightsError when it can't be used."""
         loaded, tell = told_by_thread()
-        self._begin(self._open, tell)
+        self._thread = threading.Thread(target=self._run, args=(tell,), name="paint", daemon=True)
+        self._thread.start()
         await loaded
-        self._begin(self._run_quietly)
-
-    def _begin(self, work: Callable[..., None], *given: object) -> None:
-        thread = threading.Thread(target=work, args=given, name="paint", daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     async def close(self) -> None:
-        """End the threads; what waits for them gets an error."""
+        """End the thread; what waits for it gets an error."""
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join, JOIN_PATIENCE)
-        for job in self._jobs:
-            job.tell(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
+            self._changed.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
 
     async def paint(self, orders: Sequence[Order]) -> list[bytes]:
         """Draw; returns PNG files in the order of the orders.
@@ -107,22 +99,21 @@ class Painter:
         with self._changed:
             if not self.ready:
                 raise StageError("unavailable", "image_not_ready", "Pictures can't be drawn yet; try again.")
-            if len(self._jobs) + len(orders) > self._limit:
+            if len(self._queue) + len(orders) > self._waiting_limit:
                 raise StageError("overloaded", "server_overloaded", "Too many pictures wait to be drawn.")
             for order in orders:
                 done, tell = told_by_thread()
-                jobs.append(_Job(order, done, tell, time.monotonic()))
-            self._jobs.extend(jobs)
-            self._changed.notify_all()
+                jobs.append(_Job(order, done, tell))
+            self._queue.extend(jobs)
+            self._changed.notify()
         try:
             await asyncio.gather(*(job.done for job in jobs))
         finally:
-            with self._changed:
-                self._jobs = [job for job in self._jobs if job not in jobs]  # nobody waits for what is not done
+            for job in jobs:
+                job.dropped = True
         return [job.file for job in jobs]
 
-    def _open(self, tell_loaded: Callable[[BaseException | None], None]) -> None:
-        """Load the generator, and then draw what waits too long."""
+    def _run(self, tell_loaded: Callable[[BaseException | None], None]) -> None:
         try:
             drawer = self._load()
             _quicken(drawer.generator)
@@ -132,60 +123,45 @@ class Painter:
             return
         self.drawer = drawer
         tell_loaded(None)
-        while jobs := self._next(quiet=False):
-            self._share.active = True
-            try:
+        try:
+            while jobs := self._next():
                 self._work(drawer, jobs)
-            finally:
-                self._share.active = False
+        finally:
+            with self._changed:
+                self._closing = True
+            for job in self._queue:
+                job.tell(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
 
-    def _run_quietly(self) -> None:
-        assert self.drawer is not None  # noqa: S101 - this thread is begun behind its loading
-        give_way()
-        while jobs := self._next(quiet=True):
-            self._work(self.drawer, jobs)
-
-    def _next(self, *, quiet: bool) -> list[_Job]:
+    def _next(self) -> list[_Job]:
         """The jobs of the next pass; none when it is time to end."""
         with self._changed:
-            while not self._closing:
-                now = time.monotonic()
-                if quiet:
-                    jobs = [job for job in self._jobs if not job.begun][:BATCH]
-                else:
-                    jobs = [job for job in self._jobs if now - job.since >= QUIET_SECONDS][:BATCH]
-                if jobs:
-                    for job in jobs:
-                        job.begun, job.since = True, now
-                    return jobs
-                first = min((job.since for job in self._jobs), default=None)
-                self._changed.wait(None if quiet or first is None else max(first + QUIET_SECONDS - now, 0))
-            return []
+            jobs: list[_Job] = []
+            while not jobs:
+                while not (self._queue or self._closing):
+                    self._changed.wait()
+                if self._closing:
+                    return []
+                most = BATCH if self._share.alone else BESIDE
+                while self._queue and len(jobs) < most:
+                    job = self._queue.popleft()
+                    if not job.dropped:
+                        jobs.append(job)
+            return jobs
 
     def _work(self, drawer: "Drawer", jobs: list[_Job]) -> None:
         try:
             pictures = self._draw(drawer, [job.order for job in jobs])
-            with self._changed:
-                self.batches.append(sum(job in self._jobs for job in jobs))
+            self.batches.append(len(jobs))
             for job, picture in zip(jobs, pictures, strict=True):
                 order = job.order
                 mark = Mark(drawer.words.name, order.seed, order.caption)
-                self._finish(job, png(picture, mark, size=order.size, opaque=order.opaque))
+                job.file = png(picture, mark, size=order.size, opaque=order.opaque)
+                self.drawn += 1
+                job.tell(None)
         except Exception as error:  # of these pictures; the next ones may do better
             log.exception("pictures could not be drawn")
             for job in jobs:
-                self._finish(job, error)
-
-    def _finish(self, job: _Job, outcome: bytes | Exception) -> None:
-        """Hand a picture over, unless the other thread was faster or nobody waits for it any more."""
-        with self._changed:
-            if job not in self._jobs:
-                return
-            self._jobs.remove(job)
-        if isinstance(outcome, bytes):
-            job.file = outcome
-            self.drawn += 1
-        job.tell(outcome if isinstance(outcome, Exception) else None)
+                job.tell(error)
 
     def _draw(self, drawer: "Drawer", orders: Sequence[Order]) -> Any:
         """(N, 4, SIDE, SIDE) of float32."""
@@ -202,7 +178,15 @@ class Painter:
         precision = drawer.generator.paint.weight.dtype
         text, z = torch.from_numpy(rows).to(precision), torch.cat(chance).to(precision)
         with torch.inference_mode():
-            return drawer.generator(text, style, z).float().numpy()
+            pictures = text
+            for grid in drawer.generator.steps(text, style, z):
+                pictures = grid
+                self._rest()
+            return pictures.float()
+
+    def _rest(self) -> None:
+        if not self._share.alone:
+            time.sleep(REST)
 
 
 def _quicken(generator: "Generator") -> None:
