@@ -10,12 +10,14 @@ from torch.nn import functional
 POSES = 6  # of the noise: turn, size, right, down, light, warmth
 TURN, SIZE, MOVE, LIGHT, WARMTH = 3.0, 0.02, 0.6, 0.05, 0.03  # degrees, share, pixels, share, share: one deviation
 FURTHEST = 2.0  # deviations
-FREE = 1.0  # deviation of the rest of the noise
+# Deviation of the noise that pictures are drawn from. A generator makes less of its noise than the pictures it learned
+# from show; drawn wider, but nowhere beyond what it was trained with, it varies enough and draws as well.
+DRAWN = 1.8
 
 
-def noise(count: int, size: int, chance: torch.Generator) -> Tensor:
-    """(count, size): noise whose first ``POSES`` numbers are a pose."""
-    return torch.randn(count, size, generator=chance).clamp_(-FURTHEST, FURTHEST)
+def noise(count: int, size: int, chance: torch.Generator, *, spread: float = 1.0) -> Tensor:
+    """(count, size): noise whose first ``POSES`` numbers are a pose; none of it is further than ``FURTHEST``."""
+    return (torch.randn(count, size, generator=chance) * spread).clamp_(-FURTHEST, FURTHEST)
 
 
 def posed(pictures: Tensor, poses: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.image.augment import Disturbance, noise, posed
+from pipelines.image.augment import DRAWN, Disturbance, noise, posed
 from pipelines.image.captions import COLOURS
 from pipelines.image.generator import CHANNELS, Generator
 from pipelines.image.pictures import Pair, Pictures, apart, hue_of, shifted
@@ -75,7 +75,7 @@ def _every_style(generator: Generator, real: Tensor, text: Tensor, chance: torch
     """(N, S, 4, H, W): each of (N, 384) in each style."""
     count, styles = real.shape[:2]
     style = torch.arange(styles).repeat(count)
-    z = noise(count * styles, generator.shape.noise, chance)
+    z = noise(count * styles, generator.shape.noise, chance, spread=DRAWN)
     return _styled(drawn(generator, text.repeat_interleave(styles, 0), style, z), styles)
 
 
@@ -96,7 +96,7 @@ def _ranks(pictures: Tensor, real: Tensor) -> tuple[float, float]:
 def _posed(real: Tensor, size: int, chance: torch.Generator) -> Tensor:
     """(N, S, 4, H, W), each as some noise has it."""
     flat = real.flatten(0, 1)
-    return _styled(posed(flat, noise(len(flat), size, chance)), real.shape[1])
+    return _styled(posed(flat, noise(len(flat), size, chance, spread=DRAWN)), real.shape[1])
 
 
 def _distance(one: Tensor, other: Tensor) -> Tensor:
@@ -129,7 +129,9 @@ def judge(
     )
     features, accuracy = yield from train_features(pictures, seed=seed)
     of_real, of_more, of_drawn = (features(each.flatten(0, 1)) for each in (poses, posed_again[0], drawings))
-    kid, deviation = kernel_distance(of_real, of_drawn, chance)
+    mean, deviation = of_real.mean(0), of_real.std(0).clamp(min=1e-6)
+    of_real, of_more, of_drawn = ((each - mean) / deviation for each in (of_real, of_more, of_drawn))
+    kid, kid_deviation = kernel_distance(of_real, of_drawn, chance)
     floor, _ = kernel_distance(of_real, of_more, chance)
     return Result(
         top1,
@@ -145,7 +147,7 @@ def judge(
         _nearest(poses.flatten(0, 1), known),
         _nearest(of_pairs.flatten(0, 1), known) if pairs else 0.0,
         kid,
-        deviation,
+        kid_deviation,
         floor,
         accuracy,
     )
@@ -160,7 +162,7 @@ def _pair_drawings(generator: Generator, styles: int, text: Tensor, chance: torc
     """(pairs, S, 4, H, W)."""
     if not len(text):
         return torch.zeros(0, styles, CHANNELS, 1, 1)
-    z = noise(len(text) * styles, generator.shape.noise, chance)
+    z = noise(len(text) * styles, generator.shape.noise, chance, spread=DRAWN)
     style = torch.arange(styles).repeat(len(text))
     return _styled(drawn(generator, text.repeat_interleave(styles, 0), style, z), styles)
 

@@ -167,13 +167,13 @@ class Painter:
         """(N, 4, SIDE, SIDE) of float32."""
         import torch
 
-        from pipelines.image.augment import noise
+        from pipelines.image.augment import DRAWN, noise
 
         if torch.get_num_threads() != 1:
             torch.set_num_threads(1)  # of this thread only: a picture is too little for several
         rows = drawer.repertoire.drawn[[order.row for order in orders]]
         size = drawer.generator.shape.noise
-        chance = [noise(1, size, torch.Generator().manual_seed(order.seed)) for order in orders]
+        chance = [noise(1, size, torch.Generator().manual_seed(order.seed), spread=DRAWN) for order in orders]
         style = torch.tensor([order.style for order in orders])
         precision = drawer.generator.paint.weight.dtype
         text, z = torch.from_numpy(rows).to(precision), torch.cat(chance).to(precision)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.embed import MiniLM
 from pipelines.image import report, weights
-from pipelines.image.augment import noise
+from pipelines.image.augment import DRAWN, noise
 from pipelines.image.captions import coloured, without_colour
 from pipelines.image.generator import Generator
 from pipelines.image.measure import Result, drawn, held_out_pairs, judge
@@ -98,7 +98,9 @@ def _samples(run: Run, generator: Generator, what: Known) -> list[report.Cell]:
     for n in range(0, len(pictures.concepts), step):
         label = pictures.concepts[n].label
         text = what.drawn[[rows[label]] * styles]
-        drawing = drawn(generator, text, torch.arange(styles), noise(styles, generator.shape.noise, chance))
+        drawing = drawn(
+            generator, text, torch.arange(styles), noise(styles, generator.shape.noise, chance, spread=DRAWN)
+        )
         cells.append(report.Cell(label, tuple(drawing) + tuple(torch.from_numpy(pictures.of(Pair(n))))))
     return cells
 
@@ -116,7 +118,7 @@ def unseen(
         found = repertoire.find(whole[n].numpy(), plain[n].numpy(), split[n][1])
         text = torch.stack((what.drawn[found.entry.row], whole[n]))
         style = torch.tensor([n % len(STYLES)] * 2)
-        z = noise(1, generator.shape.noise, torch.Generator().manual_seed(n)).repeat(2, 1)
+        z = noise(1, generator.shape.noise, torch.Generator().manual_seed(n), spread=DRAWN).repeat(2, 1)
         caption = f"{prompt}\n{found.entry.caption} {found.similarity:.2f}"
         cells.append(report.Cell(caption, tuple(drawn(generator, text, style, z))))
     return cells
