@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.events import StageError
-from pipelines.image.formats import Mark, png
+from pipelines.image.formats import Mark, enlarged, png
 from pipelines.threads import Cores, Share, told_by_thread
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ class Painter:
             for job, picture in zip(jobs, pictures, strict=True):
                 order = job.order
                 mark = Mark(drawer.words.name, order.seed, order.caption)
-                job.file = png(picture, mark, size=order.size, opaque=order.opaque)
+                pixels = enlarged(picture, order.size, opaque=order.opaque)
+                self._rest()
+                job.file = png(pixels, mark)
                 self.drawn += 1
                 job.tell(None)
         except Exception as error:  # of these pictures; the next ones may do better

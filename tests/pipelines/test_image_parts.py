@@ -18,7 +18,7 @@ from PIL import Image
 from pipelines.events import StageError
 from pipelines.image import weights
 from pipelines.image.asks import LONGEST, sentences, subject
-from pipelines.image.formats import SOURCE_TYPE, Mark, png
+from pipelines.image.formats import SOURCE_TYPE, Mark, enlarged, png
 from pipelines.image.painter import BATCH, Order, Painter
 from pipelines.image.repertoire import Repertoire
 from pipelines.image.weights import Drawer
@@ -158,7 +158,7 @@ MARK = Mark("loquent-mood-1", 42, 'a <cat> & "friends"')
 
 @pytest.mark.parametrize("size", [64, 128, 256, 1024])
 def test_a_picture_is_written_with_its_size_and_its_mark(size: int) -> None:
-    file = png(DISC, MARK, size=size)
+    file = png(enlarged(DISC, size), MARK)
     with Image.open(io.BytesIO(file)) as image:
         assert (image.format, image.mode, image.size) == ("PNG", "RGBA", (size, size))
         pixels = np.asarray(image)
@@ -176,7 +176,7 @@ def test_a_picture_is_written_with_its_size_and_its_mark(size: int) -> None:
 
 
 def test_an_enlarged_edge_has_the_colour_of_what_it_is_the_edge_of() -> None:
-    with Image.open(io.BytesIO(png(DISC, MARK, size=256))) as image:
+    with Image.open(io.BytesIO(png(enlarged(DISC, 256), MARK))) as image:
         pixels = np.asarray(image).reshape(-1, 4).astype(int)
     edge = pixels[(pixels[:, 3] > 30) & (pixels[:, 3] < 220)]
     assert len(edge) > 100
@@ -184,7 +184,7 @@ def test_an_enlarged_edge_has_the_colour_of_what_it_is_the_edge_of() -> None:
 
 
 def test_an_opaque_picture_is_on_white() -> None:
-    with Image.open(io.BytesIO(png(DISC, MARK, size=64, opaque=True))) as image:
+    with Image.open(io.BytesIO(png(enlarged(DISC, 64, opaque=True), MARK))) as image:
         assert image.mode == "RGB"
         assert image.getpixel((0, 0)) == (255, 255, 255)
 
