@@ -1,6 +1,8 @@
 """``POST /v1/images/generations``: pictures from a prompt, in OpenAI's shape, and where their files can be had."""
 
+import asyncio
 import base64
+import json
 import time
 from typing import Annotated, Any, Literal
 
@@ -78,7 +80,7 @@ async def create(request: web.Request) -> web.Response:
         entry: dict[str, Any] = {"revised_prompt": picture.caption}
         told = picture.told()
         if asked.response_format == "b64_json":
-            entry["b64_json"] = base64.b64encode(picture.png).decode()
+            entry["b64_json"] = (await asyncio.to_thread(base64.b64encode, picture.png)).decode()
         else:
             told = backend.pictures.keep(picture, origin).told()
             entry["url"] = told["url"]
@@ -91,7 +93,8 @@ async def create(request: web.Request) -> web.Response:
         "output_format": "png",
         "size": f"{size}x{size}",
     }
-    return web.json_response(body)
+    text = await asyncio.to_thread(json.dumps, body)  # megabytes, for several large pictures
+    return web.Response(text=text, content_type="application/json")
 
 
 async def file(request: web.Request) -> web.Response:
