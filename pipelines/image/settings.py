@@ -21,7 +21,7 @@ class ImageSettings(BaseModel):
     size: Annotated[int, Field(ge=SMALLEST, le=LARGEST)] = 256
     line: Annotated[str, Field(min_length=1)] = "Here is a picture for you."
     asked_similarity: Annotated[float, Field(ge=0, le=1)] = 0.62
-    mood_similarity: Annotated[float, Field(ge=0, le=1)] = 0.5
+    mood_similarity: Annotated[float, Field(ge=0, le=1)] = 0.55
     deadline: Annotated[float, Field(gt=0)] = 2.0
     waiting: Annotated[int, Field(ge=1)] = 64
     kept_bytes: Annotated[int, Field(ge=1024 * 1024)] = 64 * 1024 * 1024
