@@ -10,11 +10,14 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pipelines.packages import Progress, cache_folder, made_once, sha256
+
+FETCH_SECONDS = 900
 
 
 class ArchiveError(Exception):
@@ -34,7 +37,7 @@ class Archive:
 
 
 class Files:
-    """The files of an archive, by the end of their names."""
+    """The files of an archive, by name."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -85,9 +88,13 @@ def fetch(archive: Archive, stop: threading.Event) -> Generator[Progress, None, 
         return target
     text = f"fetching {archive.name}"
     folder = yield from made_once(target.with_suffix(".fetched"), text, lambda making: _get(archive, making), stop)
-    path = next(folder.iterdir())
-    path.replace(target)
-    folder.rmdir()
+    for path in folder.iterdir():  # another process may have taken it meanwhile
+        with suppress(FileNotFoundError):
+            path.replace(target)
+    with suppress(OSError):
+        folder.rmdir()
+    if not target.is_file():
+        raise ArchiveError(f"{archive.name} was fetched and is gone; try again.")
     return target
 
 
@@ -107,11 +114,20 @@ def _get(archive: Archive, folder: Path) -> None:
         command += ["--dest", str(folder), *(["--platform", archive.platform] if archive.platform else [])]
         command += [f"{archive.name}=={archive.version}"]
     else:
-        command = ["npm", "pack", "--silent", "--pack-destination", str(folder), f"{archive.name}@{archive.version}"]
+        command = [
+            "npm",
+            "pack",
+            "--loglevel=error",
+            "--pack-destination",
+            str(folder),
+            f"{archive.name}@{archive.version}",
+        ]
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - every word is ours
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=FETCH_SECONDS)  # noqa: S603 - every word is ours
     except FileNotFoundError:
         raise ArchiveError(f"npm is needed to fetch {archive.name}; it comes with Node.js.") from None
+    except subprocess.TimeoutExpired:
+        raise ArchiveError(f"{archive.name} was not there after {FETCH_SECONDS} s; try again.") from None
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no output"])[-1]
         raise ArchiveError(f"{archive.name} {archive.version} could not be fetched: {reason}") from None

@@ -87,18 +87,18 @@ class Backend:
                 stages.append(self.metrics.text())
         if self.pipeline.image is not None:
             before, behind = self.pipeline.image.around()
-            stages = [before, *stages, behind, self._keep(origin)]
+            stages = [before, *stages, behind, self._keep(origin, turn.tenant)]
         if self.pipeline.anomaly is not None:
             before, behind = self.pipeline.anomaly.around()
             stages = [before, *stages, behind]
         return flow(turn, *stages, self.metrics.turn())
 
-    def _keep(self, origin: str) -> Stage:
+    def _keep(self, origin: str, tenant: str) -> Stage:
         """A stage that keeps pictures, and puts their links into their place."""
 
         async def keep(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
             async for event in events:
-                yield self.pictures.keep(event, origin) if isinstance(event, Picture) else event
+                yield self.pictures.keep(event, origin, tenant) if isinstance(event, Picture) else event
 
         return keep
 

@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     draw.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same picture")
     draw.add_argument("--style", choices=("flat", "soft", "3d", "any"), help="how it is drawn (the configured one)")
-    draw.add_argument("--json", action="store_true", help="print one JSON object about what was drawn")
+    draw.add_argument("--json", action="store_true", help="print one JSON object about what was drawn, beside -o")
     _add_server_options(draw)
 
     screen = add(
@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         "--narrow", action="store_true", help="the assistant has one topic; what is off it is not normal"
     )
     train.add_argument("--alpha", type=float, metavar="A", help="share of false alarms to allow (0.01)")
-    train.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same detector (0)")
+    train.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same result (0)")
     train.add_argument(
         "--preset",
         choices=("mood", "full"),
@@ -297,9 +297,11 @@ def _train(asked: argparse.Namespace) -> int:
     from server.train_command import TrainError, Training, train_anomaly
     from server.train_image import ImageTraining, train_image
 
+    if not 0 <= asked.seed < 2**31:
+        raise Failure(Exit.USAGE, f"--seed is a number from 0 to 2147483647; {asked.seed} is none.")
     others = {"anomaly": ("preset", "minutes"), "image": ("normal", "narrow", "alpha")}[asked.what]
     for name in others:
-        if getattr(asked, name):
+        if getattr(asked, name) not in (None, False):
             raise Failure(Exit.USAGE, f"--{name} means nothing to `loquent train {asked.what}`.")
     try:
         if asked.what == "image":

@@ -4,18 +4,18 @@ A link is signed: whoever has it may open it, without a key, until it expires. N
 """
 
 import hmac
-import re
 import secrets
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pipelines.events import Picture
 from server.errors import ApiError
 
 PATH = "/v1/images/files/"
-_LINK = re.compile(rf"\s*!\[[^\]]*\]\([^\s)]*{re.escape(PATH)}[^\s)]*\)")
+ADDRESS = 300  # characters of a link's address before the path, and behind it, at most
+CAPTION = 200  # characters between its brackets, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,31 +24,56 @@ class _Kept:
     expires_at: int
 
 
+@dataclass(slots=True)
+class _Tenant:
+    """What is kept for one of those who share the server."""
+
+    ids: deque[str] = field(default_factory=deque)  # in the order in which they expire
+    held: int = 0  # bytes
+
+
 class Pictures:
-    """The pictures of one server, in memory: at most ``limit`` bytes, the oldest give way first."""
+    """The pictures of one server, in memory: at most ``limit`` bytes. Where they are full, whoever holds most gives way
+    first, with the oldest."""
 
     def __init__(self, limit: int, seconds: float, *, clock: Callable[[], float] = time.time) -> None:
         self._limit = limit
         self._seconds = seconds
         self._clock = clock
         self._secret = secrets.token_bytes(32)
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # in the order in which they expire
-        self.held = 0  # bytes
+        self._kept: dict[str, _Kept] = {}
+        self._of: dict[str, _Tenant] = {}  # no entry is empty
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, picture: Picture, origin: str) -> Picture:
+    @property
+    def held(self) -> int:
+        """Bytes."""
+        return sum(each.held for each in self._of.values())
+
+    def keep(self, picture: Picture, origin: str, tenant: str = "") -> Picture:
         """Keep a picture's file; returns the picture with its link instead. ``origin`` is the server's address."""
         now = self._clock()
         expires_at = int(now + self._seconds) + 1
+        for name, each in list(self._of.items()):
+            while each.ids and self._kept[each.ids[0]].expires_at <= now:
+                self._drop(name)
+        while self._of and self.held + len(picture.png) > self._limit:
+            self._drop(max(self._of, key=lambda name: self._of[name].held))
         self._kept[picture.id] = _Kept(picture.png, expires_at)
-        self.held += len(picture.png)
-        while self._kept and (self.held > self._limit or next(iter(self._kept.values())).expires_at <= now):
-            _, gone = self._kept.popitem(last=False)
-            self.held -= len(gone.png)
+        mine = self._of.setdefault(tenant, _Tenant())
+        mine.ids.append(picture.id)
+        mine.held += len(picture.png)
         query = f"expires={expires_at}&signature={self._signature(picture.id, expires_at)}"
         return replace(picture, png=b"", url=f"{origin}{PATH}{picture.id}.png?{query}", expires_at=expires_at)
+
+    def _drop(self, tenant: str) -> None:
+        """Let the tenant's oldest picture go."""
+        theirs = self._of[tenant]
+        theirs.held -= len(self._kept.pop(theirs.ids.popleft()).png)
+        if not theirs.ids:
+            del self._of[tenant]
 
     def find(self, id: str, expires: str, signature: str) -> tuple[bytes, int]:
         """A picture's file, and for how many seconds more it can be had.
@@ -69,5 +94,20 @@ class Pictures:
 
 
 def without_links(text: str) -> str:
-    """A reply's text as the model reads it again: links to pictures would only lead it to make some up."""
-    return _LINK.sub("", text) if PATH in text else text
+    """A reply's text as the model reads it again: links to pictures would only lead it to make some up.
+
+    Anybody can send such a text, so it is read in time that grows with its length alone.
+    """
+    kept: list[str] = []
+    done = 0
+    at = text.find(PATH)
+    while at >= 0:
+        after = at + len(PATH)
+        middle = text.rfind("](", max(done, at - ADDRESS), at)
+        start = text.rfind("![", max(done, middle - CAPTION), middle) if middle >= 0 else -1
+        end = text.find(")", after, after + ADDRESS)
+        if start >= 0 and end >= 0 and not set(text[middle + 2 : end]) & set(" \t\n)"):
+            kept.append(text[done:start].rstrip())
+            done = after = end + 1
+        at = text.find(PATH, after)
+    return "".join(kept) + text[done:]

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import embed
 from pipelines.archives import ArchiveError
-from pipelines.packages import PackageError, Progress, Stopped, cache_folder, new_folder
+from pipelines.packages import PackageError, Progress, Stopped, cache_folder, locked, new_folder
 from pipelines.threads import cores
 from server.progress import display, shown
 from server.train_command import TrainError
 
 if TYPE_CHECKING:
+    import torch
+
     from pipelines.image.pictures import PresetName
     from pipelines.image.train import Run
 
@@ -60,8 +62,13 @@ def train_image(asked: ImageTraining) -> bool:
             if time.monotonic() > deadline:
                 stop.set()
 
+        def measured(step: Progress) -> None:
+            show(step)
+            if interrupted:  # nothing is lost: training is over
+                raise Stopped
+
         try:
-            _train(asked, target, stop, partial(shown, show=watched))
+            _train(asked, target, stop, partial(shown, show=watched), partial(shown, show=measured))
         except Stopped:
             return bool(interrupted)
         except (TrainingError, ArchiveError, PackageError) as error:
@@ -99,7 +106,21 @@ def _interruptible(stop: threading.Event) -> Iterator[list[int]]:
             signal.signal(name, handler)
 
 
-def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any) -> None:
+@contextmanager
+def _deterministic(device: "torch.device") -> Iterator[None]:
+    """Where it costs nothing, the same seed gives the same bits."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any, measure: Any) -> None:
+    """``run`` does work that stops well by itself, ``measure`` what may be broken off."""
     import torch
 
     from pipelines.embed import MiniLM
@@ -108,18 +129,22 @@ def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any) 
     preset = train.PRESETS[asked.preset]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(cores())
-    torch.use_deterministic_algorithms(device.type == "cpu")
     data = run(pictures.gather(preset.name, stop))
     model = MiniLM(run(embed.prepare(stop)), exact=True)
-    wording = run(train.embed_captions(data, model, threads=cores()))
+    wording = measure(train.embed_captions(data, model, threads=cores()))
     training = train.Run(preset, data, wording, seed=asked.seed, device=device)
     checkpoint = cache_folder() / "image" / f"{preset.name}-seed{asked.seed}.pt"
     try:
-        run(train.train(training, checkpoint, stop))
+        lock = run(locked(checkpoint, stop))  # two runs of one preset and seed would write over each other
+        try:
+            with _deterministic(device):
+                run(train.train(training, checkpoint, stop))
+        finally:
+            lock.release()
     except Stopped:
         print(f"Stopped at step {training.step} of {preset.steps}. The same command goes on from there.")
         raise
-    _write(target, training, model, run)
+    _write(target, training, model, measure)
     print(f"The generator is in {target}; its report: {target / 'report.html'}")
     print(f'To use it, in config.toml:\n[image]\nweights = "{target}"')
 

@@ -1,6 +1,7 @@
 """``loquent draw``: a small picture, to a file, a pipe or a terminal that shows pictures."""
 
 import base64
+import http.client
 import json
 import os
 import sys
@@ -31,7 +32,9 @@ class Drawing:
 def draw(target: Target, asked: Drawing, *, as_json: bool) -> None:
     """Draw. Raises: ClientError that says what to do."""
     show = None if asked.file is not None else shows_pictures(os.environ)
-    if asked.file is None and show is None and not as_json:
+    if asked.file is None and as_json:
+        raise UsageError("With --json the picture needs a file: -o picture.png")
+    if asked.file is None and show is None:
         raise UsageError("This terminal shows no pictures; name a file: -o picture.png")
     if asked.file == "-" and asked.count > 1:
         raise UsageError("Several pictures need files of their own: -o picture.png")
@@ -39,18 +42,18 @@ def draw(target: Target, asked: Drawing, *, as_json: bool) -> None:
     answer = _ask(target, asked)
     told = []
     for path, entry in zip(paths, answer["data"], strict=False):
-        png = base64.b64decode(entry["b64_json"])
+        png = entry["png"]
         if asked.file == "-":
             sys.stdout.buffer.write(png)
             sys.stdout.buffer.flush()
         elif path is not None:
             _save(path, png)
-        elif show is not None and not as_json:
+        elif show is not None:
             sys.stdout.write("".join(PROTOCOLS[show](png)) + "\n")
         own = entry.get("loquent", {})
-        told.append({"file": str(path) if path else asked.file, "caption": entry["revised_prompt"], **own})
+        told.append({"file": str(path) if path else asked.file, "caption": entry.get("revised_prompt"), **own})
         if path is not None and not as_json and sys.stdout.isatty():
-            print(f"{path}: {entry['revised_prompt']}, seed {own.get('seed')}")
+            print(f"{path}: {entry.get('revised_prompt')}, seed {own.get('seed')}")
     if as_json:
         print(json.dumps({"images": told}), file=sys.stderr if asked.file == "-" else sys.stdout)
 
@@ -70,8 +73,10 @@ def _ask(target: Target, asked: Drawing) -> dict[str, Any]:
     ) as got:
         try:
             answer: dict[str, Any] = json.load(got)
-        except (OSError, ValueError) as error:
-            raise ClientError("The server's answer did not arrive whole; try again.") from error
+            for entry in answer["data"]:
+                entry["png"] = base64.b64decode(entry["b64_json"])
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            raise ClientError("The server's answer did not arrive whole, or is none; try again.") from error
     return answer
 
 

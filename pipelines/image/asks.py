@@ -14,7 +14,12 @@ _VERB = (
     rf"(?:(?:draw|paint|sketch)\s+(?:(?:me|us)\s+)?(?:an?\s+(?:\w+\s+)?{_KIND}\s+(?:of|with)\s+)?"
     rf"|(?:show|make|create|generate|give|send)\s+(?:(?:me|us)\s+)?an?\s+(?:\w+\s+)?{_KIND}\s+(?:of|with)\s+)"
 )
+_ANY = re.compile(rf"(?:an?|some|the)\s+(?:\w+\s+)?{_KIND}s?|something|anything", re.IGNORECASE)
 _END = r"(?:[,\s]+(?:please|for me|for us|now|thanks|thank you))*\s*[.!?]*"
+_BARE = re.compile(
+    rf"{_POLITE}{_CAN}(?:show|make|create|generate|give|send)\s+(?:(?:me|us)\s+)?an?\s+(?:\w+\s+)?{_KIND}{_END}",
+    re.IGNORECASE,
+)
 _ASK = re.compile(rf"{_POLITE}{_CAN}{_VERB}(.+?){_END}", re.IGNORECASE | re.DOTALL)
 
 
@@ -26,8 +31,13 @@ def subject(message: str) -> str | None:
     command = _COMMAND.fullmatch(text)
     if command is not None:
         return (command[1] or "").strip()
+    if _BARE.fullmatch(text):
+        return ""
     asked = _ASK.fullmatch(text)
-    return asked[1].strip(" \"'“”") or None if asked is not None else None
+    if asked is None:
+        return None
+    wanted = asked[1].strip(" \"'“”")
+    return "" if _ANY.fullmatch(wanted) else wanted or None
 
 
 def sentences(text: str, *, most: int) -> tuple[tuple[int, int], ...]:

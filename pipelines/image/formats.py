@@ -2,8 +2,9 @@
 
 import io
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SMALLEST, LARGEST = 64, 1024  # pixels of a side
+PIECE = 60_000  # bytes that Pillow writes at a time, or nearly
+USUAL = 256  # pixels of a side, by which larger ones are counted
 
 # IPTC's term for what a trained model made, in its namespace; readers of pictures look for it in XMP.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -25,6 +28,11 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <dc:description><rdf:Alt><rdf:li xml:lang="x-default">{caption}</rdf:li></rdf:Alt></dc:description>
 </rdf:Description></rdf:RDF></x:xmpmeta>
 <?xpacket end="r"?>"""
+
+
+def places(size: int) -> int:
+    """How many usual pictures one of this size counts for: writing it takes as long."""
+    return max(1, (size // USUAL) ** 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,20 @@ class Mark:
         return _XMP.format(
             source=SOURCE_TYPE, model=quoteattr(self.model), seed=self.seed, caption=escape(self.caption)
         )
+
+
+class _File(io.BytesIO):
+    """Bytes in memory, and a pause behind each piece of them."""
+
+    def __init__(self, rest: Callable[[], None]) -> None:
+        super().__init__()
+        self._rest = rest
+
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        if len(data) >= PIECE:
+            self._rest()
+        return written
 
 
 def enlarged(picture: "Tensor", size: int, *, opaque: bool = False) -> NDArray[np.uint8]:
@@ -62,11 +84,11 @@ def enlarged(picture: "Tensor", size: int, *, opaque: bool = False) -> NDArray[n
         return pixels
 
 
-def png(pixels: NDArray[np.uint8], mark: Mark) -> bytes:
-    """A file of these pixels, with its mark."""
+def png(pixels: NDArray[np.uint8], mark: Mark, rest: Callable[[], None] = lambda: None) -> bytes:
+    """A file of these pixels, with its mark; ``rest`` is called between its pieces of 64 KiB."""
     told = PngImagePlugin.PngInfo()
     told.add_itxt("XML:com.adobe.xmp", mark.xmp())
-    file = io.BytesIO()
+    file = _File(rest)
     # Of smooth pictures run lengths make smaller files than zlib's search at this level, in less time.
     Image.fromarray(pixels).save(file, "PNG", pnginfo=told, compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.image.augment import DRAWN, Disturbance, noise, posed
+from pipelines.image.augment import DRAWN, POSES, Disturbance, noise, posed
 from pipelines.image.captions import COLOURS
 from pipelines.image.generator import CHANNELS, Generator
 from pipelines.image.pictures import Pair, Pictures, apart, hue_of, shifted
@@ -120,7 +120,7 @@ def judge(
     of_pairs = _pair_drawings(generator, real.shape[1], held_out, chance)
     right_object, right_hue = _pairs(pictures, pairs, of_pairs)
     yield Progress("measuring: diversity")
-    between = np.mean([_distance(real[:, a], real[:, b]).mean() for a in range(3) for b in range(a)])
+    between = np.mean([_distance(real[:, a], real[:, b]).mean() for a in range(real.shape[1]) for b in range(a)])
     again = [_every_style(generator, real, plain, chance) for _ in range(AGAIN)]
     posed_again = [_posed(real, size, chance) for _ in range(AGAIN)]
     yield Progress("measuring: distance to what was trained on")
@@ -246,7 +246,7 @@ def train_features(pictures: Pictures, *, seed: int) -> Steps[Progress, None, tu
             group["lr"] = 2e-3 * (1 - step / FEATURE_STEPS)
         which = torch.randint(len(real), (64,), generator=chance)
         style = torch.randint(real.shape[1], (64,), generator=chance)
-        batch = posed(real[which, style], noise(64, 6, chance))
+        batch = posed(real[which, style], noise(64, POSES, chance))
         batch = Disturbance.draw(64, batch.shape[-1], chance)(batch)
         loss = functional.cross_entropy(network.train()(batch), which)
         optimiser.zero_grad(set_to_none=True)
@@ -254,7 +254,7 @@ def train_features(pictures: Pictures, *, seed: int) -> Steps[Progress, None, tu
         optimiser.step()
     network.eval()
     with torch.inference_mode():
-        new = _posed(real, 6, chance).flatten(0, 1)
+        new = _posed(real, POSES, chance).flatten(0, 1)
         named = torch.cat([network(piece).argmax(1) for piece in new.split(TOGETHER)])
     accuracy = float((named == torch.arange(len(real)).repeat_interleave(real.shape[1])).float().mean())
     return network.features, accuracy

@@ -1,7 +1,8 @@
 """The painter: a thread of its own that draws what many ask for, several pictures in one pass.
 
-While the model or a voice computes it draws one picture at a time, in steps of a millisecond or two, and rests between
-them, so that a token is late by one step at most: a picture can wait for a moment, a token should not.
+While the model or a voice computes it draws one picture at a time, in steps of a millisecond or two (four to write a
+file of the usual size, a dozen and more for a large one), and rests between them, so that a token is late by one step
+at most: a picture can wait for a moment, a token should not.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.events import StageError
-from pipelines.image.formats import Mark, enlarged, png
+from pipelines.image.formats import Mark, enlarged, places, png
 from pipelines.threads import Cores, Share, told_by_thread
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH = 16  # pictures of one pass
+BATCH = 16  # usual pictures of one pass; a larger one counts for several
 BESIDE = 1  # of one pass while others compute
+SHARE = 0.75  # of the places that one key of several may take
 REST = 0.01  # seconds between two steps then: longer than a token takes
 JOIN_PATIENCE = 5.0  # seconds that closing waits for the batch in progress
 
@@ -44,6 +46,7 @@ class Order:
 @dataclass(eq=False, slots=True)
 class _Job:
     order: Order
+    tenant: str
     done: asyncio.Future[None]
     tell: Callable[[BaseException | None], None]
     file: bytes = b""
@@ -51,13 +54,14 @@ class _Job:
 
 
 class Painter:
-    """Draws for many at once, in the order in which they asked."""
+    """Draws for many at once: for replies first, then for who asked directly, each in the order in which they asked."""
 
     def __init__(self, load: "Callable[[], Drawer]", *, waiting: int, share: Share | None = None) -> None:
         self._load = load
-        self._waiting_limit = waiting
+        self.places = waiting  # a picture takes those of its size
         self._share = share or Cores().share(1)  # of the cores, to see whether others use them
-        self._queue: deque[_Job] = deque()  # bounded by ``waiting``
+        self._urgent: deque[_Job] = deque()  # these two together bounded by ``places``
+        self._bulk: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -73,7 +77,7 @@ class Painter:
     @property
     def waiting(self) -> int:
         """Pictures that wait."""
-        return len(self._queue)
+        return len(self._urgent) + len(self._bulk)
 
     async def start(self) -> None:
         """Load the generator. Raises: WeightsError when it can't be used."""
@@ -90,28 +94,37 @@ class Painter:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
 
-    async def paint(self, orders: Sequence[Order]) -> list[bytes]:
-        """Draw; returns PNG files in the order of the orders.
+    async def paint(self, orders: Sequence[Order], *, tenant: str = "", bulk: bool = False) -> list[bytes]:
+        """Draw; returns PNG files in the order of the orders. ``bulk`` is behind what replies wait for.
 
         Raises: StageError while there is no generator, or when too many pictures wait; what drawing raises.
         """
-        jobs: list[_Job] = []
         with self._changed:
             if not self.ready:
                 raise StageError("unavailable", "image_not_ready", "Pictures can't be drawn yet; try again.")
-            if len(self._queue) + len(orders) > self._waiting_limit:
-                raise StageError("overloaded", "server_overloaded", "Too many pictures wait to be drawn.")
-            for order in orders:
-                done, tell = told_by_thread()
-                jobs.append(_Job(order, done, tell))
-            self._queue.extend(jobs)
+            self._check_room(sum(places(order.size) for order in orders), tenant)
+            jobs = [_Job(order, tenant, *told_by_thread()) for order in orders]
+            (self._bulk if bulk else self._urgent).extend(jobs)
             self._changed.notify()
         try:
             await asyncio.gather(*(job.done for job in jobs))
         finally:
-            for job in jobs:
-                job.dropped = True
+            with self._changed:
+                for job in jobs:
+                    job.dropped = True
+                for queue in (self._urgent, self._bulk):
+                    for job in [job for job in queue if job.dropped]:
+                        queue.remove(job)
         return [job.file for job in jobs]
+
+    def _check_room(self, wanted: int, tenant: str) -> None:
+        """Raises: StageError when there are not so many places, or when they are not this tenant's to take."""
+        taken = [(places(job.order.size), job.tenant) for job in (*self._urgent, *self._bulk)]
+        if sum(size for size, _ in taken) + wanted > self.places:
+            raise StageError("overloaded", "server_overloaded", "Too many pictures wait to be drawn.")
+        theirs = sum(size for size, whose in taken if whose == tenant)
+        if tenant and theirs and theirs + wanted > self.places * SHARE:
+            raise StageError("overloaded", "too_many_requests", "Too many pictures wait to be drawn for this key.")
 
     def _run(self, tell_loaded: Callable[[BaseException | None], None]) -> None:
         try:
@@ -129,23 +142,22 @@ class Painter:
         finally:
             with self._changed:
                 self._closing = True
-            for job in self._queue:
+            for job in (*self._urgent, *self._bulk):
                 job.tell(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
 
     def _next(self) -> list[_Job]:
         """The jobs of the next pass; none when it is time to end."""
         with self._changed:
+            while not (self._urgent or self._bulk or self._closing):
+                self._changed.wait()
+            if self._closing:
+                return []
             jobs: list[_Job] = []
-            while not jobs:
-                while not (self._queue or self._closing):
-                    self._changed.wait()
-                if self._closing:
-                    return []
-                most = BATCH if self._share.alone else BESIDE
-                while self._queue and len(jobs) < most:
-                    job = self._queue.popleft()
-                    if not job.dropped:
-                        jobs.append(job)
+            room = BATCH if self._share.alone else BESIDE
+            for queue in (self._urgent, self._bulk):
+                while queue and (not jobs or places(queue[0].order.size) <= room):
+                    room -= places(queue[0].order.size)
+                    jobs.append(queue.popleft())
             return jobs
 
     def _work(self, drawer: "Drawer", jobs: list[_Job]) -> None:
@@ -153,11 +165,13 @@ class Painter:
             pictures = self._draw(drawer, [job.order for job in jobs])
             self.batches.append(len(jobs))
             for job, picture in zip(jobs, pictures, strict=True):
+                if job.dropped:
+                    continue
                 order = job.order
                 mark = Mark(drawer.words.name, order.seed, order.caption)
                 pixels = enlarged(picture, order.size, opaque=order.opaque)
                 self._rest()
-                job.file = png(pixels, mark)
+                job.file = png(pixels, mark, self._rest)
                 self.drawn += 1
                 job.tell(None)
         except Exception as error:  # of these pictures; the next ones may do better

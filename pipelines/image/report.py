@@ -14,7 +14,7 @@ from torch import Tensor
 from pipelines.archives import Archive
 from pipelines.image.generator import SIDE
 from pipelines.image.measure import Result, white
-from pipelines.image.weights import Words
+from pipelines.image.weights import NUMBERS, WORDS, Words
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
@@ -24,8 +24,8 @@ STYLE = (
 )
 LINE = 11  # pixels
 PARTS = {
-    "image.json",
-    "image.safetensors",
+    WORDS,
+    NUMBERS,
     "report.html",
     "losses.png",
     "samples.png",

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.embed import Embedder, Passage
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 SEEDS = 2**32
+UNDERSTANDING = 0.3  # seconds that a message which asks for a picture waits for it to be understood
 SENTENCES = 8  # of a reply, in which its mood is looked for
 LONGEST = 2000  # characters of a reply that are read for its mood
 
@@ -63,7 +65,8 @@ class ImageStage:
         self._clock = clock
         self._choose = choose
         self._starting: asyncio.Task[None] | None = None
-        self._broken = ""  # why it could not be started
+        self._broken = False  # it could not be started
+        self._told = ""  # the last failure that was logged
 
     async def start(self) -> None:
         """Load the models. Raises: WeightsError, what loading the embedding model raises."""
@@ -77,7 +80,7 @@ class ImageStage:
             try:
                 await self.start()
             except Exception as error:
-                self._broken = str(error)
+                self._broken = True
                 log.error("no pictures are drawn: %s", error)
 
         self._starting = asyncio.create_task(starting(), name="image-start")
@@ -99,7 +102,7 @@ class ImageStage:
     def drawer(self) -> "Drawer":
         """The generator. Raises: StageError while there is none."""
         if self._broken:
-            raise StageError("unavailable", "image_failed", f"Pictures can't be drawn: {self._broken}")
+            raise StageError("unavailable", "image_failed", "Pictures can't be drawn; the server's log says why.")
         if self.painter.drawer is None or not self.ready:
             raise StageError("unavailable", "image_not_ready", "Pictures can't be drawn yet; try again.")
         return self.painter.drawer
@@ -130,8 +133,10 @@ class ImageStage:
         seed: int | None = None,
         style: StyleName | None = None,
         opaque: bool = False,
+        tenant: str = "",
+        bulk: bool = False,
     ) -> list[Picture]:
-        """Draw it ``count`` times, from seeds that follow each other.
+        """Draw it ``count`` times, from seeds that follow each other; ``bulk`` is behind what replies wait for.
 
         Raises: StageError while the models are not ready or too many pictures wait; what drawing raises.
         """
@@ -148,7 +153,7 @@ class ImageStage:
             own = (first + n) % SEEDS
             chosen = own % len(styles) if wanted == "any" else styles.index(wanted)
             orders.append(Order(found.entry.row, found.entry.caption, chosen, own, size or self.settings.size, opaque))
-        files = await self.painter.paint(orders)
+        files = await self.painter.paint(orders, tenant=tenant, bulk=bulk)
         self.on_picture(self._clock() - begun)
         return [
             Picture(
@@ -162,6 +167,13 @@ class ImageStage:
             )
             for order, file in zip(orders, files, strict=True)
         ]
+
+    def failed(self, reason: str) -> None:
+        """Count a reply that was to have a picture and has none; the log has each run of a reason once."""
+        self.outcomes[reason] += 1
+        if reason != self._told:
+            self._told = reason
+            log.warning("replies have no pictures: %s", reason)
 
     def around(self) -> tuple[Stage, Stage]:
         """For one turn: the stage before the model, and the one behind everything that makes the reply."""
@@ -178,6 +190,7 @@ class _Drawing:
         self._work: asyncio.Task[Picture | None] | None = None
         self._reads = False  # whether the reply's mood is looked for
         self._text: list[str] = []
+        self._tenant = ""
 
     async def before(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         """Let the turn pass, or answer it where it asks for a picture that can be drawn."""
@@ -185,14 +198,15 @@ class _Drawing:
             if not isinstance(event, Turn) or event.answered or self._settings.when == "never" or event.image is False:
                 yield event
                 continue
+            self._tenant = event.tenant
             wanted = subject(event.messages[-1].content) if event.messages[-1].role == "user" else None
             self._reads = bool(event.image) or wanted == "" or self._settings.when == "mood"
-            found = await self._in_time(self._known(wanted)) if wanted else None
+            found = await self._in_time(partial(self._known, wanted), UNDERSTANDING) if wanted else None
             if found is None:
                 yield event
                 continue
             self._reads = False
-            self._work = asyncio.create_task(self._in_time(self._drawn(found)), name="image")
+            self._work = asyncio.create_task(self._in_time(partial(self._drawn, found)), name="image")
             yield replace(event, answered=True)
             yield TextDelta(self._settings.line, tokens=0)
             yield Finished("stop", Usage())
@@ -216,18 +230,19 @@ class _Drawing:
             return await self._work
         text = "".join(self._text).strip()
         if self._reads and text and finished.reason in ("stop", "length"):
-            return await self._in_time(self._felt(text))
+            return await self._in_time(partial(self._felt, text))
         return None
 
-    async def _in_time(self, work: Coroutine[Any, Any, Result | None]) -> Result | None:
+    async def _in_time(
+        self, work: Callable[[], Coroutine[Any, Any, Result | None]], seconds: float | None = None
+    ) -> Result | None:
         """What the work comes to; nothing where it fails or takes too long, since the reply is there without it."""
         try:
-            async with asyncio.timeout(self._settings.deadline):
-                return await work
+            async with asyncio.timeout(min(seconds or self._settings.deadline, self._settings.deadline)):
+                return await work()
         except Exception as error:
             reason = "deadline" if isinstance(error, TimeoutError) else getattr(error, "code", type(error).__name__)
-            self._stage.outcomes[reason] += 1
-            log.warning("a reply has no picture: %s", reason)
+            self._stage.failed(reason)
             return None
 
     async def _known(self, wanted: str) -> "Found | None":
@@ -245,6 +260,6 @@ class _Drawing:
         return None
 
     async def _drawn(self, found: "Found") -> Picture:
-        (picture,) = await self._stage.draw(found)
+        (picture,) = await self._stage.draw(found, tenant=self._tenant)
         self._stage.outcomes["drawn"] += 1
         return picture

@@ -4,18 +4,22 @@ import asyncio
 import base64
 import json
 import time
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.image.formats import LARGEST, SMALLEST
+from pipelines.events import Picture
+from pipelines.image.formats import LARGEST, SMALLEST, places
 from pipelines.image.stage import SEEDS, ImageStage
 from server.api import requests
+from server.auth import TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError
 
 MOST = 10  # pictures of one request
+PIECE = 64 * 1024  # bytes of one send
 SIZES = tuple(SMALLEST << power for power in range((LARGEST // SMALLEST).bit_length()))  # pixels of a side
 
 IGNORED: dict[str, requests.Harmless] = {
@@ -53,13 +57,15 @@ class ImageRequest(BaseModel):
     loquent: ImageExtension | None = None
 
 
-async def create(request: web.Request) -> web.Response:
+async def create(request: web.Request) -> web.StreamResponse:
     """Draw what a prompt asks for, or say what is nearest to it."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ImageRequest, ignored=IGNORED)
     backend.names.resolve(asked.model)
-    size = _size(backend, asked.size)
     stage = drawing(backend)
+    size, count = _size(backend, asked.size), asked.n or 1
+    if count > (most := stage.painter.places // places(size)):
+        raise ApiError(400, "invalid_value", f"n: at most {most} of {size}x{size} fit into one request.", "n")
     wish = await stage.understand(asked.prompt)
     if wish.found.similarity < backend.settings.image.asked_similarity:
         known = ", ".join(wish.similar)
@@ -68,47 +74,68 @@ async def create(request: web.Request) -> web.Response:
         )
     pictures = await stage.draw(
         wish.found,
-        count=asked.n or 1,
+        count=count,
         size=size,
         seed=asked.seed,
         style=asked.loquent.style if asked.loquent else None,
         opaque=asked.background == "opaque",
+        tenant=request[TENANT],
+        bulk=True,
     )
-    origin = backend.origin(request)
-    data: list[dict[str, Any]] = []
-    for picture in pictures:
-        entry: dict[str, Any] = {"revised_prompt": picture.caption}
-        told = picture.told()
-        if asked.response_format == "b64_json":
-            entry["b64_json"] = (await asyncio.to_thread(base64.b64encode, picture.png)).decode()
-        else:
-            told = backend.pictures.keep(picture, origin).told()
-            entry["url"] = told["url"]
-        entry["loquent"] = {name: told[name] for name in ("seed", "style", "model", "expires_at") if told[name]}
-        data.append(entry)
     body = {
         "created": int(time.time()),
-        "data": data,
         "background": "opaque" if asked.background == "opaque" else "transparent",
         "output_format": "png",
         "size": f"{size}x{size}",
     }
-    text = await asyncio.to_thread(json.dumps, body)  # megabytes, for several large pictures
-    return web.Response(text=text, content_type="application/json")
+    pieces = [json.dumps(body)[:-1].encode() + b', "data": [']
+    for picture in pictures:  # several large ones are megabytes: each is a piece of its own
+        if len(pieces) > 1:
+            pieces.append(b", ")
+        pieces.append(_entry(backend, request, picture, as_file=asked.response_format == "b64_json"))
+        await asyncio.sleep(0)
+    return await _send(backend, request, [*pieces, b"]}"], {"Content-Type": "application/json; charset=utf-8"})
 
 
-async def file(request: web.Request) -> web.Response:
+def _entry(backend: Backend, request: web.Request, picture: Picture, *, as_file: bool) -> bytes:
+    """A picture as JSON has it, with its file or a link to it."""
+    entry: dict[str, Any] = {"revised_prompt": picture.caption}
+    own = {"seed": picture.seed, "style": picture.style, "model": picture.model}
+    if as_file:
+        text = json.dumps(entry | {"loquent": own})
+        return text[:-1].encode() + b', "b64_json": "' + base64.b64encode(picture.png) + b'"}'
+    kept = backend.pictures.keep(picture, backend.origin(request), request[TENANT])
+    return json.dumps(entry | {"url": kept.url, "loquent": own | {"expires_at": kept.expires_at}}).encode()
+
+
+async def file(request: web.Request) -> web.StreamResponse:
     """A picture, for whoever has its link."""
-    png, seconds = request.app[BACKEND].pictures.find(
+    backend = request.app[BACKEND]
+    png, seconds = backend.pictures.find(
         request.match_info["id"], request.query.get("expires", ""), request.query.get("signature", "")
     )
     headers = {
+        "Content-Type": "image/png",
         "Cache-Control": f"private, max-age={seconds}, immutable",
         "Content-Security-Policy": "default-src 'none'",
         "Cross-Origin-Resource-Policy": "cross-origin",  # a page elsewhere shows what it was sent a link to
         "X-Content-Type-Options": "nosniff",
     }
-    return web.Response(body=png, content_type="image/png", headers=headers)
+    return await _send(backend, request, [png], headers)
+
+
+async def _send(
+    backend: Backend, request: web.Request, pieces: Sequence[bytes], headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """An answer of known length, each piece within the time that a send may take."""
+    response = web.StreamResponse(headers=headers)
+    response.content_length = sum(map(len, pieces))
+    await response.prepare(request)
+    if request.method != "HEAD":
+        for piece in pieces:
+            for start in range(0, len(piece), PIECE):
+                await backend.deliver(request, response.write(piece[start : start + PIECE]))
+    return response
 
 
 def drawing(backend: Backend) -> ImageStage:

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pexpect
@@ -66,6 +68,7 @@ def test_what_comes_on_standard_input_is_drawn_and_a_pipe_gets_the_file(
         (["cat", "-o", "cat.jpg"], 2, "name it cat.png"),
         (["cat", "-o", "nowhere/cat.png"], 2, "there is no folder nowhere"),
         (["cat", "-n", "2"], 2, "files of their own"),
+        (["cat", "--json"], 2, "needs a file"),
         (["cat", "-n", "11", "-o", "cat.png"], 1, "n: "),
         (["cat", "--size", "100", "-o", "cat.png"], 1, "size: there are 64x64"),
         (["the Eiffel tower", "-o", "cat.png"], 1, "The nearest are"),
@@ -85,6 +88,38 @@ def test_a_server_that_is_not_there_is_said_so(loquent: str, tmp_path: Path) -> 
     outcome = run(loquent, "draw", "cat", "-o", tmp_path / "cat.png", "--url", "http://127.0.0.1:9")
     assert outcome.returncode == 3
     assert "loquent serve" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data": [{"b64_json": "aGFs',
+        b'{"data": [{"revised_prompt": "cat"}]}',
+        b"[]",
+        b'{"data": [{"b64_json": "a"}]}',
+    ],
+)
+def test_an_answer_that_is_not_whole_is_said_so(loquent: str, body: bytes, tmp_path: Path) -> None:
+    class Broken(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body) + (0 if body.endswith((b"]", b"}")) else 100)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Broken) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        outcome = run(loquent, "draw", "cat", "-o", tmp_path / "cat.png", "--url", url)
+        thread.join()
+    assert outcome.returncode == 1
+    assert "did not arrive whole" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert not (tmp_path / "cat.png").exists()
 
 
 @pytest.mark.parametrize(

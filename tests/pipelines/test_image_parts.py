@@ -19,9 +19,10 @@ from pipelines.events import StageError
 from pipelines.image import weights
 from pipelines.image.asks import LONGEST, sentences, subject
 from pipelines.image.formats import SOURCE_TYPE, Mark, enlarged, png
-from pipelines.image.painter import BATCH, Order, Painter
+from pipelines.image.painter import BATCH, REST, Order, Painter
 from pipelines.image.repertoire import Repertoire
 from pipelines.image.weights import Drawer
+from pipelines.threads import Cores, Share
 from tests import tiny_generator
 from tests.support import PATIENCE, eventually
 
@@ -41,6 +42,11 @@ from tests.support import PATIENCE, eventually
         ("/image happy cat", "happy cat"),
         ("  /draw   a   star ", "a star"),
         ("/image", ""),
+        ("draw me a picture", ""),
+        ("Draw something", ""),
+        ("draw me an emoji please", ""),
+        ("Make me a picture please!", ""),
+        ("can you show me a nice picture", ""),
         ("What is a picture?", None),
         ("I like to draw.", None),
         ("draw", None),
@@ -65,7 +71,8 @@ def test_hostile_messages_are_read_in_no_time() -> None:
         "draw a" + " ," * 140,
     ):
         assert len(text) <= LONGEST
-        subject(text)
+        for _ in range(200):
+            subject(text)
 
 
 def test_sentences_are_found_where_they_are() -> None:
@@ -196,8 +203,8 @@ def order(seed: int = 0, row: int = 0, size: int = 64) -> Order:
 class Held(Painter):
     """A painter that begins to draw when it is let."""
 
-    def __init__(self, waiting: int) -> None:
-        super().__init__(tiny_generator.drawer, waiting=waiting)
+    def __init__(self, waiting: int, share: Share | None = None) -> None:
+        super().__init__(tiny_generator.drawer, waiting=waiting, share=share)
         self.go = threading.Event()
         self.go.set()
         self.begun = 0
@@ -270,12 +277,82 @@ async def test_who_goes_away_is_not_drawn_for() -> None:
     await made.close()
 
 
-async def test_a_picture_that_fails_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_pass_that_fails_is_told_and_the_next_ones_are_drawn(caplog: pytest.LogCaptureFixture) -> None:
     made = await painter()
     with pytest.raises(IndexError):
         await made.paint([order(row=10**6)])
     assert "could not be drawn" in caplog.text
     assert len(await made.paint([order()])) == 1
+    await made.close()
+
+
+async def test_replies_come_before_who_asks_directly_and_large_pictures_are_drawn_alone() -> None:
+    made = await painter(held=True)
+    first = asyncio.create_task(made.paint([order(0)]))
+    await eventually(lambda: made.begun == 1, "the first is being drawn")
+    bulk = asyncio.create_task(made.paint([order(1, size=1024), order(2)], bulk=True))
+    await eventually(lambda: made.waiting == 2, "they wait")
+    urgent = asyncio.create_task(made.paint([order(3)]))
+    await eventually(lambda: made.waiting == 3, "it waits too")
+    made.go.set()
+    await asyncio.gather(first, bulk, urgent)
+    assert made.seeds == [0, 3, 1, 2]
+    assert list(made.batches) == [1, 1, 1, 1], "a large one counts for sixteen, and waits for a pass of its own"
+    await made.close()
+
+
+async def test_places_are_counted_by_size_and_shared_among_keys() -> None:
+    made = await painter(waiting=32, held=True)
+    first = asyncio.create_task(made.paint([order(0)], tenant="a"))
+    await eventually(lambda: made.begun == 1, "the first is being drawn")
+    with pytest.raises(StageError) as caught:
+        await made.paint([order(1, size=1024)] * 3)
+    assert caught.value.code == "server_overloaded"
+    theirs = asyncio.create_task(made.paint([order(1, size=1024)], tenant="a"))
+    await eventually(lambda: made.waiting == 1, "it waits")
+    with pytest.raises(StageError) as caught:
+        await made.paint([order(2, size=512)] * 3, tenant="a")
+    assert caught.value.code == "too_many_requests"
+    other = asyncio.create_task(made.paint([order(2, size=512)] * 3, tenant="b"))
+    await eventually(lambda: made.waiting == 4, "another key has places")
+    theirs.cancel()
+    await asyncio.wait([theirs])
+    assert made.waiting == 3, "who goes leaves its place at once"
+    made.go.set()
+    await asyncio.gather(first, other)
+    await made.close()
+
+
+async def test_who_goes_while_it_is_drawn_is_not_written_for() -> None:
+    made = await painter(held=True)
+    task = asyncio.create_task(made.paint([order(0), order(1)]))
+    await eventually(lambda: made.begun == 1, "they are being drawn")
+    task.cancel()
+    await asyncio.wait([task])
+    made.go.set()
+    await made.paint([order(2)])
+    assert made.drawn == 1
+    await made.close()
+
+
+async def test_beside_others_one_is_drawn_at_a_time_and_every_step_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr("pipelines.image.painter.time.sleep", rests.append)
+    among = Cores(2)
+    others = among.share(1)
+    made = Held(64, among.share(1))
+    await made.start()
+    await made.paint([order(seed) for seed in range(4)])
+    assert list(made.batches) == [4]
+    assert not rests, "nobody else computes"
+    others.active = True
+    await made.paint([order(seed, size=256) for seed in range(4)])
+    assert list(made.batches) == [4, 1, 1, 1, 1]
+    steps = len(
+        list(tiny_generator.drawer().generator.steps(torch.zeros(1, 384), torch.tensor([0]), torch.zeros(1, 8)))
+    )
+    assert len(rests) >= 4 * (steps + 1)
+    assert set(rests) == {REST}
     await made.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipelines.events import AudioDelta, Event, Finished, Message, Picture, Speech, Started, TextDelta, Turn, Usage
+from pipelines.events import AudioDelta, Event, Finished, Message, Picture, Speech, TextDelta, Turn, Usage
 from pipelines.flow import flow
 from pipelines.image.painter import Order, Painter
 from pipelines.image.settings import ImageSettings
@@ -247,7 +247,7 @@ async def test_a_reply_comes_without_a_picture_when_drawing_fails(
     stage: ImageStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> Any:
-        raise RuntimeError("secret words")
+        raise RuntimeError("out of memory")
 
     stage.painter._draw = fail  # type: ignore[assignment, method-assign]
     events = await run(stage, turn("draw a happy cat"))
@@ -274,11 +274,32 @@ async def test_a_generator_that_can_not_be_loaded_is_said_once_and_replies_go_on
     stage = ImageStage(made.embedder, Painter(load, waiting=8), ImageSettings())
     stage.start_later()
     await eventually(lambda: "no pictures are drawn: no generator here" in caplog.text, "it is said")
+    for _ in range(3):
+        events = await run(stage, turn("draw a happy cat"))
+        assert kinds(events) == ["Turn", "Started", "TextDelta", "Finished"]
+    assert stage.outcomes == {"image_failed": 3}
+    assert caplog.text.count("replies have no pictures: image_failed") == 1
+    await stage.close()
+
+
+async def test_a_message_that_can_not_be_understood_in_time_goes_to_the_model(
+    stage: ImageStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object, **__: object) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stage.embedder, "embed", never)
+    monkeypatch.setattr("pipelines.image.stage.UNDERSTANDING", 0.01)
     events = await run(stage, turn("draw a happy cat"))
     assert kinds(events) == ["Turn", "Started", "TextDelta", "Finished"]
-    assert stage.outcomes == {"image_failed": 1}
-    assert isinstance(events[1], Started)
-    await stage.close()
+    assert stage.outcomes == {"deadline": 1}
+
+
+async def test_a_turn_that_is_left_before_its_picture_is_begun_leaves_nothing(stage: ImageStage) -> None:
+    before, behind = stage.around()
+    async with flow(turn("draw a happy cat"), before, behind) as events:
+        assert isinstance(await anext(events), Turn)
+    assert not stage.outcomes
 
 
 async def test_closing_while_it_loads_leaves_nothing(minilm: Path, drawer: Drawer) -> None:

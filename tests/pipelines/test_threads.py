@@ -93,3 +93,14 @@ def test_cores_are_left_to_others_while_they_compute() -> None:
     model, voice = many.share(8), many.share(1)
     model.active = voice.active = True
     assert (model.threads, voice.threads) == (15, 8)
+
+
+def test_a_share_is_alone_while_nobody_else_computes() -> None:
+    among = Cores(2)
+    mine, other = among.share(1), among.share(1)
+    assert mine.alone
+    mine.active = True
+    assert mine.alone
+    assert not other.alone
+    other.active = True
+    assert not mine.alone

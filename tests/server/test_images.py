@@ -4,8 +4,9 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from openai import AsyncOpenAI
 from PIL import Image
 
 from pipelines.events import Picture
+from pipelines.image.stage import ImageStage
 from pipelines.image.weights import Drawer
 from server.config import ConfigError, Settings, hash_key
 from server.config import read as read_config
 from server.errors import ApiError
 from server.pictures import PATH, Pictures, without_links
 from tests.support import (
+    PATIENCE,
     Running,
     ScriptedModel,
     ScriptedVoice,
@@ -105,6 +108,8 @@ async def test_the_sdk_draws_in_both_formats_and_the_link_opens(minilm: Path, dr
 
 async def test_a_seed_and_a_style_are_extensions_and_decide_the_picture(minilm: Path, drawer: Drawer) -> None:
     async with drawn(minilm, drawer) as server:
+        _, least = await post(server, prompt="cat", n=2, seed=2**32 - 1)
+        assert [each["loquent"]["seed"] for each in least["data"]] == [2**32 - 1, 0]
         asked: dict[str, Any] = {"prompt": "cat", "seed": 7, "loquent": {"style": "3d"}}
         asked |= {"response_format": "b64_json", "size": "64x64"}
         first = await post(server, **asked)
@@ -124,6 +129,7 @@ async def test_a_seed_and_a_style_are_extensions_and_decide_the_picture(minilm: 
         ({"prompt": ["cat"]}, "invalid_value", "prompt"),
         ({"prompt": "cat", "n": 0}, "invalid_value", "n"),
         ({"prompt": "cat", "n": 11}, "invalid_value", "n"),
+        ({"prompt": "cat", "n": 5, "size": "1024x1024"}, "invalid_value", "n"),
         ({"prompt": "cat", "size": "1792x1024"}, "unsupported_value", "size"),
         ({"prompt": "cat", "size": "0x0"}, "unsupported_value", "size"),
         ({"prompt": "cat", "size": 256}, "invalid_value", "size"),
@@ -167,13 +173,41 @@ async def test_sixteen_requests_at_once_are_drawn_together(minilm: Path, drawer:
         assert sum(stage.painter.batches) == 32
 
 
+@contextmanager
+def held(server: Running) -> Iterator[ImageStage]:
+    """Nothing is drawn before the block ends."""
+    stage = server.backend.pipeline.image
+    assert stage is not None
+    go, draw = threading.Event(), stage.painter._draw
+
+    def wait(*given: Any) -> Any:
+        go.wait(PATIENCE)
+        return draw(*given)
+
+    stage.painter._draw = wait  # type: ignore[method-assign]
+    try:
+        yield stage
+    finally:
+        go.set()
+        stage.painter._draw = draw  # type: ignore[method-assign]
+
+
 async def test_too_many_get_503_and_are_told_when_to_come_back(minilm: Path, drawer: Drawer) -> None:
-    async with drawn(minilm, drawer, waiting=2) as server:
-        async with server.http.post(f"{server.url}/v1/images/generations", json={"prompt": "cat", "n": 3}) as response:
-            assert response.status == 503
-            assert response.headers["Retry-After"]
-            assert (await response.json())["error"]["code"] == "server_overloaded"
-        assert (await post(server, prompt="cat", n=2))[0] == 200
+    async with drawn(minilm, drawer, waiting=16) as server:
+        with held(server) as stage:
+            found = (await stage.understand("cat")).found
+            first = asyncio.create_task(stage.draw(found))
+            await eventually(lambda: not stage.painter.waiting and not first.done(), "it is being drawn")
+            rest = asyncio.create_task(stage.draw(found, count=10))
+            await eventually(lambda: stage.painter.waiting >= 10, "ten wait")
+            async with server.http.post(
+                f"{server.url}/v1/images/generations", json={"prompt": "cat", "n": 9}
+            ) as answer:
+                assert answer.status == 503
+                assert answer.headers["Retry-After"]
+                assert (await answer.json())["error"]["code"] == "server_overloaded"
+        await asyncio.gather(first, rest)
+        assert (await post(server, prompt="cat", n=9))[0] == 200
 
 
 async def test_before_the_models_are_loaded_and_where_nothing_draws_it_is_said(minilm: Path, drawer: Drawer) -> None:
@@ -254,6 +288,9 @@ async def test_a_link_is_good_only_for_a_while(minilm: Path, drawer: Drawer) -> 
         assert (await opened(server, url))[0] == 200
         now = 1059.0
         assert (await opened(server, url))[0] == 200
+        async with server.http.head(url) as response:
+            assert (response.status, response.content_type) == (200, "image/png")
+            assert int(response.headers["Content-Length"]) > 1000
         now = 1061.0
         status, text = await opened(server, url)
         assert (status, json.loads(text)["error"]["code"]) == (410, "image_expired")
@@ -280,8 +317,15 @@ def test_pictures_are_kept_within_a_bound_and_the_oldest_give_way() -> None:
     now = 100.0
     kept.keep(picture(9, 10), "http://here")
     assert (len(kept), kept.held) == (1, 10), "what is too old is gone"
-    kept.keep(picture(10, 1000), "http://here")
-    assert (len(kept), kept.held) == (0, 0), "what is too large for the whole store is not kept"
+
+
+def test_who_keeps_most_gives_way_first() -> None:
+    kept = Pictures(100, 60, clock=lambda: 0.0)
+    mine = kept.keep(picture(0, 20), "http://here", "mine")
+    for n in range(1, 20):
+        kept.keep(picture(n, 30), "http://here", "theirs")
+    assert kept.held <= 100
+    assert kept.find("0", "61", mine.url.rpartition("=")[2])[0] == b"x" * 20
 
 
 def test_two_servers_do_not_take_each_others_links() -> None:
@@ -297,8 +341,17 @@ def test_links_are_taken_out_of_what_the_model_reads() -> None:
     link = Pictures(100, 60).keep(picture(1, 10), "https://bot.example/a").link
     assert without_links(f"Here it is.\n\n{link}") == "Here it is."
     assert without_links(f"{link} and\n{link}!") == " and!"
+    for odd in (f"![a]({PATH}", f"[a]({PATH}b)", f"![a](b c{PATH}d)", f"![a]b]({PATH}", f"](){PATH})", PATH):
+        assert without_links(odd) == odd
     other = "See ![a cat](https://elsewhere.example/cat.png)."
     assert without_links(other) == other
+
+
+@pytest.mark.timeout(10)  # two megabytes of each; what grows with the square would take hours
+@pytest.mark.parametrize("text", [" ", "![", "![](", "]( ", PATH, f"![{PATH}", f"]({PATH}"])
+def test_hostile_texts_are_searched_for_links_in_no_time(text: str) -> None:
+    hostile = text * (2_000_000 // len(text)) + PATH
+    assert len(without_links(hostile)) <= len(hostile)
 
 
 async def test_links_have_the_public_address_or_the_one_the_client_used(minilm: Path, drawer: Drawer) -> None:
@@ -438,12 +491,16 @@ async def test_a_link_is_never_spoken(minilm: Path, drawer: Drawer) -> None:
 async def test_a_cancelled_reply_leaves_no_picture_and_the_session_goes_on(minilm: Path, drawer: Drawer) -> None:
     async with drawn(minilm, drawer) as server, server.client() as client:
         await client.greet()
-        await client.say("draw a happy cat")
-        await client.send("response.create")
-        await client.until("response.created")
-        await client.send("response.cancel")
-        assert (await client.until("response.done"))[-1]["response"]["status"] in ("cancelled", "completed")
+        with held(server):
+            await client.say("draw a happy cat")
+            await client.send("response.create")
+            await client.until("response.output_text.delta")
+            await client.send("response.cancel")
+            events = await client.until("response.done")
+            assert events[-1]["response"]["status"] == "cancelled"
+            assert "loquent" not in events[-1]
         assert text_of(await client.ask("hello there")).split()[-2:] == ["hello", "there"]
+        assert not len(server.backend.pictures)
 
 
 async def test_what_is_drawn_is_counted(minilm: Path, drawer: Drawer) -> None:

@@ -4,7 +4,6 @@ import io
 import json
 import signal
 import tarfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,13 +108,35 @@ def test_a_generator_is_trained_in_parts_and_loaded(
 
 
 def test_an_interrupt_keeps_what_was_learned(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(train.PRESETS, "mood", tiny_generator.preset(10**6))
-    threading.Timer(6.0, lambda: signal.raise_signal(signal.SIGINT)).start()
+    advance = train.Run.advance
+
+    def interrupted(self: train.Run) -> dict[str, float]:
+        if self.step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return advance(self)
+
+    monkeypatch.setattr(train.Run, "advance", interrupted)
     before = signal.getsignal(signal.SIGINT)
     assert train_image(ImageTraining("mood", str(tmp_path / "out"))) is True
     assert signal.getsignal(signal.SIGINT) is before
     kept: dict[str, Any] = torch.load(packages / "loquent" / "image" / "mood-seed0.pt", weights_only=True)
-    assert kept["step"] > 0
+    assert kept["step"] == 6
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_an_interrupt_while_it_is_measured_ends_it_too(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = measure.train_features
+
+    def interrupted(*given: Any, **named: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return features(*given, **named)
+
+    monkeypatch.setattr(measure, "train_features", interrupted)
+    assert train_image(ImageTraining("mood", str(tmp_path / "out"))) is True
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
 
 
 def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path: Path) -> None:
@@ -129,7 +150,10 @@ def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path: Path) -> N
     ("arguments", "why"),
     [
         (["image", "--minutes", "-1"], "--minutes"),
-        (["image", "--alpha", "0.1"], "--alpha means nothing"),
+        (["image", "--alpha", "0"], "--alpha means nothing"),
+        (["anomaly", "--minutes", "0"], "--minutes means nothing"),
+        (["image", "--seed", "4294967296"], "--seed is a number"),
+        (["image", "--seed", "-1"], "--seed is a number"),
         (["image", "--normal", "x.jsonl"], "--normal means nothing"),
         (["anomaly", "--preset", "mood"], "--preset means nothing"),
         (["image", "--preset", "huge"], "invalid choice"),
