@@ -18,7 +18,8 @@ from bench.loads import percentile
 from bench.machine import machine
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
-from pipelines.embed import TOKENS, Embedder, prepare
+from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.minilm import TOKENS, prepare
 
 TIMES = 200
 SHORT = (

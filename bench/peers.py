@@ -15,8 +15,9 @@ from pathlib import Path
 import aiohttp
 
 from bench.clients import BareClient, Client, HttpClient, RealtimeClient
-from pipelines.chat.models import prepare, weight_bytes
-from pipelines.packages import PACKAGES, cache_folder
+from pipelines.chat.model.files import prepare, weight_bytes
+from pipelines.downloads.cache import cache_folder
+from pipelines.downloads.catalogue import PACKAGES
 
 MODEL = "smollm2-135m-instruct"
 STREAMS = 32

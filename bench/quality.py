@@ -13,10 +13,10 @@ from torch import Tensor
 
 from bench.machine import machine
 from bench.peers import model_files
-from pipelines.chat import kernels
-from pipelines.chat.language_model import Segment
+from pipelines.chat.model import kernels
+from pipelines.chat.model.interface import Segment
+from pipelines.chat.model.transformer import load
 from pipelines.chat.settings import ChatSettings
-from pipelines.chat.transformer import load
 
 TEXT = Path("LICENSE")
 WINDOW = 1024  # tokens read from an empty slot

@@ -8,28 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from pipelines import embed
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
-from pipelines.chat.admission import Limits
-from pipelines.chat.engine import Engine
-from pipelines.chat.language_model import LanguageModel
-from pipelines.chat.models import prepare as prepare_model
+from pipelines.chat.engine.admission import Limits
+from pipelines.chat.engine.engine import Engine
+from pipelines.chat.model.files import prepare as prepare_model
+from pipelines.chat.model.interface import LanguageModel
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
-from pipelines.embed import Embedder
+from pipelines.cores import Cores
+from pipelines.downloads.progress import Progress
+from pipelines.embedding import minilm
+from pipelines.embedding.embedder import Embedder
 from pipelines.flow import Stage
 from pipelines.image.painter import Painter
 from pipelines.image.settings import ImageSettings
 from pipelines.image.stage import ImageStage
-from pipelines.packages import Progress
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
-from pipelines.speech.voice import Voice
-from pipelines.speech.voices import Load, why_silent
-from pipelines.speech.voices import prepare as prepare_voice
+from pipelines.speech.voices.available import Load, why_silent
+from pipelines.speech.voices.available import prepare as prepare_voice
+from pipelines.speech.voices.interface import Voice
 from pipelines.speech.workers import Workers
-from pipelines.threads import Cores, in_thread
+from pipelines.worker import in_thread
 
 if TYPE_CHECKING:
     from pipelines.image.weights import Drawer
@@ -123,11 +124,11 @@ def build(
         if speaks:
             load_voice = yield from prepare_voice(speech_settings, stop)
         if embedder is not None:
-            embedder.folder = yield from embed.prepare(stop)
+            embedder.folder = yield from minilm.prepare(stop)
 
     def load_model() -> LanguageModel:
         # Imported on the engine's thread: torch and transformers take seconds, and the server answers meanwhile.
-        from pipelines.chat.transformer import load
+        from pipelines.chat.model.transformer import load
 
         return load(model, chat)
 

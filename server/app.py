@@ -12,15 +12,15 @@ from typing import Any
 from aiohttp import web
 
 from pipelines.build import Pipeline
-from pipelines.packages import Progress
+from pipelines.downloads.progress import Progress
 from server import logs
 from server.api import chat, embeddings, images, models, moderations, speech
 from server.auth import Doors
 from server.backend import BACKEND, Backend
 from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
+from server.image_store import PATH as PICTURES
 from server.names import ModelNames, public_name
-from server.pictures import PATH as PICTURES
 from server.realtime.connection import connect
 
 log = logging.getLogger(__name__)

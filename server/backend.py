@@ -14,9 +14,9 @@ from pipelines.events import Event, Picture, StageError, Turn
 from pipelines.flow import Stage, flow
 from server.auth import Doors
 from server.config import Settings
+from server.image_store import ImageStore
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
-from server.pictures import Pictures
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ class Backend:
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while there is no request in flight
     metrics: Metrics = field(init=False)
-    pictures: Pictures = field(init=False)
+    pictures: ImageStore = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pictures = Pictures(self.settings.image.kept_bytes, self.settings.image.expires)
+        self.pictures = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
         self.metrics = Metrics(self.pipeline, lambda: len(self.connections))
         self.idle.set()
 

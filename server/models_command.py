@@ -6,11 +6,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.packages import PACKAGES, PackageError, Progress, cache_folder, new_folder
-from pipelines.packages import install as install_package
+from pipelines.downloads.cache import cache_folder, new_folder
+from pipelines.downloads.catalogue import PACKAGES
+from pipelines.downloads.fetch import PackageError
+from pipelines.downloads.fetch import install as install_package
+from pipelines.downloads.progress import Progress
 from pipelines.speech.settings import SpeechSettings
-from pipelines.speech.voice import VoiceError
-from pipelines.speech.voices import why_silent
+from pipelines.speech.voices.available import why_silent
+from pipelines.speech.voices.interface import VoiceError
 from server.progress import display
 
 __all__ = ["PackageError", "VoiceError", "convert", "install", "show"]
@@ -43,7 +46,7 @@ def install(name: str) -> None:
 
 def convert(voice: str, folder: str) -> None:
     """Write a Piper voice as a Coqui checkpoint. Raises: PackageError, VoiceError when that can't be."""
-    from pipelines.speech.coqui_convert import convert as convert_voice
+    from pipelines.speech.voices.coqui_convert import convert as convert_voice
 
     if missing := why_silent(SpeechSettings(engine="coqui")):
         raise VoiceError(missing)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from pipelines.packages import Progress
+from pipelines.downloads.progress import Progress
 
 Made = TypeVar("Made")
 

@@ -8,8 +8,8 @@ import time
 from contextlib import ExitStack
 
 from pipelines.build import build
-from pipelines.packages import PackageError
-from pipelines.speech.voice import VoiceError
+from pipelines.downloads.fetch import PackageError
+from pipelines.speech.voices.interface import VoiceError
 from server import logs
 from server.app import listen, run
 from server.auth import Refusal, check_exposure

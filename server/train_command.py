@@ -7,15 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import embed
-from pipelines.archives import ArchiveError
-from pipelines.packages import PackageError, Progress, new_folder
-from pipelines.threads import cores
+from pipelines.cores import cores
+from pipelines.downloads.archives import ArchiveError
+from pipelines.downloads.cache import new_folder
+from pipelines.downloads.fetch import PackageError
+from pipelines.downloads.progress import Progress
+from pipelines.embedding import minilm
 from server.progress import display, shown
 
 if TYPE_CHECKING:
-    from pipelines.anomaly.train import Trained
-    from pipelines.embed import MiniLM
+    from pipelines.anomaly.training.train import Trained
+    from pipelines.embedding.minilm import MiniLM
 
 
 class TrainError(Exception):
@@ -73,15 +75,15 @@ def _train(asked: Training, target: Path, run: Any) -> None:
     import torch
 
     from pipelines.anomaly.calibrate import CalibrationError
-    from pipelines.anomaly.train import TrainingError
-    from pipelines.embed import MiniLM
+    from pipelines.anomaly.training.train import TrainingError
+    from pipelines.embedding.minilm import MiniLM
 
     torch.set_num_threads(cores())
     torch.use_deterministic_algorithms(True)
     stop = threading.Event()
     try:
         messages = _read_own(asked)  # before anything is fetched
-        model = MiniLM(run(embed.prepare(stop)), exact=True)
+        model = MiniLM(run(minilm.prepare(stop)), exact=True)
         if messages is None:
             trained, about = _bundled(asked, model, stop, run)
         else:
@@ -94,13 +96,13 @@ def _train(asked: Training, target: Path, run: Any) -> None:
 
 
 def _read_own(asked: Training) -> Any:
-    from pipelines.anomaly import own
+    from pipelines.anomaly.training import own
 
     return None if asked.normal is None else own.read_own(Path(asked.normal))
 
 
 def _bundled(asked: Training, model: "MiniLM", stop: threading.Event, run: Any) -> "tuple[Trained, dict[str, Any]]":
-    from pipelines.anomaly import corpora, recipe
+    from pipelines.anomaly.training import corpora, recipe
 
     corpus = run(recipe.gather(model, stop, threads=cores()))
     trained = run(recipe.run(corpus, model, stop, alpha=asked.alpha, seed=asked.seed, threads=cores()))
@@ -118,7 +120,7 @@ def _bundled(asked: Training, model: "MiniLM", stop: threading.Event, run: Any) 
 def _own(
     asked: Training, messages: Any, model: "MiniLM", stop: threading.Event, run: Any
 ) -> "tuple[Trained, dict[str, Any]]":
-    from pipelines.anomaly import own
+    from pipelines.anomaly.training import own
     from pipelines.anomaly.weights import load
 
     base = load()
@@ -146,7 +148,7 @@ def _own(
 
 
 def _write(target: Path, trained: "Trained", about: dict[str, Any], *, card: bool) -> Generator[Progress, None, None]:
-    from pipelines.anomaly import report
+    from pipelines.anomaly.training import report
     from pipelines.anomaly.weights import save
 
     yield Progress("writing the report")

@@ -10,18 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import embed
-from pipelines.archives import ArchiveError
-from pipelines.packages import PackageError, Progress, Stopped, cache_folder, locked, new_folder
-from pipelines.threads import cores
+from pipelines.cores import cores
+from pipelines.downloads.archives import ArchiveError
+from pipelines.downloads.cache import cache_folder, locked, new_folder
+from pipelines.downloads.fetch import PackageError
+from pipelines.downloads.progress import Progress, Stopped
+from pipelines.embedding import minilm
 from server.progress import display, shown
 from server.train_command import TrainError
 
 if TYPE_CHECKING:
     import torch
 
-    from pipelines.image.pictures import PresetName
-    from pipelines.image.train import Run
+    from pipelines.image.training.dataset import PresetName
+    from pipelines.image.training.train import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,8 @@ def train_image(asked: ImageTraining) -> bool:
         import matplotlib  # noqa: F401 - said now, not after the work
     except ModuleNotFoundError as error:
         raise TrainError(f"Training needs {error.name}: pip install 'loquent[train]'") from None
-    from pipelines.image.report import PARTS
-    from pipelines.image.train import TrainingError
+    from pipelines.image.training.report import PARTS
+    from pipelines.image.training.train import TrainingError
 
     if strange := _strange(target, PARTS):
         raise TrainError(
@@ -123,14 +125,15 @@ def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any, 
     """``run`` does work that stops well by itself, ``measure`` what may be broken off."""
     import torch
 
-    from pipelines.embed import MiniLM
-    from pipelines.image import pictures, train
+    from pipelines.embedding.minilm import MiniLM
+    from pipelines.image.training import dataset as pictures
+    from pipelines.image.training import train
 
     preset = train.PRESETS[asked.preset]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(cores())
     data = run(pictures.gather(preset.name, stop))
-    model = MiniLM(run(embed.prepare(stop)), exact=True)
+    model = MiniLM(run(minilm.prepare(stop)), exact=True)
     wording = measure(train.embed_captions(data, model, threads=cores()))
     training = train.Run(preset, data, wording, seed=asked.seed, device=device)
     checkpoint = cache_folder() / "image" / f"{preset.name}-seed{asked.seed}.pt"
@@ -149,9 +152,9 @@ def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any, 
     print(f'To use it, in config.toml:\n[image]\nweights = "{target}"')
 
 
-def _write(target: Path, training: "Run", model: embed.MiniLM, run: Any) -> None:
-    from pipelines.image import recipe
-    from pipelines.image.pictures import STYLES
+def _write(target: Path, training: "Run", model: minilm.MiniLM, run: Any) -> None:
+    from pipelines.image.training import recipe
+    from pipelines.image.training.dataset import STYLES
 
     preset = training.preset
     result = run(recipe.measured(training, model, threads=cores()))

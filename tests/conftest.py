@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.embed import prepare
+from pipelines.embedding.minilm import prepare
 from pipelines.image.weights import Drawer
 from tests.support import ROOT, finish
 from tests.tiny_generator import understanding

@@ -25,12 +25,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
-from pipelines.chat.admission import Limits
-from pipelines.chat.engine import Engine
-from pipelines.chat.language_model import Segment
+from pipelines.chat.engine.admission import Limits
+from pipelines.chat.engine.engine import Engine
+from pipelines.chat.model.interface import Segment
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
-from pipelines.embed import Embedder
+from pipelines.embedding.embedder import Embedder
 from pipelines.events import Event, Message, Turn
 from pipelines.flow import flow
 from pipelines.image.painter import Painter
@@ -39,7 +39,7 @@ from pipelines.image.stage import ImageStage
 from pipelines.image.weights import Drawer
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
-from pipelines.speech.voice import Samples, Voice, WordEnd
+from pipelines.speech.voices.interface import Samples, Voice, WordEnd
 from pipelines.speech.workers import Workers
 from server.app import listen, serving, url
 from server.backend import Backend

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipelines.embed import DIMENSIONS, MiniLM, Passage
-from pipelines.image.discriminator import Judging
+from pipelines.embedding.minilm import DIMENSIONS, MiniLM, Passage
 from pipelines.image.generator import SIDE, Generator, Shape
-from pipelines.image.pictures import Concept, Floats, Pictures, with_colours
 from pipelines.image.repertoire import Repertoire
-from pipelines.image.train import Preset
+from pipelines.image.training.dataset import Concept, Dataset, Floats, with_colours
+from pipelines.image.training.discriminator import Judging
+from pipelines.image.training.train import Preset
 from pipelines.image.weights import Drawer, Words
 
 SHAPE = Shape(noise=8, hidden=32, widths=(32, 32, 24, 16), last=8)
@@ -77,7 +77,7 @@ def preset(steps: int, *, batch: int = 8) -> Preset:
     )
 
 
-def pictures(colours: bool = False) -> Pictures:
+def pictures(colours: bool = False) -> Dataset:
     """Eight concepts: plain shapes in three styles, which differ in colour and size."""
     concepts = tuple(Concept(str(n), label, (), ()) for n, label in enumerate(LABELS))
     pixels = np.stack([np.stack([_shape(label, style) for style in range(3)]) for label in LABELS])

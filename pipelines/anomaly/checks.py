@@ -154,7 +154,7 @@ def _readable(payload: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class FloodLimits:
     """How fast one session may talk."""
 
     messages: int  # a minute
@@ -177,15 +177,15 @@ class _Session:
 class Floods:
     """Watches how often sessions speak, and whether they say the same again. For one thread."""
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
+    def __init__(self, limits: FloodLimits) -> None:
+        self._limits = limits
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def check(self, session: str, text: str, now: float) -> tuple[Finding, ...]:
         """Take note of a message at ``now``, in seconds on any clock, and say what is wrong with it."""
         recent = self._sessions.setdefault(
             session,
-            _Session(deque(maxlen=self._pace.messages + 1), deque(maxlen=max(REMEMBERED, self._pace.repeats + 1))),
+            _Session(deque(maxlen=self._limits.messages + 1), deque(maxlen=max(REMEMBERED, self._limits.repeats + 1))),
         )
         self._sessions.move_to_end(session)
         if len(self._sessions) > SESSIONS:
@@ -195,10 +195,10 @@ class Floods:
         recent.shapes.append(shape)
         findings = []
         lately = sum(now - then < 60 for then in recent.times)
-        if lately > self._pace.messages:
-            findings.append(Finding("rate", f"{lately} messages in a minute, and {self._pace.messages} are allowed"))
+        if lately > self._limits.messages:
+            findings.append(Finding("rate", f"{lately} messages in a minute, and {self._limits.messages} are allowed"))
         alike = sum(_alike(shape, other) for other in recent.shapes) if shape else 0
-        if alike > self._pace.repeats:
+        if alike > self._limits.repeats:
             findings.append(Finding("repeats", f"nearly the same message {alike} times"))
         return tuple(findings)
 

@@ -14,7 +14,7 @@ from pipelines.anomaly.language import Language, surprise
 from pipelines.anomaly.text import LONGEST, normalise, plain, windows
 from pipelines.anomaly.vae import VAE
 from pipelines.anomaly.verdict import Cause, Deviation, Judgement, Verdict
-from pipelines.embed import Embedding, Passage
+from pipelines.embedding.minilm import Embedding, Passage
 
 Floats = NDArray[np.float32]
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.anomaly.calibrate import HEADS, CalibrationError, HeadName
-from pipelines.anomaly.checks import Finding, Floods, Pace
+from pipelines.anomaly.checks import Finding, FloodLimits, Floods
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.verdict import Action, Verdict, worst
-from pipelines.embed import Embedder
+from pipelines.embedding.embedder import Embedder
 from pipelines.events import Event, Finished, Message, Screened, StageError, TextDelta, Turn, Usage
 from pipelines.flow import Stage
 
@@ -57,7 +57,7 @@ class AnomalyStage:
         self.detector: Detector | None = None
         self._clock = clock
         self._worker = ThreadPoolExecutor(1, "anomaly", initializer=_one_thread)
-        self._floods = Floods(Pace(settings.rate, settings.repeats))
+        self._floods = Floods(FloodLimits(settings.rate, settings.repeats))
         self._shadows: set[asyncio.Task[None]] = set()  # bounded by AT_ONCE
         self._closing = False
         self._broken = ""  # why it could not be started

@@ -14,8 +14,8 @@ from pipelines.anomaly.detector import Detector, Examples, Injections, Scaled
 from pipelines.anomaly.language import LETTER_BUCKETS, PAIR_BUCKETS, Language
 from pipelines.anomaly.surface import FEATURES
 from pipelines.anomaly.vae import VAE, Shape
-from pipelines.embed import DIMENSIONS
-from pipelines.packages import sha256
+from pipelines.downloads.cache import sha256
+from pipelines.embedding.minilm import DIMENSIONS
 
 FORMAT = 1
 NUMBERS, WORDS = "detector.safetensors", "detector.json"

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal
 
-from pipelines.chat.language_model import Tokenizer
+from pipelines.chat.model.interface import Tokenizer
 from pipelines.events import Message, StageError
 
 Overflow = Literal["error", "trim"]

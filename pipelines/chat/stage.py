@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 
-from pipelines.chat.engine import Engine
+from pipelines.chat.engine.engine import Engine
 from pipelines.chat.prompt import fit
 from pipelines.chat.settings import ChatSettings
 from pipelines.events import Event, Turn

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipelines.cores import Cores, Share
 from pipelines.events import StageError
 from pipelines.image.formats import Mark, enlarged, places, png
-from pipelines.threads import Cores, Share, told_by_thread
+from pipelines.worker import told_by_thread
 
 if TYPE_CHECKING:
     from pipelines.image.generator import Generator
@@ -183,7 +184,7 @@ class Painter:
         """(N, 4, SIDE, SIDE) of float32."""
         import torch
 
-        from pipelines.image.augment import DRAWN, noise
+        from pipelines.image.noise import DRAWN, noise
 
         if torch.get_num_threads() != 1:
             torch.set_num_threads(1)  # of this thread only: a picture is too little for several

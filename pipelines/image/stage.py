@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.embed import Embedder, Passage
+from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.minilm import Passage
 from pipelines.events import AudioDelta, Event, Finished, Picture, StageError, TextDelta, Turn, Usage
 from pipelines.flow import Stage
 from pipelines.image.asks import sentences, subject

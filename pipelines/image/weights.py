@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from pipelines.embed import DIMENSIONS
+from pipelines.downloads.cache import sha256
+from pipelines.embedding.minilm import DIMENSIONS
 from pipelines.image.generator import Generator, Shape
 from pipelines.image.repertoire import Repertoire
-from pipelines.packages import sha256
 
 FORMAT = 1
 NUMBERS, WORDS = "image.safetensors", "image.json"

@@ -27,7 +27,7 @@ from pipelines.flow import ahead, chain
 from pipelines.speech.normalise import Spoken, speakable
 from pipelines.speech.sentences import LONGEST, Piece, SentenceSplitter
 from pipelines.speech.settings import SpeechSettings
-from pipelines.speech.voice import WordEnd
+from pipelines.speech.voices.interface import WordEnd
 from pipelines.speech.workers import Sentence, Workers
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from pipelines.speech.voice import WordEnd
+from pipelines.speech.voices.interface import WordEnd
 
 WORD = re.compile(r"\S+")
 

@@ -14,9 +14,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from pipelines.cores import Cores, Share
 from pipelines.events import StageError
-from pipelines.speech.voice import Samples, Voice
-from pipelines.threads import Cores, Share, told_by_thread
+from pipelines.speech.voices.interface import Samples, Voice
+from pipelines.worker import told_by_thread
 
 log = logging.getLogger(__name__)
 

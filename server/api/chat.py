@@ -30,6 +30,7 @@ from server.api import requests
 from server.auth import TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError, translate
+from server.image_store import without_links
 from server.parameters import (
     LogitBias,
     MinP,
@@ -43,7 +44,6 @@ from server.parameters import (
     TopP,
     biases,
 )
-from server.pictures import without_links
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.embed import DIMENSIONS, NAME, Embedding, Passage
+from pipelines.embedding.minilm import DIMENSIONS, NAME, Embedding, Passage
 from server.api import requests
 from server.backend import BACKEND
 from server.errors import ApiError

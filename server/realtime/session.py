@@ -27,8 +27,8 @@ from pipelines.events import (
 )
 from server.config import LimitSettings
 from server.errors import translate
+from server.image_store import without_links
 from server.names import ModelNames, VoiceNames
-from server.pictures import without_links
 from server.realtime import wire
 from server.realtime.wire import Item, SessionConfig, WireError
 

@@ -18,11 +18,12 @@ from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 from openai import AsyncOpenAI, OpenAI
 
+from pipelines.downloads.catalogue import PACKAGES
+from pipelines.downloads.fetch import install
 from pipelines.events import AUDIO_RATE, Speech
-from pipelines.packages import PACKAGES, install
-from pipelines.speech import voices
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
+from pipelines.speech.voices import available as voices
 from pipelines.speech.workers import Workers
 from tests.e2e.test_main_job import sdk_turn
 from tests.support import finish, run, sound_of, transcript_of

@@ -4,7 +4,8 @@ from contextlib import aclosing
 
 import pytest
 
-from pipelines.threads import Cores, in_thread
+from pipelines.cores import Cores
+from pipelines.worker import in_thread
 from tests.support import eventually
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.packages import Progress
+from pipelines.downloads.progress import Progress
 from server.app import listen
 from server.app import run as serve
 from server.config import Settings, hash_key
 from server.names import public_name
-from tests.pipelines.test_transformer import tiny_folder
+from tests.pipelines.chat.model.test_transformer import tiny_folder
 from tests.support import ScriptedModel, run, scripted_pipeline
 from tests.tiny_voice import tiny_voice
 

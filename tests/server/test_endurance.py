@@ -11,9 +11,9 @@ import psutil
 import pytest
 import torch
 
-from pipelines.chat.language_model import Segment
-from pipelines.chat.messages import Generate, Mailbox
-from pipelines.chat.stream import Stream
+from pipelines.chat.engine.mailbox import Generate, Mailbox
+from pipelines.chat.engine.stream import Stream
+from pipelines.chat.model.interface import Segment
 from tests.support import Running, ScriptedModel, eventually, running, scripted_pipeline
 
 REQUESTS = 10_000

@@ -16,8 +16,8 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
-from pipelines.chat import engine as engine_module
-from pipelines.chat.engine import Engine
+from pipelines.chat.engine import engine as engine_module
+from pipelines.chat.engine.engine import Engine
 from pipelines.events import Event, Sampling
 from server.app import SEND_BUFFER, listen, serving, url
 from server.auth import new_key

@@ -21,7 +21,7 @@ from pipelines.image.weights import Drawer
 from server.config import ConfigError, Settings, hash_key
 from server.config import read as read_config
 from server.errors import ApiError
-from server.pictures import PATH, Pictures, without_links
+from server.image_store import PATH, ImageStore, without_links
 from tests.support import (
     PATIENCE,
     Running,
@@ -184,7 +184,7 @@ def held(server: Running) -> Iterator[ImageStage]:
         go.wait(PATIENCE)
         return draw(*given)
 
-    stage.painter._draw = wait  # type: ignore[method-assign]
+    stage.painter._draw = wait  # type: ignore[method-assign, assignment]
     try:
         yield stage
     finally:
@@ -281,7 +281,7 @@ async def test_a_link_opens_without_a_key_and_nothing_else_does(minilm: Path, dr
 async def test_a_link_is_good_only_for_a_while(minilm: Path, drawer: Drawer) -> None:
     async with drawn(minilm, drawer) as server:
         now = 1000.0
-        server.backend.pictures = Pictures(10**6, 60, clock=lambda: now)
+        server.backend.pictures = ImageStore(10**6, 60, clock=lambda: now)
         _, body = await post(server, prompt="cat")
         url = body["data"][0]["url"]
         assert body["data"][0]["loquent"]["expires_at"] == 1061
@@ -302,7 +302,7 @@ def picture(n: int, size: int) -> Picture:
 
 def test_pictures_are_kept_within_a_bound_and_the_oldest_give_way() -> None:
     now = 0.0
-    kept = Pictures(100, 60, clock=lambda: now)
+    kept = ImageStore(100, 60, clock=lambda: now)
     links = [kept.keep(picture(n, 30), "http://here") for n in range(5)]
     assert (len(kept), kept.held) == (3, 90)
     assert all(not link.png for link in links)
@@ -320,7 +320,7 @@ def test_pictures_are_kept_within_a_bound_and_the_oldest_give_way() -> None:
 
 
 def test_who_keeps_most_gives_way_first() -> None:
-    kept = Pictures(100, 60, clock=lambda: 0.0)
+    kept = ImageStore(100, 60, clock=lambda: 0.0)
     mine = kept.keep(picture(0, 20), "http://here", "mine")
     for n in range(1, 20):
         kept.keep(picture(n, 30), "http://here", "theirs")
@@ -329,7 +329,7 @@ def test_who_keeps_most_gives_way_first() -> None:
 
 
 def test_two_servers_do_not_take_each_others_links() -> None:
-    one, other = Pictures(100, 60, clock=lambda: 0.0), Pictures(100, 60, clock=lambda: 0.0)
+    one, other = ImageStore(100, 60, clock=lambda: 0.0), ImageStore(100, 60, clock=lambda: 0.0)
     link = one.keep(picture(1, 10), "http://here")
     other.keep(picture(1, 10), "http://here")
     with pytest.raises(ApiError) as caught:
@@ -338,7 +338,7 @@ def test_two_servers_do_not_take_each_others_links() -> None:
 
 
 def test_links_are_taken_out_of_what_the_model_reads() -> None:
-    link = Pictures(100, 60).keep(picture(1, 10), "https://bot.example/a").link
+    link = ImageStore(100, 60).keep(picture(1, 10), "https://bot.example/a").link
     assert without_links(f"Here it is.\n\n{link}") == "Here it is."
     assert without_links(f"{link} and\n{link}!") == " and!"
     for odd in (f"![a]({PATH}", f"[a]({PATH}b)", f"![a](b c{PATH}d)", f"![a]b]({PATH}", f"](){PATH})", PATH):
@@ -419,7 +419,7 @@ async def test_the_model_reads_no_links_of_earlier_replies(minilm: Path, drawer:
 async def test_a_realtime_turn_shows_text_then_a_link_that_opens_then_expires(minilm: Path, drawer: Drawer) -> None:
     async with drawn(minilm, drawer) as server, server.client() as client:
         now = 1000.0
-        server.backend.pictures = Pictures(10**6, 60, clock=lambda: now)
+        server.backend.pictures = ImageStore(10**6, 60, clock=lambda: now)
         await client.greet()
         events = await client.ask("draw a happy cat")
         deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]

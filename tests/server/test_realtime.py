@@ -13,8 +13,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from pipelines.chat.messages import Mailbox
-from pipelines.chat.stream import Stream
+from pipelines.chat.engine.mailbox import Mailbox
+from pipelines.chat.engine.stream import Stream
 from pipelines.events import Message
 from server.auth import new_key
 from server.config import LimitSettings, ServerSettings, Settings, hash_key

@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.image import measure, pictures, train
-from pipelines.image.report import PARTS
+from pipelines.downloads.cache import sha256
+from pipelines.image.training import dataset as pictures
+from pipelines.image.training import measure, train
+from pipelines.image.training.report import PARTS
 from pipelines.image.weights import load
-from pipelines.packages import sha256
 from server.train_command import TrainError
 from server.train_image import ImageTraining, train_image
 from tests import tiny_generator

@@ -1,0 +1,211 @@
+"""A detector for an operator's own traffic: trained on it, calibrated with it, judged by it."""
+
+import json
+import threading
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipelines.anomaly.calibrate import CELLS, Calibration, HeadName, cell
+from pipelines.anomaly.detector import Detector, Examples
+from pipelines.anomaly.text import LONGEST
+from pipelines.anomaly.training import generate, measure, train
+from pipelines.anomaly.training.measure import Result, Row
+from pipelines.anomaly.training.train import Floats, Messages, Trained, TrainingError
+from pipelines.downloads.progress import Progress
+from pipelines.embedding.minilm import MiniLM
+
+EPOCHS = 200  # at most: few messages make a short epoch
+FEWEST = 100  # messages that are worth training on
+JUDGING, CALIBRATING = 0.1, 0.3  # of the messages; the others are trained on
+EACH = 50  # made-up anomalies of a class, to judge by
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """An operator's own messages."""
+
+    texts: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+def read_own(path: Path) -> Own:
+    """Messages from a file with a JSON object a line: ``{"text": …}``, and ``"id"`` if it has one.
+
+    Raises: TrainingError that names the line which is wrong.
+    """
+    texts: dict[str, str] = {}
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    entry = json.loads(line)
+                    text, id = entry["text"], entry.get("id", f"{path.name}:{number}")
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    raise TrainingError(f'{path}, line {number}: this is no {{"text": "a message"}}.') from None
+                if not isinstance(text, str) or not isinstance(id, str | int):
+                    raise TrainingError(f"{path}, line {number}: text must be a string, and id a string or a number.")
+                if not _can_be_written(text):
+                    raise TrainingError(f"{path}, line {number}: the text holds half a character.")
+                if text.strip():
+                    texts.setdefault(text.strip()[: 2 * LONGEST], str(id))
+    except OSError as error:
+        raise TrainingError(f"{path} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise TrainingError(f"{path} is not UTF-8.") from None
+    if len(texts) < FEWEST:
+        raise TrainingError(
+            f"{path} has {len(texts)} different messages; it takes {FEWEST} at least, and 500 for a calibration "
+            "that can be trusted at 1 % false alarms."
+        )
+    return Own(tuple(texts), tuple(texts.values()))
+
+
+def _can_be_written(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def run(
+    messages: Own,
+    base: Detector,
+    model: MiniLM,
+    stop: threading.Event,
+    *,
+    narrow: bool,
+    alpha: float,
+    seed: int,
+    threads: int,
+) -> Generator[Progress, None, Trained]:
+    """Train both VAEs and calibrate all heads on an operator's own messages; letters, words and injections stay as
+    they are.
+
+    Unless the assistant is a ``narrow`` one, the examples that ``base`` keeps join in, so that other normal talk
+    stays normal.
+
+    Raises: Stopped.
+    """
+    read_messages = yield from train.read(messages.texts, model, stop, threads=threads)
+    order = np.random.default_rng(seed).permutation(len(read_messages))
+    judged, held, used = np.split(order, np.cumsum([int(len(order) * JUDGING), int(len(order) * CALIBRATING)]))
+    numbers = train.features(read_messages.texts, base.language)
+    kept = base.examples
+    whole, looks = read_messages.whole[used], numbers[used]
+    if not narrow:
+        whole = np.concatenate([whole, kept.embeddings[~kept.held_out]])
+        looks = np.concatenate([looks, kept.surface[~kept.held_out]])
+    looked = yield from train.fit(looks, train.SURFACE, stop, seed=seed, what="surface", epochs=EPOCHS)
+    meant = yield from train.fit(whole, train.SEMANTIC, stop, seed=seed, what="semantic", epochs=EPOCHS)
+    detector = replace(base, surface=looked.head, semantic=meant.head, alpha=alpha, narrow=narrow, name="own")
+    yield Progress("calibrating")
+    scores = train.score(detector, read_messages.pick(held))
+    cells = [cell(read_messages.texts[n]) for n in held]
+    if narrow:
+        cells = [CELLS[0]] * len(cells)  # one topic is one kind of message: all of them judge together
+    else:
+        _join_examples(scores, cells, kept, detector)
+    detector = replace(
+        detector,
+        calibration=Calibration.of(
+            {head: (values, cells) for head, values in scores.items()}, train.NARROW if narrow else train.OPEN
+        ),
+        examples=_examples(
+            [messages.ids[n] for n in (*held, *used)],
+            read_messages.pick(np.concatenate([held, used])),
+            numbers[np.concatenate([held, used])],
+            len(held),
+            detector,
+            seed,
+        ),
+    )
+    yield Progress("looking for attacks among the messages")
+    suspicious = _suspicious(messages, read_messages, base)
+    yield Progress("judging")
+    return Trained(
+        detector,
+        {"surface": looked.losses, "semantic": meant.losses},
+        suspicious,
+        _judged(detector, read_messages.pick(judged), base, model, narrow=narrow, seed=seed, threads=threads),
+    )
+
+
+def _judged(
+    detector: Detector, own: Messages, base: Detector, model: MiniLM, *, narrow: bool, seed: int, threads: int
+) -> Result:
+    """How the detector does on own messages that it has not seen, on made-up anomalies, and on other people's talk."""
+    calm = measure.verdicts(detector, own)
+    rows = [Row("own messages: alarms", sum(verdict.anomalous for verdict in calm), len(calm))]
+    made = generate.anomalies(generate.TEST, own.texts, EACH, seed)
+    classes = {
+        kind: measure.screen(detector, model, [text for _, text in pairs], threads=threads)
+        for kind, pairs in made.items()
+    }
+    classes["injection"] = measure.screen(detector, model, generate.injections(EACH, seed), threads=threads)
+    rows += [
+        Row(f"{kind}: found", sum(verdict.anomalous for verdict in found), len(found))
+        for kind, found in classes.items()
+    ]
+    other = base.examples.embeddings[base.examples.held_out]
+    what = "off topic: other people's talk" if narrow else "other people's talk, which is normal here"
+    return Result(
+        tuple(rows),
+        (measure.compare(what, detector, own.whole, other),),
+        measure.project(detector, np.concatenate([own.whole, other])),
+        ("own",) * len(own) + ("other people's",) * len(other),
+        measure.curves(calm, classes),
+    )
+
+
+def _suspicious(messages: Own, read_messages: Messages, base: Detector) -> tuple[str, ...]:
+    """The messages in which ``base`` finds an injection, or what its checks look for."""
+    torch.set_num_threads(1)
+    found = []
+    for id, text, embeddings in zip(messages.ids, messages.texts, read_messages.embeddings, strict=True):
+        causes = base.judge(base.prepare(text), embeddings).causes
+        if "injection" in causes or "checks" in causes:
+            found.append(id)
+    return tuple(found)
+
+
+KEPT: tuple[HeadName, ...] = ("letters", "order", "injection")  # heads whose scores of the examples stay as they are
+
+
+def _join_examples(scores: dict[HeadName, list[float]], cells: list[str], kept: Examples, detector: Detector) -> None:
+    """Add what the base's examples score now."""
+    looks, means = detector.surface.score(kept.surface), detector.semantic.score(kept.embeddings)
+    for n in np.flatnonzero(kept.held_out):
+        cells.append(kept.cells[n])
+        letters, order, injection = (float(value) for value in kept.scores[n])
+        each: dict[HeadName, float] = {
+            "surface": float(looks[0][n] + looks[1][n]),
+            "letters": letters,
+            "order": order,
+            "injection": injection,
+            "semantic": float(means[0][n] + means[1][n]),
+        }
+        for head, value in each.items():
+            scores[head].append(value)
+
+
+def _examples(
+    ids: Sequence[str], messages: Messages, numbers: Floats, held: int, detector: Detector, seed: int
+) -> Examples:
+    """At most ``train.EXAMPLES`` of the messages, of which the first ``held`` were not trained on."""
+    chosen = np.random.default_rng(seed).permutation(len(messages))[: train.EXAMPLES]
+    scores = train.score(detector, messages.pick(chosen))
+    return Examples(
+        tuple(ids[n] for n in chosen),
+        messages.whole[chosen],
+        numbers[chosen],
+        np.array(list(zip(*(scores[head] for head in KEPT), strict=True)), dtype=np.float32),
+        tuple(cell(messages.texts[n]) for n in chosen),
+        chosen < held,
+    )

@@ -1,0 +1,381 @@
+"""The engine: one thread that owns the language model and serves many streams.
+
+Requests go in as messages and events come out, so that a process or a remote engine can stand in its place. Each step
+gives every running stream its next token, all of them in one pass over the weights, and reads a piece of the prompts of
+those that have just come; a cancel takes effect between two steps.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from pipelines.chat.engine.admission import Admission, Limits
+from pipelines.chat.engine.mailbox import Cancel, Close, Generate, Mailbox, Post
+from pipelines.chat.engine.prefill import PrefillBudget
+from pipelines.chat.engine.slots import SlotTable
+from pipelines.chat.model.interface import LanguageModel, Segment
+from pipelines.cores import Share
+from pipelines.events import Event, Finished, Sampling, StageError, Usage
+from pipelines.worker import told_by_thread
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.chat.engine.stream import Stream
+
+log = logging.getLogger(__name__)
+
+RESTART_WAIT = 1.0  # seconds before a model that died is loaded again; doubles up to RESTART_LONGEST
+RESTART_LONGEST = 30.0
+JOIN_PATIENCE = 30.0  # seconds that a closing engine waits for the step in progress
+GUESSING_STREAMS = 4  # above so many there is no compute to spare for guesses
+GUESSES = 4  # tokens a stream
+
+
+def _closing() -> StageError:
+    return StageError("unavailable", "server_shutting_down", "The server is shutting down.")
+
+
+def _failed() -> StageError:
+    return StageError("internal", "generation_failed", "The language model failed on this request.")
+
+
+class EngineState(Enum):
+    """Where an engine stands. It takes requests only while it is ready."""
+
+    NEW = "preparing"  # what it loads may still be fetched or converted
+    LOADING = "loading"
+    READY = "ready"
+    DEAD = "dead"
+    CLOSED = "closed"
+
+
+class Engine:
+    """Serves streams from one model, as many at a time as ``limits`` says, while others wait for a place."""
+
+    def __init__(
+        self,
+        load: Callable[[], LanguageModel],
+        limits: Limits,
+        *,
+        share: Share | None = None,
+    ) -> None:
+        self._load = load
+        self._limits = limits
+        self._admission = Admission(limits)
+        self._inbox: queue.SimpleQueue[Generate | Cancel | Close] = queue.SimpleQueue()  # bounded by admission
+        self._waiting: deque[Generate] = deque()  # bounded by admission
+        self._running: list[Stream] = []
+        self._slots: SlotTable | None = None
+        self._prefill = PrefillBudget()
+        self._post = Post()
+        self._share = share  # of the cores, where others use them too
+        self._threads = 0  # with which it computes; 0 until it has
+        self._most_threads = 0
+        self._thread: threading.Thread | None = None
+        self._model: LanguageModel | None = None
+        self._closing = threading.Event()
+        self.state = EngineState.NEW
+        # Counted since the start, for tests and metrics.
+        self.steps = 0
+        self.restarts = 0
+        self.read_tokens = 0  # of prompts, computed
+        self.reused_tokens = 0  # of prompts, found in a slot
+        self.reuses = 0  # requests that found some
+        self.refusals = 0  # requests for which there was no place
+        self.aborted = 0  # requests that were cancelled, or whose reader left
+
+    # The event loop's side
+
+    async def start(self) -> None:
+        """Load the model on the engine's thread; returns once it is ready. Raises what loading raises."""
+        loaded, tell = told_by_thread()
+        self.state = EngineState.LOADING
+        self._thread = threading.Thread(target=self._run, args=(tell,), name="chat-engine", daemon=True)
+        self._thread.start()
+        await loaded
+
+    async def close(self) -> None:
+        """End every request, then the thread. Closing twice is the same as once."""
+        self._closing.set()
+        self._inbox.put(Close())
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
+            if not self._thread.is_alive():
+                self._fail_all(_closing())  # what came in behind the Close
+        self.state = EngineState.CLOSED
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.state is EngineState.READY
+
+    @property
+    def running(self) -> int:
+        """Requests that have a place."""
+        return len(self._running)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a place."""
+        return max(self._admission.held - len(self._running), 0)
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens in the slots of requests in progress."""
+        return self._slots.used if self._slots is not None else 0
+
+    @property
+    def model(self) -> LanguageModel:
+        """The loaded model. Raises: StageError while there is none."""
+        if self._closing.is_set():
+            raise _closing()
+        if self._model is None or not self.ready:
+            raise StageError("unavailable", "model_not_ready", f"The language model is {self.state.value}; try again.")
+        return self._model
+
+    def reserve(self, tenant: str = "") -> None:
+        """Take a place in the queue, before any work is done for the request.
+
+        The place is given back by ``release``, or by the engine when a request that was submitted has ended.
+
+        Raises: StageError when there is no place for this tenant.
+        """
+        try:
+            self._admission.reserve(tenant)
+        except StageError:
+            self.refusals += 1
+            raise
+
+    def release(self, tenant: str = "") -> None:
+        """Give a reserved place back."""
+        self._admission.release(tenant)
+
+    async def generate(
+        self, id: str, prompt: Sequence[int], sampling: Sampling, tenant: str = ""
+    ) -> AsyncGenerator[Event]:
+        """Run a request whose place is reserved; closing the generator cancels it.
+
+        Yields ``Started``, then ``TextDelta``s, then ``Finished``.
+
+        Raises: StageError when the engine fails or closes, or when too much waits already.
+        """
+        try:
+            if self._closing.is_set():
+                raise _closing()
+            self._admission.wait(len(prompt))
+        except StageError as error:
+            self.refusals += error.kind == "overloaded"
+            self.release(tenant)
+            raise
+        mailbox = Mailbox(self._post)
+        self._inbox.put(Generate(id, tuple(prompt), sampling, mailbox, tenant))
+        try:
+            while not isinstance(event := await mailbox.get(), Finished):
+                yield event
+            yield event
+        finally:
+            self._inbox.put(Cancel(id))  # means nothing to a request that has ended
+
+    # The thread's side
+
+    def _run(self, report: Callable[[BaseException | None], None]) -> None:
+        wait = RESTART_WAIT
+        while not self._closing.is_set():
+            try:
+                self.state = EngineState.LOADING
+                self._model = self._load()
+                self._slots = SlotTable(self._model.slots, reuse=self._model.seekable, copy=self._model.copy)
+                self.state = EngineState.READY
+                report(None)
+                self._serve(self._model, self._slots)
+            except BaseException as error:  # nothing may end this thread without its requests being told
+                first = self._model is None and not self.restarts
+                self._model, self.state = None, EngineState.DEAD
+                self._threads = 0  # loading sets them anew
+                if self._share is not None:
+                    self._share.active = False
+                report(error)
+                self._fail_all(
+                    StageError(
+                        "internal",
+                        "engine_failed",
+                        "The language model stopped working and is being restarted.",
+                    )
+                )
+                if first:
+                    return  # it never worked: the configuration is wrong, and whoever started it was told
+                log.exception("the chat engine died; it is loaded again in %.0f s", wait)
+                self.restarts += 1
+                self._closing.wait(wait)
+                wait = min(2 * wait, RESTART_LONGEST)
+
+    def _serve(self, model: LanguageModel, slots: SlotTable) -> None:
+        while self._collect(model, slots, wait=not self._running):
+            if self._running:
+                self._spread()
+                with self._post:
+                    self._step(model, slots)
+
+    def _spread(self) -> None:
+        """Compute with as many threads as are left to us."""
+        if self._share is None:
+            return
+        import torch  # here, because it takes seconds
+
+        self._share.active = True
+        if self._threads == 0:
+            self._most_threads = torch.get_num_threads()
+        if (threads := min(self._share.threads, self._most_threads)) != self._threads:
+            torch.set_num_threads(threads)
+            self._threads = threads
+
+    def _collect(self, model: LanguageModel, slots: SlotTable, *, wait: bool) -> bool:
+        """Take in messages and give out free places. Returns False when the engine is to close."""
+        if wait and self._share is not None:
+            self._share.active = False
+        while wait or not self._inbox.empty():
+            if not self._take(self._inbox.get()):
+                return False
+            wait = False
+        while self._waiting and len(self._running) < min(self._limits.streams, model.slots):
+            request = self._next(slots)
+            if request is None:
+                break
+            self._admit(request, model, slots)
+        return True
+
+    def _next(self, slots: SlotTable) -> Generate | None:
+        """Whoever has waited longest, among the tenants with the fewest running.
+
+        But nobody whose prompt begins with what a running request is reading now: it is copied once it is read.
+        """
+        ready = [request for request in self._waiting if not slots.is_coming(request.prompt, request.tenant)]
+        if not ready:
+            return None
+        running = Counter(stream.tenant for stream in self._running)
+        request = min(ready, key=lambda request: running[request.tenant])
+        self._waiting.remove(request)
+        self._admission.go(len(request.prompt))
+        return request
+
+    def _admit(self, request: Generate, model: LanguageModel, slots: SlotTable) -> None:
+        from pipelines.chat.engine.stream import Stream  # here, because torch takes seconds to import
+
+        try:
+            slot = slots.take(list(request.prompt), request.tenant)
+            self._running.append(Stream(request, model, slot))
+        except BaseException:
+            request.mailbox.put(_failed())
+            self.release(request.tenant)
+            raise
+        self.reused_tokens += slot.computed
+        self.reuses += bool(slot.computed)
+
+    def _step(self, model: LanguageModel, slots: SlotTable) -> None:
+        """One pass over the weights for every stream that runs."""
+        from pipelines.chat.model.kernels import argmax  # here, because torch takes seconds to import
+
+        streaming = [stream for stream in self._running if not stream.reading]
+        guesses = GUESSES if model.seekable and len(self._running) <= GUESSING_STREAMS else 0
+        work: list[tuple[Stream, Segment]] = [(stream, stream.decode(guesses)) for stream in streaming]
+        budget = self._prefill.tokens(len(streaming), len(self._running) - len(streaming)) if model.seekable else 1
+        read = 0
+        for stream in self._running:
+            if stream.reading and budget > 0:
+                segment = stream.read(budget if model.seekable else stream.left)
+                work.append((stream, segment))
+                read += len(segment.tokens)
+                budget -= len(segment.tokens)
+        self.steps += 1
+        self.read_tokens += read
+        began = time.perf_counter()
+        try:
+            logits = model.forward([segment for _, segment in work])
+            likeliest = argmax(logits)
+        except Exception:
+            self._step_alone(model, work)
+        else:
+            self._prefill.measured(time.perf_counter() - began, streaming=bool(streaming), read=read)
+            row = 0
+            for stream, segment in work:
+                rows = slice(row, row + segment.wanted)
+                self._advance(stream, segment, logits[rows], likeliest[rows])
+                row += segment.wanted
+        for stream in [stream for stream in self._running if stream.ended]:
+            self._remove(stream)
+
+    def _step_alone(self, model: LanguageModel, work: "list[tuple[Stream, Segment]]") -> None:
+        """The model failed on some stream: find out which, as the others have nothing to do with it."""
+        from pipelines.chat.model.kernels import argmax
+
+        for stream, segment in work:
+            try:
+                logits = model.forward([segment])
+                self._advance(stream, segment, logits, argmax(logits))
+            except Exception:
+                self._failed(stream)
+
+    def _advance(self, stream: "Stream", segment: Segment, logits: "Tensor", likeliest: list[int]) -> None:
+        try:
+            stream.take(segment, logits, likeliest)
+        except Exception:
+            self._failed(stream)
+
+    def _failed(self, stream: "Stream") -> None:
+        log.exception("request %s failed", stream.id)
+        stream.fail(_failed())
+
+    def _remove(self, stream: "Stream") -> None:
+        self._running.remove(stream)
+        if self._slots is not None:
+            self._slots.give_back(stream.slot)
+        self.release(stream.tenant)
+
+    def _take(self, message: Generate | Cancel | Close) -> bool:
+        match message:
+            case Generate():
+                self._waiting.append(message)
+            case Cancel(id):
+                self._cancel(id)
+            case Close():
+                self._fail_all(_closing())
+                return False
+        return True
+
+    def _cancel(self, id: str) -> None:
+        for request in self._waiting:
+            if request.id == id:
+                self._drop(request, Finished("cancelled", Usage()))
+                self.aborted += 1
+                return
+        for stream in self._running:
+            if stream.id == id:
+                stream.cancel()
+                self._remove(stream)
+                self.aborted += 1
+                return
+
+    def _drop(self, request: Generate, event: Finished | StageError) -> None:
+        """End a request that waits."""
+        self._waiting.remove(request)
+        request.mailbox.put(event)
+        self._admission.go(len(request.prompt))
+        self.release(request.tenant)
+
+    def _fail_all(self, error: StageError) -> None:
+        while not self._inbox.empty():
+            message = self._inbox.get()
+            if isinstance(message, Generate):
+                self._waiting.append(message)
+        for request in tuple(self._waiting):
+            self._drop(request, error)
+        for stream in tuple(self._running):
+            stream.fail(error)
+            self._remove(stream)

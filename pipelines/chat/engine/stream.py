@@ -1,0 +1,142 @@
+"""One request while it runs: what it reads next, and what becomes of the logits."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from pipelines.chat.engine.detokenizer import Detokenizer, StopMatcher
+from pipelines.chat.engine.draft import Lookup
+from pipelines.chat.engine.mailbox import Generate
+from pipelines.chat.engine.sampling import Sampler
+from pipelines.chat.engine.slots import Slot
+from pipelines.chat.model.interface import LanguageModel, Segment
+from pipelines.events import Finished, FinishReason, StageError, Started, TextDelta, TokenLogprob, Usage
+
+
+class Stream:
+    """A running request, in its slot."""
+
+    def __init__(self, request: Generate, model: LanguageModel, slot: Slot) -> None:
+        self.id = request.id
+        self.tenant = request.tenant
+        self.slot = slot
+        self.ended = False
+        self._request = request
+        self._stop_tokens = model.stop_tokens
+        self._last = min(model.context, len(request.prompt) + (request.sampling.max_tokens or model.context))
+        self._sampler = Sampler(request.sampling, request.prompt, model.stop_tokens)
+        self._lookup = Lookup()
+        self._guesses: list[int] = []
+        self._decode = model.tokenizer.decode
+        self._detokenizer = Detokenizer(self._decode)
+        self._matcher = StopMatcher(request.sampling.stop)
+        self._usage = Usage(input_tokens=len(request.prompt), cached_tokens=slot.computed)
+        self._started = False
+        self._unsent = 0  # tokens whose text is held back
+        self._told: list[TokenLogprob] = []  # of those tokens, if asked for
+
+    @property
+    def reading(self) -> bool:
+        """Whether it still reads its prompt."""
+        return not self._started
+
+    @property
+    def left(self) -> int:
+        """Tokens that are not in the slot yet."""
+        return len(self.slot.tokens) - self.slot.computed
+
+    def read(self, most: int) -> Segment:
+        """The next piece of the prompt."""
+        start = self.slot.computed
+        tokens = self.slot.tokens[start : start + most]
+        return Segment(self.slot.number, start, tokens, 1 if len(tokens) == self.left else 0)
+
+    def decode(self, guesses: int) -> Segment:
+        """The last token, and up to ``guesses`` of what may come behind it."""
+        slot = self.slot
+        room = self._last - len(slot.tokens) - 1
+        self._guesses = self._lookup.guess(slot.tokens, min(guesses, room)) if guesses else []
+        return Segment(slot.number, slot.computed, [slot.tokens[-1], *self._guesses], 1 + len(self._guesses))
+
+    def take(self, segment: Segment, logits: Tensor, likeliest: Sequence[int]) -> None:
+        """Take what was computed: ``logits`` (wanted, V) and the likeliest token of each row."""
+        if self.reading:
+            self.slot.computed += len(segment.tokens)
+            if not segment.wanted:
+                return
+            self._started = True
+            self._request.mailbox.put(Started(self._usage.input_tokens, self._usage.cached_tokens))
+            self._push([self._draw(logits[0], likeliest[0])], logits)
+            return
+        said: list[int] = []
+        right = 0
+        for row in range(segment.wanted):
+            said.append(self._draw(logits[row], likeliest[row]))
+            if row == len(self._guesses) or said[-1] != self._guesses[row] or said[-1] in self._stop_tokens:
+                break
+            right += 1
+        self.slot.computed += len(said)
+        self._lookup.told(len(self._guesses), right)
+        self._push(said, logits)
+
+    def _draw(self, logits: Tensor, likeliest: int) -> int:
+        return likeliest if self._sampler.takes(likeliest) else self._sampler.draw(logits)
+
+    def _push(self, tokens: Sequence[int], logits: Tensor) -> None:
+        """Take in these tokens, drawn from one row of ``logits`` each."""
+        text: list[str] = []
+        reason: FinishReason | None = None
+        for row, token in enumerate(tokens):
+            if token in self._stop_tokens and not self._request.sampling.ignore_eos:
+                reason = "stop"
+                break
+            self.slot.tokens.append(token)
+            self._usage = replace(self._usage, output_tokens=self._usage.output_tokens + 1)
+            self._unsent += 1
+            if self._request.sampling.logprobs is not None:
+                self._told.append(self._logprob(token, logits[row], self._request.sampling.logprobs))
+            text.append(self._matcher.push(self._detokenizer.push(token)))
+            if self._matcher.stopped:
+                reason = "stop"
+                break
+            if len(self.slot.tokens) == self._last:
+                reason = "length"
+                break
+        self._deliver("".join(text))
+        if reason is not None:
+            self.end(reason)
+
+    def end(self, reason: FinishReason) -> None:
+        """Deliver what was held back and the last event."""
+        if not self._matcher.stopped:
+            self._deliver(self._matcher.push(self._detokenizer.flush()) + self._matcher.flush())
+        if self._told:  # of tokens that have no text
+            self._request.mailbox.put(TextDelta("", self._unsent, tuple(self._told)))
+        self._close(Finished(reason, self._usage))
+
+    def cancel(self) -> None:
+        """Deliver the last event only: who cancels wants no more text."""
+        self._close(Finished("cancelled", self._usage))
+
+    def fail(self, error: StageError) -> None:
+        """Deliver the error that ends this request. Nobody reads on from what it left behind."""
+        self.slot.computed = 0
+        self._close(error)
+
+    def _close(self, event: Finished | StageError) -> None:
+        self.ended = True
+        self.slot.computed = min(self.slot.computed, len(self.slot.tokens))
+        self._request.mailbox.put(event)
+
+    def _deliver(self, text: str) -> None:
+        if text:
+            self._request.mailbox.put(TextDelta(text, self._unsent, tuple(self._told)))
+            self._unsent = 0
+            self._told.clear()
+
+    def _logprob(self, token: int, logits: Tensor, count: int) -> TokenLogprob:
+        logprobs = logits.float().log_softmax(dim=-1)
+        best, ids = logprobs.topk(min(count, len(logprobs)))
+        likeliest = zip((self._decode([id]) for id in ids.tolist()), best.tolist(), strict=True)
+        return TokenLogprob(self._decode([token]), float(logprobs[token]), tuple(likeliest))

@@ -1,0 +1,144 @@
+"""The kernels of the CPU, compiled once on the machine that runs them.
+
+Without a C++ compiler there are none: everything works, slower, on PyTorch's own operators.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import threading
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+from torch.utils.cpp_extension import include_paths
+
+from pipelines.downloads.cache import cache_folder
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+COMPILE_SECONDS = 300.0
+FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++20", "-shared", "-fPIC", "-fopenmp")
+
+LIBRARY = torch.library.Library("loquent", "DEF")
+LIBRARY.define(
+    "attention(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor values, Tensor segments, "
+    "float scale, int window, float cap) -> Tensor"
+)
+LIBRARY.define("forms() -> int[]")
+LIBRARY.define("linear(Tensor x, Tensor weights, int form, int bits, int outputs) -> Tensor")
+LIBRARY.define("rms_norm(Tensor x, Tensor weight, float eps, bool centred) -> Tensor")
+LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
+LIBRARY.define("gate(Tensor x) -> Tensor")
+LIBRARY.define("argmax(Tensor x) -> Tensor")
+
+
+class Form(IntEnum):
+    """How packed weights are laid out: as ``linear`` in kernels.cpp reads them."""
+
+    LANES = 1  # four inputs of each of 16 outputs after another, for AVX-512 VNNI
+    TILES = 2  # a group of each output after another, for AMX
+
+
+_loading = threading.Lock()
+_loaded: bool | None = None
+
+
+def load() -> bool:
+    """Compile what is not compiled yet, and load it. Returns whether the kernels can be used."""
+    global _loaded
+    with _loading:
+        if _loaded is None:
+            _loaded = _load()
+        return _loaded
+
+
+def forms() -> list[Form]:
+    """The forms of packed weights that this processor can multiply with, the fastest first."""
+    return [Form(form) for form in torch.ops.loquent.forms()] if load() else []
+
+
+def argmax(logits: Tensor) -> list[int]:
+    """The likeliest token of each row of ``logits`` (N, V)."""
+    if logits.device.type == "cpu" and load() and logits.dtype in (torch.bfloat16, torch.float32):
+        logits = torch.ops.loquent.argmax(logits)  # PyTorch's takes milliseconds for a batch in bfloat16
+    else:
+        logits = logits.argmax(dim=-1)
+    places: list[int] = logits.tolist()
+    return places
+
+
+def _load() -> bool:
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        log.warning("there is no C++ compiler (g++): the language model runs on PyTorch's own, slower operators")
+        return False
+    try:
+        torch.ops.load_library(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError, Timeout) as error:
+        detail = error.stderr[-2000:] if isinstance(error, subprocess.CalledProcessError) else str(error)
+        log.warning("the kernels could not be compiled, PyTorch's own, slower operators are used: %s", detail)
+        return False
+    return True
+
+
+def _compiled(compiler: str) -> Path:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    capability = torch.backends.cpu.get_cpu_capability()
+    facts = (SOURCE.read_text(), version, torch.__version__, capability, _processor(), *FLAGS)
+    name = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:16]
+    folder = cache_folder() / "kernels"
+    library = folder / f"{name}.so"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{name}.lock", timeout=COMPILE_SECONDS):
+        if not library.exists():
+            log.info("compiling the kernels, once; this takes about a quarter of a minute")
+            torch_folder = Path(torch.__file__).parent / "lib"
+            vectors = capability if capability in ("AVX512", "AVX2") else "DEFAULT"
+            unfinished = library.with_suffix(".part")
+            subprocess.run(
+                [
+                    compiler,
+                    *FLAGS,
+                    "-DAT_PARALLEL_OPENMP=1",
+                    f"-DCPU_CAPABILITY={vectors}",
+                    f"-DCPU_CAPABILITY_{vectors}",
+                    *(f"-I{path}" for path in include_paths()),
+                    str(SOURCE),
+                    "-o",
+                    str(unfinished),
+                    f"-L{torch_folder}",
+                    "-ltorch",
+                    "-ltorch_cpu",
+                    "-lc10",
+                    f"-Wl,-rpath,{torch_folder}",
+                ],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=COMPILE_SECONDS,
+            )
+            unfinished.replace(library)
+    return library
+
+
+def _processor() -> str:
+    """What tells one processor's instructions from another's."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _fake_attention(q: Tensor, *_: Any) -> Tensor:
+    return q.new_empty((1, q.shape[2], q.shape[1], q.shape[3]))
+
+
+torch.library.register_fake("loquent::attention", _fake_attention, lib=LIBRARY)

@@ -1,0 +1,51 @@
+"""Who computes with how many threads, where several pools of them have the same cores."""
+
+import os
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Cores:
+    """Who computes with how many threads, where several pools of them have the same cores.
+
+    Two pools that both want every core wait for each other's stragglers at every step, and each becomes many times
+    slower than with half of the cores to itself. So whoever computes leaves the others what they need at least.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self.total = total or cores()
+        self._shares: list[Share] = []
+
+    def share(self, least: int) -> "Share":
+        """A share for one pool, which wants ``least`` threads while others compute too, and otherwise every core."""
+        share = Share(self, least)
+        self._shares.append(share)
+        return share
+
+    def left_by_others(self, mine: "Share") -> int:
+        """Cores that nobody else needs."""
+        return self.total - sum(share.least for share in self._shares if share.active and share is not mine)
+
+
+class Share:
+    """One pool's part of the cores. Its owner says when it computes; anybody may ask, from any thread."""
+
+    def __init__(self, among: Cores, least: int) -> None:
+        self._among = among
+        self.least = least
+        self.active = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else computes."""
+        return self._among.left_by_others(self) == self._among.total
+
+    @property
+    def threads(self) -> int:
+        """How many threads to compute with now."""
+        return max(self.least, self._among.left_by_others(self))

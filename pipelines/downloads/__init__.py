@@ -1,0 +1,1 @@
+"""What is fetched from package registries, and the cache in which it lies."""

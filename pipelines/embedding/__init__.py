@@ -1,0 +1,1 @@
+"""Sentence embeddings, shared by every stage that needs them."""

@@ -1,0 +1,188 @@
+"""The embedder: a thread that embeds for every stage, in small batches; what somebody waits for comes first."""
+
+import asyncio
+import logging
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.cores import Cores, Share
+from pipelines.embedding.minilm import Embedding, MiniLM, Passage
+from pipelines.events import StageError
+from pipelines.worker import told_by_thread
+
+log = logging.getLogger(__name__)
+
+
+WAITING = 512  # texts that may wait, of those that somebody waits for and of the others each
+
+
+BATCH = 16  # texts computed together at most
+
+
+BATCH_CHARACTERS = 2000  # of a batch, padded; a longer text is computed alone
+
+
+IN_A_ROW = 8  # urgent batches, behind which one of the others has its turn
+
+
+JOIN_PATIENCE = 5.0  # seconds that closing waits for the batch in progress
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    passages: list[Passage]
+    done: asyncio.Future[None]
+    tell: Any
+    result: list[Embedding] = field(default_factory=list)
+    dropped: bool = False  # nobody waits for it any more
+
+    @property
+    def longest(self) -> int:
+        """Characters of its longest text."""
+        return max((len(passage.text) for passage in self.passages), default=0)
+
+
+def _fit(count: int, longest: int) -> bool:
+    """Whether so many texts of this length make one batch."""
+    return count <= BATCH and count * longest <= BATCH_CHARACTERS
+
+
+def _batches(passages: Sequence[Passage]) -> Iterator[list[Passage]]:
+    """The passages, in batches; a long one is alone."""
+    batch: list[Passage] = []
+    longest = 0
+    for passage in passages:
+        longest = max(longest, len(passage.text))
+        if batch and not _fit(len(batch) + 1, longest):
+            yield batch
+            batch, longest = [], len(passage.text)
+        batch.append(passage)
+    if batch:
+        yield batch
+
+
+class Embedder:
+    """Embeds for many at once. What somebody waits for comes before what is embedded in bulk."""
+
+    def __init__(self, folder: "Path | None" = None, *, share: Share | None = None) -> None:
+        self.folder = folder  # set before it is started
+        self._share = share or Cores().share(1)
+        self._urgent: deque[_Job] = deque()  # each bounded by WAITING
+        self._bulk: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._in_a_row = 0  # urgent batches
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._loaded: asyncio.Future[None] | None = None
+        self._model: MiniLM | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether texts can be embedded."""
+        return self._model is not None and not self._closing
+
+    async def start(self) -> None:
+        """Load the model; every stage that embeds may ask for it. Raises: what loading it raises."""
+        if self._loaded is None:
+            self._loaded, tell = told_by_thread()
+            self._thread = threading.Thread(target=self._run, args=(tell,), name="embed", daemon=True)
+            self._thread.start()
+        await asyncio.shield(self._loaded)  # who stops waiting for it doesn't stop it for the others
+
+    async def close(self) -> None:
+        """End the thread; what waits for it gets an error."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
+
+    async def embed(self, passages: Sequence[Passage], *, bulk: bool = False) -> list[Embedding]:
+        """Embed the passages, in as many batches as they are worth.
+
+        Raises: StageError while it is not ready, or when too many texts wait; what the model raises.
+        """
+        jobs: list[_Job] = []
+        with self._changed:
+            if not self.ready:
+                raise StageError("unavailable", "embeddings_not_ready", "The embedding model is not ready.")
+            queue = self._bulk if bulk else self._urgent
+            if sum(len(each.passages) for each in queue) + len(passages) > WAITING:
+                raise StageError("overloaded", "server_overloaded", "Too many texts wait to be embedded.")
+            for batch in _batches(passages):
+                done, tell = told_by_thread()
+                jobs.append(_Job(batch, done, tell))
+            queue.extend(jobs)
+            self._changed.notify()
+        try:
+            await asyncio.gather(*(job.done for job in jobs))
+        finally:
+            for job in jobs:
+                job.dropped = True  # nobody waits for what is not done
+        return [embedding for job in jobs for embedding in job.result]
+
+    def _run(self, tell_loaded: Any) -> None:
+        try:
+            assert self.folder is not None  # noqa: S101 - prepared before it is loaded
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = MiniLM(self.folder)
+                model.embed([Passage("The first text takes longer.")])
+        except BaseException as error:
+            tell_loaded(error)
+            return
+        self._model = model
+        tell_loaded(None)
+        try:
+            while jobs := self._next():
+                self._compute(model, jobs)
+        finally:
+            with self._changed:
+                self._closing = True
+            for job in (*self._urgent, *self._bulk):
+                job.tell(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
+
+    def _next(self) -> list[_Job]:
+        """The jobs of the next batch; none when it is time to end."""
+        with self._changed:
+            while not (self._urgent or self._bulk or self._closing):
+                self._changed.wait()
+            if self._closing:
+                return []
+            self._in_a_row = self._in_a_row + 1 if self._urgent else 0
+            queue = self._bulk if self._bulk and self._in_a_row > IN_A_ROW else self._urgent or self._bulk
+            self._in_a_row = 0 if queue is self._bulk else self._in_a_row
+            jobs: list[_Job] = []
+            count = longest = 0
+            while queue:
+                job = queue[0]
+                longest = max(longest, job.longest)
+                count += len(job.passages)
+                if jobs and not _fit(count, longest):
+                    break
+                jobs.append(queue.popleft())
+            return jobs
+
+    def _compute(self, model: MiniLM, jobs: list[_Job]) -> None:
+        jobs = [job for job in jobs if not job.dropped]
+        passages = [passage for job in jobs for passage in job.passages]
+        if not passages:
+            return
+        self._share.active = True
+        try:
+            embeddings = model.embed(passages)
+        except Exception as error:  # of these texts; the next ones may do better
+            log.error("a batch of texts could not be embedded: %s", type(error).__name__)  # its words may be theirs
+            for job in jobs:
+                job.tell(error)
+            return
+        finally:
+            self._share.active = False
+        for job in jobs:
+            job.result, embeddings = embeddings[: len(job.passages)], embeddings[len(job.passages) :]
+            job.tell(None)

@@ -1,0 +1,1 @@
+"""How the generator of pictures is trained; nothing that serves imports this."""

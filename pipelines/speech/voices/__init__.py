@@ -1,0 +1,1 @@
+"""The voices: Piper, Coqui, and what each of them must do."""

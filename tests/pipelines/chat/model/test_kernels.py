@@ -1,0 +1,77 @@
+"""The compiled kernels against PyTorch's own operators."""
+
+import shutil
+
+import pytest
+import torch
+
+from pipelines.chat.model import kernels, quantise
+from pipelines.chat.model.attention import attention
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+
+
+def test_the_kernels_compile_where_there_is_a_compiler() -> None:
+    assert kernels.load()
+
+
+@pytest.mark.parametrize("size", [24, 64, 80, 128])
+@pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (5, 0.0), (0, 3.0)])
+def test_attention_is_what_the_plain_operators_give(size: int, window: int, cap: float) -> None:
+    torch.manual_seed(0)
+    rows = [(0, 1, 2, 10), (1, 1, 0, 0), (2, 12, 1, 7), (14, 3, 4, 50), (17, 1, 5, 63)]
+    segments = torch.tensor([(len(rows), 0, 0, 0), *rows], dtype=torch.int32)
+    q = torch.randn(1, 18, 9, size).transpose(1, 2)
+    k, v = (torch.randn(1, 18, 3, size).transpose(1, 2) for _ in range(2))
+    ours = [torch.randn(6, 3, 64, size) for _ in range(2)]
+    plain = [slots.clone() for slots in ours]
+    scale = size**-0.5
+    given = torch.ops.loquent.attention(q, k, v, *ours, segments, scale, window, cap)
+    expected = attention(q, k, v, plain[0], plain[1], segments, scale, window, cap)
+    assert torch.allclose(given, expected, atol=1e-5)
+    assert all(torch.equal(*pair) for pair in zip(ours, plain, strict=True)), "the slots hold the same"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [5, 16, 1000])
+def test_the_likeliest_is_the_first_of_the_largest(size: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(20, size).to(dtype)
+    logits[3] = float("-inf")
+    logits[4] = 1.0
+    logits[5] = float("nan")
+    expected = [max(range(size), key=row.__getitem__) for row in logits.tolist()]
+    assert kernels.argmax(logits) == expected
+    assert kernels.argmax(logits[:0]) == []
+
+
+@pytest.mark.parametrize("form", kernels.Form)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("outputs", [100, 576])
+@pytest.mark.parametrize("rows", [1, 5, 6, 33, 100])
+def test_a_packed_product_is_that_of_its_weights_and_no_row_depends_on_another(
+    rows: int, outputs: int, bits: int, form: kernels.Form
+) -> None:
+    if form not in kernels.forms():
+        pytest.skip("the processor has no such product")
+    torch.manual_seed(0)
+    quants = quantise._quantise(torch.randn(outputs, 576), bits)
+    packed = quantise._packed(*quants, bits, form)
+    weight = (quants[0] * quants[1].float() + quants[2].float()).view(outputs, 576)
+    x = torch.randn(1, rows, 576)
+    x[0, 0, 7] = 1000.0  # outweighs the rest of its group
+    given = torch.ops.loquent.linear(x, packed, form, bits, outputs)
+    rest = weight.clone()
+    rest[:, 7] = 0
+    error = (given - x @ weight.T).norm(dim=-1) / (x @ rest.T).norm(dim=-1)
+    assert error[0, 0] < 0.1, "an outlier does not drown its neighbours"
+    assert (error[0, 1:] < 0.01).all()
+    alone = torch.cat(
+        [torch.ops.loquent.linear(x[:, row : row + 1], packed, form, bits, outputs) for row in range(rows)], 1
+    )
+    assert torch.allclose(given, alone, rtol=1e-5, atol=1e-4)
+    if rows > 2:
+        assert torch.equal(given[:, 2:], torch.ops.loquent.linear(x[:, 1:], packed, form, bits, outputs)[:, 1:])
+    narrow = torch.ops.loquent.linear(x.bfloat16(), packed, form, bits, outputs)
+    assert narrow.dtype == torch.bfloat16
+    assert ((narrow.float() - given).norm(dim=-1) < 0.02 * given.norm(dim=-1)).all()
