@@ -126,8 +126,8 @@ async def readyz(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     if backend.ready:
         return web.json_response({"status": "ok"})
-    status = "draining" if backend.draining else backend.pipeline.engine.state.value
-    return web.json_response({"status": status}, status=503, headers={"Retry-After": str(RETRY_AFTER)})
+    body = {"status": "draining" if backend.draining else "loading", "waiting_for": backend.pipeline.waiting_for}
+    return web.json_response(body, status=503, headers={"Retry-After": str(RETRY_AFTER)})
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 
 from pipelines.build import build
 from pipelines.downloads.fetch import PackageError
+from pipelines.part import Part
+from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voices.interface import VoiceError
 from server import logs
 from server.app import listen, run
@@ -42,7 +44,7 @@ def serve(configuration: Configuration) -> bool:
         listener = listen(settings.server.host, settings.server.port)
     except OSError as error:
         raise ServeError(_why_not(error, settings.server.host, settings.server.port)) from None
-    pipeline = build(settings.pipeline.stages, settings.chat, settings.speech, settings.anomaly, settings.image)
+    pipeline = build(configuration.stages)
     started = time.monotonic()
     served = interrupted = False
 
@@ -68,10 +70,15 @@ def serve(configuration: Configuration) -> bool:
                 served = True
                 loading.close()
                 seconds = time.monotonic() - started
-                speaks = pipeline.speech is not None and pipeline.speech.ready
+                speech = pipeline.find(SpeechStage)
+                speaks = speech is not None and speech.ready
                 parts = [settings.chat.model, *([f"voice {settings.speech.voice}"] if speaks else [])]
                 print(f"Loquent listens on {address} ({', '.join(parts)}, ready in {seconds:.1f} s)", flush=True)
 
+            def part_ready(part: Part, seconds: float) -> None:
+                print(f"{part.name} is ready ({seconds:.1f} s later)", flush=True)
+
+            pipeline.on_ready = part_ready
             await run(settings, pipeline, listener, stop=stop, show=progress, ready=ready)
 
     try:

@@ -5,31 +5,22 @@ import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.cores import Cores, Share
-from pipelines.embedding.minilm import Embedding, MiniLM, Passage
+from pipelines.downloads.progress import Progress
+from pipelines.embedding.minilm import Embedding, MiniLM, Passage, prepare
 from pipelines.events import StageError
 from pipelines.worker import told_by_thread
 
 log = logging.getLogger(__name__)
-
-
 WAITING = 512  # texts that may wait, of those that somebody waits for and of the others each
-
-
 BATCH = 16  # texts computed together at most
-
-
 BATCH_CHARACTERS = 2000  # of a batch, padded; a longer text is computed alone
-
-
 IN_A_ROW = 8  # urgent batches, behind which one of the others has its turn
-
-
 JOIN_PATIENCE = 5.0  # seconds that closing waits for the batch in progress
 
 
@@ -85,6 +76,10 @@ class Embedder:
     def ready(self) -> bool:
         """Whether texts can be embedded."""
         return self._model is not None and not self._closing
+
+    def prepare(self, stop: threading.Event) -> Generator[Progress]:
+        """Put the model on the disk. Raises: PackageError."""
+        self.folder = yield from prepare(stop)
 
     async def start(self) -> None:
         """Load the model; every stage that embeds may ask for it. Raises: what loading it raises."""

@@ -20,23 +20,11 @@ from pipelines.downloads.fetch import install
 from pipelines.downloads.progress import Progress
 
 Floats = NDArray[np.float32]
-
-
 Span = tuple[int, int]  # of characters
-
-
 DIMENSIONS = 384
-
-
 TOKENS = 256  # of a text that are read
-
-
 ROWS = 16  # of one text; of more, the first and the last are read
-
-
 NAME = "all-minilm-l6-v2"
-
-
 RECIPE = "rows of 256 tokens, spans pooled"  # how windows come about: whoever keeps embeddings keeps this with them
 
 

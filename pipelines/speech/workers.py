@@ -118,6 +118,11 @@ class Workers:
             self._wake.notify_all()
         await asyncio.gather(*(asyncio.to_thread(thread.join, JOIN_PATIENCE) for thread in self._pool))
 
+    def check_open(self) -> None:
+        """Raises: StageError ``server_shutting_down`` once the workers close."""
+        if self._closing:
+            raise _closing()
+
     @property
     def waiting(self) -> int:
         """Sentences in the making."""
@@ -130,7 +135,8 @@ class Workers:
         """
         job = _Job(sentence, asyncio.get_running_loop(), due=sentence.due)
         with self._wake:
-            if self._closing or self.voice is None:
+            self.check_open()
+            if self.voice is None:
                 raise StageError("unavailable", "voice_not_ready", "The voice is not ready.")
             self._jobs.append(job)
             self._wake.notify()

@@ -62,7 +62,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ImageRequest, ignored=IGNORED)
     backend.names.resolve(asked.model)
-    stage = drawing(backend)
+    stage = await drawing(backend)
     size, count = _size(backend, asked.size), asked.n or 1
     if count > (most := stage.painter.places // places(size)):
         raise ApiError(400, "invalid_value", f"n: at most {most} of {size}x{size} fit into one request.", "n")
@@ -104,14 +104,14 @@ def _entry(backend: Backend, request: web.Request, picture: Picture, *, as_file:
     if as_file:
         text = json.dumps(entry | {"loquent": own})
         return text[:-1].encode() + b', "b64_json": "' + base64.b64encode(picture.png) + b'"}'
-    kept = backend.pictures.keep(picture, backend.origin(request), request[TENANT])
+    kept = backend.images.keep(picture, backend.origin(request), request[TENANT])
     return json.dumps(entry | {"url": kept.url, "loquent": own | {"expires_at": kept.expires_at}}).encode()
 
 
 async def file(request: web.Request) -> web.StreamResponse:
     """A picture, for whoever has its link."""
     backend = request.app[BACKEND]
-    png, seconds = backend.pictures.find(
+    png, seconds = backend.images.find(
         request.match_info["id"], request.query.get("expires", ""), request.query.get("signature", "")
     )
     headers = {
@@ -138,11 +138,12 @@ async def _send(
     return response
 
 
-def drawing(backend: Backend) -> ImageStage:
-    """The stage that draws. Raises: ApiError 404 where there is none."""
-    stage = backend.pipeline.image
+async def drawing(backend: Backend) -> ImageStage:
+    """The stage that draws, once it is loaded. Raises: ApiError 404 where there is none."""
+    stage = backend.pipeline.find(ImageStage)
     if stage is None:
         raise ApiError(404, "images_not_found", "This server does not draw: [pipeline] stages lacks 'image'.")
+    await backend.pipeline.wait_until(lambda: stage.ready)
     return stage
 
 

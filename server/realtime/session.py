@@ -6,7 +6,7 @@ its ``done`` text.
 """
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -69,6 +69,7 @@ class Reply:
     sound: Sound | None = None  # None where it is not spoken
     screening: wire.Screening | None = None  # how its messages were screened, where the client wants to know
     images: tuple[wire.Image, ...] = ()  # that belong to it
+    screens: tuple[str, ...] = ()  # items that no turn has brought to screening before this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class State:
     items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
     held: int = 0  # bytes of ``items``, at most ``limits.conversation_bytes`` and what replies add
     sounds: Mapping[str, Sound] = field(default_factory=dict)  # of items that were spoken; as many words as they have
+    unscreened: Mapping[str, int] = field(default_factory=dict)  # items no turn has answered yet, each with its serial
     replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
     serial: int = 0
     draining: bool = False
@@ -186,7 +188,7 @@ def advance(state: State, given: Input) -> Step:
             if reply is None:
                 return state, []
             if error.code == "content_filter":
-                return _close(state, reply, "incomplete", FILTERED)
+                return _block(state, reply)
             return _close(state, reply, "failed", _failure(error))
         case Disconnected():
             return _disconnect(state)
@@ -211,9 +213,7 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
             item = _item(state, event.item_id, "item_delete_invalid_item_id")
             if item.status == "in_progress":
                 raise WireError("item_in_progress", "The item is still being generated; cancel its response first.")
-            state = _splice(state, state.items.index(item), removed=1)
-            state = replace(state, sounds={id: sound for id, sound in state.sounds.items() if id != item.id})
-            return state, [wire.ItemDeleted(item_id=event.item_id)]
+            return _delete(state, item), [wire.ItemDeleted(item_id=event.item_id)]
         case wire.ItemRetrieve():
             item = _item(state, event.item_id, "item_retrieve_invalid_item_id")
             return state, [wire.ItemRetrieved(item=item)]
@@ -319,6 +319,9 @@ def _create_item(state: State, event: wire.ItemCreate) -> Step:
     at = _place(state, event.previous_item_id)
     before = state.items[at - 1].id if at else None
     state = _splice(state, at, item)
+    if item.role == "user" or item.type == "function_call_output":
+        serial = state.serial + 1  # not the item's id: a client may use that again
+        state = replace(state, serial=serial, unscreened={**state.unscreened, item.id or "": serial})
     return state, [
         wire.ItemAdded(previous_item_id=before, item=item),
         wire.ItemDone(previous_item_id=before, item=item),
@@ -329,6 +332,16 @@ def _splice(state: State, at: int, *added: Item, removed: int = 0) -> State:
     """The state with ``removed`` items from ``at`` on replaced by ``added``."""
     change = sum(item.size for item in added) - sum(item.size for item in state.items[at : at + removed])
     return replace(state, items=(*state.items[:at], *added, *state.items[at + removed :]), held=state.held + change)
+
+
+def _delete(state: State, item: Item) -> State:
+    """The state without an item, and without what is known of it."""
+    state = _splice(state, state.items.index(item), removed=1)
+    return replace(
+        state,
+        sounds={id: sound for id, sound in state.sounds.items() if id != item.id},
+        unscreened={id: serial for id, serial in state.unscreened.items() if id != item.id},
+    )
 
 
 def _taken_ids(state: State) -> set[str | None]:
@@ -421,7 +434,7 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
         raise WireError("too_many_responses", f"{len(state.replies)} responses are in progress, and no more may be.")
     if not out_of_band:
         _check_room(state)
-    messages = _messages(state, asked)
+    items = _input(state, asked)
     speech, audio, warnings = _speech(state, asked)
     verdicts = bool(_said("verdicts", asked.loquent, state.config.loquent))
     if verdicts and not state.verdicts:
@@ -441,7 +454,9 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
         max_output_tokens=max_tokens,
         metadata=asked.metadata,
     )
-    reply = Reply(response_id, item_id, out_of_band, response, sound=Sound() if speech else None)
+    messages, new = _messages(state, asked, items)
+    screens = tuple(item.id or "" for item, own in items if own and item.id in state.unscreened)
+    reply = Reply(response_id, item_id, out_of_band, response, sound=Sound() if speech else None, screens=screens)
     state = replace(state, replies=(*state.replies, reply))
     sampling = _sampling(asked.loquent).over(_sampling(state.config.loquent))
     if max_tokens != "inf":
@@ -460,6 +475,7 @@ def _create_response(state: State, asked: wire.ResponseConfig) -> Step:
                 session=state.id,
                 verdicts=verdicts and state.verdicts,
                 image=image,
+                new=new,
             ),
         ),
     ]
@@ -490,37 +506,65 @@ def _sampling(extension: wire.Extension | None) -> wire.SamplingExtension:
     return (extension and extension.sampling) or wire.SamplingExtension()
 
 
-def _messages(state: State, asked: wire.ResponseConfig) -> tuple[Message, ...]:
-    """What the model reads: the instructions, then the response's own input or the conversation."""
-    instructions = state.config.instructions if asked.instructions is None else asked.instructions
-    messages = [Message("system", instructions)] if instructions else []
-    for item in state.items if asked.input is None else _referenced(state, asked.input):
-        if item.type == "function_call_output":
-            messages.append(Message("tool", item.words))
-        elif item.role is not None and item.words and item.status != "in_progress":
-            words = without_links(item.words) if item.role == "assistant" else item.words
-            messages.append(Message(item.role, words))
-    # The protocol lets a client ask for a reply before anybody said anything; templates want a message to answer.
-    return tuple(messages) or (Message("user", ""),)
+Given = tuple[Item, bool]  # an item, and whether it is the conversation's; a client may use its id for another one
 
 
-def _referenced(state: State, given: list[Item]) -> list[Item]:
+def _input(state: State, asked: wire.ResponseConfig) -> list[Given]:
+    """The items that a response reads: its own input, or the conversation."""
+    if asked.input is None:
+        return [(item, True) for item in state.items]
+    if len(asked.input) > state.limits.items:
+        raise WireError("input_too_large", f"An input has at most {state.limits.items} items.", param="response.input")
     known = {item.id: item for item in state.items}
-    items = []
-    for item in given:
+    given: list[Given] = []
+    size = 0
+    for item in asked.input:
         if item.type == "item_reference" and item.id not in known:
             raise WireError(
                 "item_reference_invalid_item_id", f"There is no item {item.id!r} to refer to.", param="response.input"
             )
-        items.append(known[item.id] if item.type == "item_reference" else item)
-    return items
+        given.append((known[item.id], True) if item.type == "item_reference" else (item, False))
+        size += len(given[-1][0].words.encode())
+        if size > state.limits.conversation_bytes:
+            raise WireError(
+                "input_too_large",
+                f"The input holds more than the {state.limits.conversation_bytes} bytes of a conversation.",
+                param="response.input",
+            )
+    return given
+
+
+def _messages(
+    state: State, asked: wire.ResponseConfig, items: Sequence[Given]
+) -> tuple[tuple[Message, ...], tuple[int, ...]]:
+    """What the model reads, the instructions first; and the indexes of what no turn has brought before."""
+    instructions = state.config.instructions if asked.instructions is None else asked.instructions
+    messages = [Message("system", instructions)] if instructions else []
+    new: list[int] = []
+    for item, own in items:
+        spoken = item.role is not None and item.words and item.status != "in_progress"
+        if not spoken and item.type != "function_call_output":
+            continue
+        serial = state.unscreened.get(item.id or "") if own else None
+        if serial is not None or not own:
+            new.append(len(messages))
+        words = without_links(item.words) if item.role == "assistant" else item.words
+        messages.append(Message(item.role or "tool", words, "" if serial is None else f"{state.id}.{serial}"))
+    # The protocol lets a client ask for a reply before anybody said anything; templates want a message to answer.
+    return tuple(messages) or (Message("user", ""),), tuple(new)
 
 
 def _produced(state: State, reply: Reply, event: events.Event) -> Step:
+    if reply.screens:  # the turn flows, so its messages were screened, or are not to be
+        unscreened = {id: serial for id, serial in state.unscreened.items() if id not in reply.screens}
+        reply = replace(reply, screens=())
+        state = _put(replace(state, unscreened=unscreened), reply)
     match event:
         case Started(input_tokens, cached_tokens):
             usage = replace(reply.usage, input_tokens=input_tokens, cached_tokens=cached_tokens)
             return _put(state, replace(reply, usage=usage)), []
+        case events.TextDelta(text, tokens) if reply.sound is not None:  # of a stage around the one that speaks
+            return _spoken(state, reply, events.AudioDelta(b"", text, tokens=tokens))
         case events.TextDelta(text, tokens):
             usage = replace(reply.usage, output_tokens=reply.usage.output_tokens + tokens)
             state, reply, outputs = _open(state, replace(reply, usage=usage))
@@ -530,7 +574,7 @@ def _produced(state: State, reply: Reply, event: events.Event) -> Step:
         case events.AudioDelta():
             return _spoken(state, reply, event)
         case events.Screened():
-            return _put(state, replace(reply, screening=wire.Screening(**event.told()))), []
+            return _put(state, replace(reply, screening=wire.Screening(**event.to_json()))), []
         case events.Picture():
             return _drawn(state, reply, event)
         case Finished(reason, usage):
@@ -551,7 +595,7 @@ def _produced(state: State, reply: Reply, event: events.Event) -> Step:
 
 def _drawn(state: State, reply: Reply, event: events.Picture) -> Step:
     """A picture: a link in a reply that is read; a link is never spoken."""
-    state, reply, outputs = _open(state, replace(reply, images=(*reply.images, wire.Image(**event.told()))))
+    state, reply, outputs = _open(state, replace(reply, images=(*reply.images, wire.Image(**event.to_json()))))
     if reply.sound is None:
         text = ("\n\n" if reply.text else "") + event.link
         reply = replace(reply, text=reply.text + text)
@@ -631,6 +675,15 @@ def _close(
         told = wire.Told(screening=reply.screening, images=list(reply.images) or None)
     outputs.append(wire.ResponseDone(response=response, loquent=told))
     return replace(state, replies=tuple(held for held in state.replies if held.id != reply.id)), outputs
+
+
+def _block(state: State, reply: Reply) -> Step:
+    """End a reply whose messages were refused; they leave the conversation, so that it can go on."""
+    state, outputs = _close(state, reply, "incomplete", FILTERED)
+    for item in [item for item in state.items if item.id in reply.screens]:
+        state = _delete(state, item)
+        outputs.append(wire.ItemDeleted(item_id=item.id or ""))
+    return state, outputs
 
 
 def _cancel(state: State, event: wire.ResponseCancel) -> Step:

@@ -23,7 +23,7 @@ from server.app import SEND_BUFFER, listen, serving, url
 from server.auth import new_key
 from server.config import LimitSettings, ModelsSettings, ServerSettings, Settings, hash_key
 from server.logs import JsonFormatter
-from tests.support import PATIENCE, Running, ScriptedModel, echo, eventually, running, scripted_pipeline
+from tests.support import PATIENCE, Running, ScriptedModel, echo, engine_of, eventually, running, scripted_pipeline
 
 Json = dict[str, Any]
 HI = [{"role": "user", "content": "Hi"}]
@@ -437,12 +437,12 @@ async def test_ready_is_false_while_the_model_loads_and_after_it_died() -> None:
         return ScriptedModel(["Hi"])
 
     pipeline = scripted_pipeline(ScriptedModel(["Hi"]))
-    pipeline.engine._load = load
+    engine_of(pipeline)._load = load
     async with serving(Settings(), pipeline, listener := listen("127.0.0.1", 0)), aiohttp.ClientSession() as http:
         starting = asyncio.create_task(pipeline.start(lambda step: None))
-        await eventually(lambda: pipeline.engine.state.value == "loading", "it loads")
+        await eventually(lambda: engine_of(pipeline).state.value == "loading", "it loads")
         async with http.get(f"{url(listener)}/readyz") as response:
-            assert (response.status, await response.json()) == (503, {"status": "loading"})
+            assert (response.status, await response.json()) == (503, {"status": "loading", "waiting_for": ["chat"]})
         async with http.get(f"{url(listener)}/livez") as response:
             assert response.status == 200
         async with http.post(f"{url(listener)}/v1/chat/completions", json={"messages": HI}) as response:
@@ -452,7 +452,7 @@ async def test_ready_is_false_while_the_model_loads_and_after_it_died() -> None:
         await starting
         async with http.get(f"{url(listener)}/readyz") as response:
             assert response.status == 200
-    assert isinstance(pipeline.engine, Engine)
+    assert isinstance(engine_of(pipeline), Engine)
 
 
 async def test_ready_is_false_from_a_workers_death_until_its_restart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,7 +472,7 @@ async def test_ready_is_false_from_a_workers_death_until_its_restart(monkeypatch
         loads.acquire(timeout=PATIENCE)
         return model
 
-    pipeline.engine._load = load
+    engine_of(pipeline)._load = load
     async with running(pipeline) as server:
 
         async def ready() -> int:

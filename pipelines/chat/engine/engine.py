@@ -217,7 +217,7 @@ class Engine:
                 wait = min(2 * wait, RESTART_LONGEST)
 
     def _serve(self, model: LanguageModel, slots: SlotTable) -> None:
-        while self._collect(model, slots, wait=not self._running):
+        while self._collect(model, slots, wait=not self._running and not self._waiting):
             if self._running:
                 self._spread()
                 with self._post:
@@ -240,6 +240,7 @@ class Engine:
         """Take in messages and give out free places. Returns False when the engine is to close."""
         if wait and self._share is not None:
             self._share.active = False
+        # Only an idle engine waits for a message: while requests wait, a slot that has become free is theirs.
         while wait or not self._inbox.empty():
             if not self._take(self._inbox.get()):
                 return False
@@ -266,15 +267,20 @@ class Engine:
         return request
 
     def _admit(self, request: Generate, model: LanguageModel, slots: SlotTable) -> None:
+        """Give a request a slot; one whose stream can't be built fails alone."""
         from pipelines.chat.engine.stream import Stream  # here, because torch takes seconds to import
 
+        slot = None
         try:
             slot = slots.take(list(request.prompt), request.tenant)
             self._running.append(Stream(request, model, slot))
-        except BaseException:
+        except Exception:
+            log.exception("request %s failed before its first step", request.id)
+            if slot is not None:
+                slots.give_back(slot)
             request.mailbox.put(_failed())
             self.release(request.tenant)
-            raise
+            return
         self.reused_tokens += slot.computed
         self.reuses += bool(slot.computed)
 
