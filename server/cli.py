@@ -381,3 +381,7 @@ def _config(asked: argparse.Namespace) -> int:
     for key, value, origin in show(configuration):
         print(f"{key} = {json.dumps(value)}  # {origin}")
     return Exit.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
