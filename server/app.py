@@ -19,7 +19,7 @@ from server.auth import Doors
 from server.backend import BACKEND, Backend
 from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
-from server.image_store import PATH as PICTURES
+from server.links import IMAGES
 from server.names import ModelNames, public_name
 from server.realtime.connection import connect
 
@@ -40,13 +40,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     """The routes over ``pipeline``; whoever runs it starts and closes the pipeline."""
     app = web.Application(middlewares=[answer], client_max_size=settings.limits.message_bytes)
-    names = ModelNames(public_name(settings.chat.model), settings.models)
+    names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     app[BACKEND] = Backend(settings, pipeline, names, Doors(settings.server))
     app.router.add_get("/v1/realtime", connect)
     app.router.add_post("/v1/chat/completions", chat.create)
     app.router.add_post("/v1/audio/speech", speech.create)
     app.router.add_post("/v1/images/generations", images.create)
-    app.router.add_get(PICTURES + "{id}.png", images.file)
+    app.router.add_get(IMAGES + "{id}.png", images.file)
     app.router.add_post("/v1/moderations", moderations.create)
     app.router.add_post("/v1/embeddings", embeddings.create)
     app.router.add_get("/v1/models", models.list_models)
@@ -92,7 +92,7 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         backend.doors.check_host(request)
         backend.doors.check_origin(request)  # a browser sends no key along with its question
         return web.Response(status=204)
-    if request.path.startswith(PICTURES):  # the link is the key
+    if request.path.startswith(IMAGES):  # the link is the key
         backend.doors.check_host(request)
         backend.doors.check_origin(request)
         return await handler(request)

@@ -30,7 +30,7 @@ from server.api import requests
 from server.auth import TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError, translate
-from server.image_store import without_links
+from server.links import without_links
 from server.parameters import (
     LogitBias,
     MinP,

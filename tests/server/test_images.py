@@ -21,7 +21,9 @@ from pipelines.image.weights import Drawer
 from server.config import ConfigError, Settings, hash_key
 from server.config import read as read_config
 from server.errors import ApiError
-from server.image_store import PATH, ImageStore, without_links
+from server.image_store import ImageStore
+from server.links import IMAGES as PATH
+from server.links import without_links
 from tests.support import (
     PATIENCE,
     Running,

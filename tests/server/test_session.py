@@ -21,7 +21,7 @@ from pipelines.events import (
     Turn,
     Usage,
 )
-from server.config import LimitSettings, ModelsSettings
+from server.config import LimitSettings
 from server.names import ModelNames, VoiceNames
 from server.realtime import session, wire
 from server.realtime.session import Begin, Output, State, Stop, advance
@@ -38,7 +38,7 @@ class Table:
     state: State = field(
         default_factory=lambda: State(
             id="s",
-            names=ModelNames("tiny", ModelsSettings()),
+            names=ModelNames("tiny"),
             limits=LimitSettings(items=8, responses=3, conversation_bytes=1500),
         )
     )
@@ -598,7 +598,7 @@ def test_a_bad_session_update_changes_nothing_and_names_its_place(table: Table) 
 def test_a_model_that_is_not_here_is_an_error_only_where_configured(table: Table) -> None:
     (updated,) = table.send("session.update", session={"model": "gpt-next"})
     assert updated["session"]["model"] == "tiny"
-    strict = Table(State(id="s", names=ModelNames("tiny", ModelsSettings(unknown="error")), limits=LimitSettings()))
+    strict = Table(State(id="s", names=ModelNames("tiny", ("gpt-realtime",), "error"), limits=LimitSettings()))
     assert error_of(strict.send("session.update", session={"model": "gpt-next"}))["code"] == "model_not_found"
     assert kinds(strict.send("session.update", session={"model": "gpt-realtime"})) == ["session.updated"]
 
