@@ -204,3 +204,8 @@ class StageError(Exception):
         self.code = code
         self.message = message
         self.param = param
+
+
+def shutting_down() -> StageError:
+    """What ends a turn when the server stops."""
+    return StageError("unavailable", "server_shutting_down", "The server is shutting down.")

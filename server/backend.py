@@ -13,7 +13,7 @@ from aiohttp import web
 
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
-from pipelines.events import Event, Picture, StageError, Turn
+from pipelines.events import Event, Picture, StageError, Turn, shutting_down
 from pipelines.flow import Next, flow
 from pipelines.image.stage import ImageStage
 from pipelines.speech.stage import SpeechStage
@@ -125,7 +125,7 @@ class Backend:
     def check_ready(self) -> None:
         """Raises: StageError while no turn can be taken."""
         if self.draining:
-            raise StageError("unavailable", "server_shutting_down", "The server is shutting down.")
+            raise shutting_down()
         if not self.pipeline.ready:
             missing = ", ".join(self.pipeline.waiting_for)
             raise StageError("unavailable", "model_not_ready", f"Not ready yet: {missing}; try again in a moment.")

@@ -271,12 +271,12 @@ def stage_of(pipeline: Pipeline, kind: type[Result]) -> Result:
 
 def screening(minilm: Path, **anomaly: Any) -> AnomalyStage:
     """An anomaly stage with the real models, not started; closing it closes its embedder."""
-    return _owning(AnomalyStage(Embedder(minilm), AnomalySettings(**anomaly)))
+    return _owning(AnomalyStage(Embedder(minilm), AnomalySettings(**{"deadline": PATIENCE} | anomaly)))
 
 
 def drawing(minilm: Path, drawer: Drawer, **image: Any) -> ImageStage:
     """An image stage with the real embedding model around a small generator, not started; closing it closes both."""
-    settings = ImageSettings(**image)
+    settings = ImageSettings(**{"deadline": PATIENCE} | image)
     return _owning(ImageStage(Embedder(minilm), Painter(lambda: drawer, waiting=settings.waiting), settings))
 
 

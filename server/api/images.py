@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.events import Picture
-from pipelines.image.formats import LARGEST, SMALLEST, places
+from pipelines.image.formats import LARGEST, SMALLEST, weight
 from pipelines.image.stage import SEEDS, ImageStage
 from server.api import requests
 from server.auth import TENANT
@@ -64,7 +64,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     backend.names.resolve(asked.model)
     stage = await drawing(backend)
     size, count = _size(backend, asked.size), asked.n or 1
-    if count > (most := stage.painter.places // places(size)):
+    if count > (most := stage.painter.capacity.permits // weight(size)):
         raise ApiError(400, "invalid_value", f"n: at most {most} of {size}x{size} fit into one request.", "n")
     wish = await stage.understand(asked.prompt)
     if wish.found.similarity < backend.settings.image.asked_similarity:

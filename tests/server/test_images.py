@@ -56,7 +56,7 @@ async def drawn(
 ) -> AsyncIterator[Running]:
     """A server that draws, ready for it."""
     settings = Settings.model_validate({"image": image, "server": server or {}, "models": models or {}})
-    stage = drawing(minilm, drawer, **settings.image.model_dump())
+    stage = drawing(minilm, drawer, **settings.image.model_dump(exclude_unset=True))
     speech = scripted_speech(voice) if voice else None
     pipeline = scripted_pipeline(model or ScriptedModel(echo), image=stage, speech=speech)
     async with running(pipeline, settings) as running_:

@@ -38,7 +38,7 @@ CALM = "What time does the library open on Saturday?"
 async def screened(minilm: Path, *, voice: ScriptedVoice | None = None, **anomaly: Any) -> AsyncIterator[Running]:
     """A server that enforces, unless it is told otherwise."""
     settings = Settings.model_validate({"anomaly": {"mode": "enforce"} | anomaly})
-    stage = anomaly_stage(minilm, **settings.anomaly.model_dump())
+    stage = anomaly_stage(minilm, **settings.anomaly.model_dump(exclude_unset=True))
     speech = scripted_speech(voice) if voice else None
     async with running(scripted_pipeline(ScriptedModel(echo), anomaly=stage, speech=speech), settings) as server:
         yield server
@@ -273,7 +273,7 @@ async def test_metrics_tell_what_was_screened_and_nothing_of_it(minilm: Path) ->
 
 async def test_a_server_that_enforces_is_not_ready_without_its_detector(minilm: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate({"anomaly": {"mode": "enforce", "detector": str(tmp_path)}})
-    stage = anomaly_stage(minilm, **settings.anomaly.model_dump())
+    stage = anomaly_stage(minilm, **settings.anomaly.model_dump(exclude_unset=True))
     with pytest.raises(ValueError, match="holds no detector"):
         async with running(scripted_pipeline(ScriptedModel(echo), anomaly=stage), settings):
             pass

@@ -21,7 +21,7 @@ from pipelines.chat.engine.prefill import PrefillBudget
 from pipelines.chat.engine.slots import SlotTable
 from pipelines.chat.model.interface import LanguageModel, Segment
 from pipelines.cores import Share
-from pipelines.events import Event, Finished, Sampling, StageError, Usage
+from pipelines.events import Event, Finished, Sampling, StageError, Usage, shutting_down
 from pipelines.worker import told_by_thread
 
 if TYPE_CHECKING:
@@ -36,10 +36,6 @@ RESTART_LONGEST = 30.0
 JOIN_PATIENCE = 30.0  # seconds that a closing engine waits for the step in progress
 GUESSING_STREAMS = 4  # above so many there is no compute to spare for guesses
 GUESSES = 4  # tokens a stream
-
-
-def _closing() -> StageError:
-    return StageError("unavailable", "server_shutting_down", "The server is shutting down.")
 
 
 def _failed() -> StageError:
@@ -108,7 +104,7 @@ class Engine:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
             if not self._thread.is_alive():
-                self._fail_all(_closing())  # what came in behind the Close
+                self._fail_all(shutting_down())  # what came in behind the Close
         self.state = EngineState.CLOSED
 
     @property
@@ -135,7 +131,7 @@ class Engine:
     def model(self) -> LanguageModel:
         """The loaded model. Raises: StageError while there is none."""
         if self._closing.is_set():
-            raise _closing()
+            raise shutting_down()
         if self._model is None or not self.ready:
             raise StageError("unavailable", "model_not_ready", f"The language model is {self.state.value}; try again.")
         return self._model
@@ -168,7 +164,7 @@ class Engine:
         """
         try:
             if self._closing.is_set():
-                raise _closing()
+                raise shutting_down()
             self._admission.wait(len(prompt))
         except StageError as error:
             self.refusals += error.kind == "overloaded"
@@ -351,7 +347,7 @@ class Engine:
             case Cancel(id):
                 self._cancel(id)
             case Close():
-                self._fail_all(_closing())
+                self._fail_all(shutting_down())
                 return False
         return True
 
