@@ -67,7 +67,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     backend = request.app[BACKEND]
     try:
         with backend.in_flight():
-            response = await _admit(backend, request, handler)
+            response = await backend.answer(request, await _admit(backend, request, handler))
         level = logging.DEBUG if request.path in UNLOGGED else logging.INFO
         log.log(level, "%s %s: %d", request.method, request.rel_url.raw_path, response.status)
         return response
@@ -82,7 +82,8 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     log.info("%s %s: %d %s", request.method, request.rel_url.raw_path, failure.status, failure.code)
     if failure.status in (401, 403, 421, 429, 503):
         backend.metrics.rejected.labels(failure.code).inc()
-    return web.json_response(failure.body(), status=failure.status, headers=failure.headers())
+    answered = web.json_response(failure.body(), status=failure.status, headers=failure.headers())
+    return await backend.answer(request, answered)
 
 
 async def _admit(backend: Backend, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -25,6 +25,8 @@ from server.names import ModelNames, VoiceNames, public_name
 
 log = logging.getLogger(__name__)
 
+PIECE = 64 * 1024  # bytes of one send
+
 
 class Drainable(Protocol):
     """A connection that can be asked to end well."""
@@ -80,6 +82,25 @@ class Backend:
             abort(request)
             raise ConnectionResetError("the client does not read") from None
 
+    async def answer(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+        """Send a whole answer, each piece of it within the time that a send may take.
+
+        Raises: ConnectionResetError when the client does not read.
+        """
+        if response.prepared or not isinstance(response, web.Response):
+            return response
+        body = response.body
+        if not isinstance(body, bytes | bytearray) or len(body) <= PIECE or request.method == "HEAD":
+            await self.deliver(request, _finish(request, response))
+            return response
+        pieces = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
+        pieces.content_length = len(body)
+        await pieces.prepare(request)
+        for start in range(0, len(body), PIECE):
+            await self.deliver(request, pieces.write(body[start : start + PIECE]))
+        await self.deliver(request, pieces.write_eof())
+        return pieces
+
     def flow(self, turn: Turn, origin: str) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
         """Run a turn through the configured stages, measured; ``origin`` is the server's address in links."""
         turn = replace(turn, begun=time.monotonic())
@@ -129,6 +150,11 @@ class Backend:
         if not self.pipeline.ready:
             missing = ", ".join(self.pipeline.waiting_for)
             raise StageError("unavailable", "model_not_ready", f"Not ready yet: {missing}; try again in a moment.")
+
+
+async def _finish(request: web.Request, response: web.Response) -> None:
+    await response.prepare(request)
+    await response.write_eof()
 
 
 def abort(request: web.Request) -> None:

@@ -95,7 +95,7 @@ class LimitSettings(_Section):
     items: Annotated[int, Field(ge=1)] = 500
     conversation_bytes: Bytes = 2 * 1024 * 1024
     responses: Annotated[int, Field(ge=1)] = 4
-    outgoing: Annotated[int, Field(ge=1)] = 64
+    outgoing_bytes: Bytes = 256 * 1024
     send_seconds: Seconds = 10.0
     heartbeat: Seconds = 20.0
     keep_alive: Seconds = 30.0

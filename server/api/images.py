@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -19,7 +18,6 @@ from server.backend import BACKEND, Backend
 from server.errors import ApiError
 
 MOST = 10  # pictures of one request
-PIECE = 64 * 1024  # bytes of one send
 SIZES = tuple(SMALLEST << power for power in range((LARGEST // SMALLEST).bit_length()))  # pixels of a side
 
 IGNORED: dict[str, requests.Harmless] = {
@@ -57,7 +55,7 @@ class ImageRequest(BaseModel):
     loquent: ImageExtension | None = None
 
 
-async def create(request: web.Request) -> web.StreamResponse:
+async def create(request: web.Request) -> web.Response:
     """Draw what a prompt asks for, or say what is nearest to it."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ImageRequest, ignored=IGNORED)
@@ -94,7 +92,7 @@ async def create(request: web.Request) -> web.StreamResponse:
             pieces.append(b", ")
         pieces.append(_entry(backend, request, picture, as_file=asked.response_format == "b64_json"))
         await asyncio.sleep(0)
-    return await _send(backend, request, [*pieces, b"]}"], {"Content-Type": "application/json; charset=utf-8"})
+    return web.Response(body=b"".join([*pieces, b"]}"]), content_type="application/json", charset="utf-8")
 
 
 def _entry(backend: Backend, request: web.Request, picture: Picture, *, as_file: bool) -> bytes:
@@ -108,34 +106,19 @@ def _entry(backend: Backend, request: web.Request, picture: Picture, *, as_file:
     return json.dumps(entry | {"url": kept.url, "loquent": own | {"expires_at": kept.expires_at}}).encode()
 
 
-async def file(request: web.Request) -> web.StreamResponse:
+async def file(request: web.Request) -> web.Response:
     """A picture, for whoever has its link."""
     backend = request.app[BACKEND]
     png, seconds = backend.images.find(
         request.match_info["id"], request.query.get("expires", ""), request.query.get("signature", "")
     )
     headers = {
-        "Content-Type": "image/png",
         "Cache-Control": f"private, max-age={seconds}, immutable",
         "Content-Security-Policy": "default-src 'none'",
         "Cross-Origin-Resource-Policy": "cross-origin",  # a page elsewhere shows what it was sent a link to
         "X-Content-Type-Options": "nosniff",
     }
-    return await _send(backend, request, [png], headers)
-
-
-async def _send(
-    backend: Backend, request: web.Request, pieces: Sequence[bytes], headers: Mapping[str, str]
-) -> web.StreamResponse:
-    """An answer of known length, each piece within the time that a send may take."""
-    response = web.StreamResponse(headers=headers)
-    response.content_length = sum(map(len, pieces))
-    await response.prepare(request)
-    if request.method != "HEAD":
-        for piece in pieces:
-            for start in range(0, len(piece), PIECE):
-                await backend.deliver(request, response.write(piece[start : start + PIECE]))
-    return response
+    return web.Response(body=png, content_type="image/png", headers=headers)
 
 
 async def drawing(backend: Backend) -> ImageStage:
