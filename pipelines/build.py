@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pipelines.cores import one_blas_thread
 from pipelines.downloads.progress import Progress
 from pipelines.flow import Stage
+from pipelines.loading import one_at_a_time
 from pipelines.part import Part, Shared
 from pipelines.stages import maker
 from pipelines.worker import in_thread
@@ -121,11 +122,8 @@ class Pipeline:
         return not self.waiting_for
 
 
-_importing = threading.Lock()  # transformers imports its modules lazily, and not for two threads at a time
-
-
 def _import(parts: Sequence[Part]) -> None:
-    with _importing:
+    with one_at_a_time:
         for name in dict.fromkeys(name for part in parts for name in part.imports):
             importlib.import_module(name)
     one_blas_thread()

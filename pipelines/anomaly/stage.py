@@ -23,6 +23,7 @@ from pipelines.anomaly.verdict import Action, Verdict, worst
 from pipelines.embedding.embedder import Embedder
 from pipelines.events import Event, Finished, Message, Screened, StageError, TextDelta, TextDone, Turn, Usage
 from pipelines.flow import Next
+from pipelines.loading import one_at_a_time
 
 if TYPE_CHECKING:
     from pipelines.anomaly.detector import Detector, Prepared
@@ -230,7 +231,8 @@ class AnomalyStage:
         reason = "deadline" if isinstance(error, TimeoutError) else getattr(error, "code", type(error).__name__)
         self.failures[reason] += 1
         if not self._closing:
-            log.error("an input could not be screened: %s", reason)
+            level = logging.INFO if reason == "screening_not_ready" else logging.ERROR  # it is being loaded
+            log.log(level, "an input could not be screened: %s", reason)
 
     def _cast(self, work: "_Screening") -> None:
         """Screen a turn in the shadow of its reply."""
@@ -256,7 +258,9 @@ def _one_thread() -> None:
 def _load(settings: AnomalySettings) -> "Detector":
     from pipelines.anomaly.weights import BUNDLED, load  # on the worker: torch takes seconds
 
-    return load(Path(settings.detector).expanduser() if settings.detector else BUNDLED).at(settings.alpha)
+    with one_at_a_time:
+        detector = load(Path(settings.detector).expanduser() if settings.detector else BUNDLED)
+    return detector.at(settings.alpha)
 
 
 def new_messages(turn: Turn) -> tuple[Message, ...]:

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from pipelines.image.painter import Painter
 from pipelines.image.settings import ImageSettings
 from pipelines.image.stage import ImageStage
+from pipelines.loading import one_at_a_time
 from pipelines.metrics import counter, counters, gauge, latency
 from pipelines.part import Part, Shared
 
@@ -41,7 +42,8 @@ def load_drawer(settings: ImageSettings) -> "Drawer":
     """The generator that the settings name. Raises: WeightsError when it can't be used."""
     from pipelines.image.weights import BUNDLED, load  # on the painter's thread: torch takes seconds
 
-    return load(Path(settings.weights).expanduser() if settings.weights else BUNDLED)
+    with one_at_a_time:
+        return load(Path(settings.weights).expanduser() if settings.weights else BUNDLED)
 
 
 def metrics(stage: ImageStage) -> tuple[Collector, ...]:

@@ -162,7 +162,8 @@ class ImageStage:
         self.outcomes[reason] += 1
         if reason != self._told:
             self._told = reason
-            log.warning("replies have no pictures: %s", reason)
+            level = logging.INFO if reason == "image_not_ready" else logging.WARNING  # it is being loaded
+            log.log(level, "replies have no pictures: %s", reason)
 
     def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         """The reply, with a picture behind its text where it is to have one."""
