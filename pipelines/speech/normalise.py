@@ -27,6 +27,9 @@ SCRIPTS = {
 }  # fmt: skip
 LATIN = "LATIN FEMININE MASCULINE MICRO KELVIN ANGSTROM OHM GREEK FULLWIDTH MODIFIER SUPERSCRIPT SUBSCRIPT"
 
+DOTTED = r"[^\s\d.,]\."  # a letter of an abbreviation
+LETTERS = 10  # of an abbreviation that are read without a pause
+
 READ_SYMBOLS = "°©®™№℃℉"  # that are no pictures
 
 
@@ -72,6 +75,9 @@ TIDY = _rules(
     (r"\s+", " "),
     (r"\s+([,.;:!?])", lambda found: found[1]),
     (r"(?:,\s*){2,}", ", "),
+    # espeak-ng takes letters with dots between them for one abbreviation, and writes past its buffer of 80 bytes where
+    # that is long. A comma ends it; a space does not.
+    (rf"((?:{DOTTED} ?){{{LETTERS - 1}}}[^\s\d.,])\. ?(?=[^\s\d.,])", lambda found: f"{found[1]}, "),
     (r"^[\s,;:.!?]+|\s+$", ""),
 )
 
@@ -168,6 +174,8 @@ def _replace(
         if new and new in found[0]:  # a part of what was there: it stays where it was
             begin = found.start() + found[0].index(new)
             kept += origins[begin : begin + len(new)]
+        elif new.endswith(", ") and found[0].startswith(same := new[:-2]):  # a pause was put in
+            kept += origins[found.start() : found.start() + len(same)] + [origins[found.end() - 1]] * 2
         else:
             kept += [origins[found.end() - 1] if found.end() > found.start() else 0] * len(new)
         at = found.end()
