@@ -34,6 +34,8 @@ from pipelines.speech.normalise import speakable
         ("naïve café", "naïve café"),
         ("the U.S.A. and 1.2.3.4.5.6.7.8.9.10.11.12", "the U.S.A. and 1.2.3.4.5.6.7.8.9.10.11.12"),
         ("A." * 25, "A.A.A.A.A.A.A.A.A.A, A.A.A.A.A.A.A.A.A.A, A.A.A.A.A."),
+        ("x.y.-" * 6 + "z", "x.y.-x.y.-x.y.-x.y.-x.y, x.y.-z"),
+        ("'s" * 50, "'s" * 32 + " " + "'s" * 18),
         ("u.s.a. " * 5, "u.s.a. u.s.a. u.s.a. u, s.a. u.s.a."),
         ("😀 fun 👍🏽 ❤️", "fun"),
         ("你好世界 hello Привет", "hello"),
