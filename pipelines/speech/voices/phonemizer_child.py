@@ -60,11 +60,18 @@ def bundled(setup: dict[str, Any]) -> Reader:
     package = ModuleType("piper")
     package.__path__ = [setup["piper"]]
     sys.modules["piper"] = package
+    from piper import espeakbridge
     from piper.phonemize_espeak import EspeakPhonemizer
 
     espeak = EspeakPhonemizer()
     clusters = {tuple(cluster) for cluster in setup["clusters"]} or None
-    return lambda text, voice: espeak.phonemize(voice, text, vowel_clusters=clusters)
+
+    def read(text: str, voice: str) -> Groups:
+        espeakbridge.get_phonemes(" ")  # after "a.." it would begin the next text, somebody else's, with a dot
+        return espeak.phonemize(voice, text, vowel_clusters=clusters)
+
+    espeak.phonemize("en", "")  # it has no voice before
+    return read
 
 
 def _library(setup: dict[str, Any]) -> Reader:
