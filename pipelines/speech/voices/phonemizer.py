@@ -29,6 +29,7 @@ DEADLINE = 2.0  # seconds for a request; espeak-ng needs less than a millisecond
 MODEL_DEADLINE = 20.0  # for languages that Piper reads with a model
 MEMORY = 256 << 20  # bytes that espeak-ng may take; it needs 10 MiB
 MODEL_MEMORY = 2 << 30
+RENEWED = 10_000  # texts that one child reads: espeak-ng loses some two KiB with each
 ATTEMPTS = 2  # a child may have been killed for something else
 MOST_REQUEST = 256 << 10  # bytes of one request
 
@@ -52,10 +53,12 @@ class Phonemizer:
         deadline: float | None = None,
         memory: int | None = None,
         program: Path = PROGRAM,
+        renewed: int = RENEWED,
     ) -> None:
         self._language = language
         self._deadline = deadline or (MODEL_DEADLINE if config else DEADLINE)
         self._program = program
+        self._renewed = renewed
         self._setup = {
             "piper": _piper(),
             "clusters": [list(cluster) for cluster in clusters],
@@ -88,7 +91,11 @@ class Phonemizer:
             for _ in range(ATTEMPTS):
                 child = self._started()
                 try:
-                    return _read(child.ask(request, self._deadline), len(texts))
+                    answer = _read(child.ask(request, self._deadline), len(texts))
+                    child.texts += len(texts)
+                    if child.texts >= self._renewed:
+                        self._renew(child)
+                    return answer
                 except TimeoutError:
                     self._replace(child)
                     raise _failed("it took too long") from None
@@ -118,14 +125,20 @@ class Phonemizer:
             return self._child
 
     def _replace(self, child: "_Child") -> None:
+        """For a child that ended or hung."""
+        child.end()
+        if not self._closed:
+            self.restarts += 1
+            log.warning("the phonemizer ended (%s) and is started again", child.process.returncode)
+        self._renew(child)
+
+    def _renew(self, child: "_Child") -> None:
         """Start another child at once, so that the next request does not wait for it."""
         with self._life:
             self._child = None
-            self.restarts += 1
             child.end()
             if self._closed:
                 return
-            log.warning("the phonemizer ended (%s) and is started again", child.process.returncode)
             try:
                 self._child = _Child(self._program, self._setup)
             except OSError as error:  # the next request tries again
@@ -151,6 +164,7 @@ class _Child:
             raise
         self.end = weakref.finalize(self, _end, self.process, self._connection)
         self._ready = False
+        self.texts = 0  # that it has read
         self._connection.settimeout(START_PATIENCE)
         self._connection.sendall(encoded(setup))
 

@@ -105,6 +105,8 @@ def main(prepare: Callable[[dict[str, Any]], Reader] = bundled) -> None:
             signal.setitimer(signal.ITIMER_REAL, setup["deadline"] + 1)
             try:
                 answer: dict[str, Any] = {"phonemes": [read(text, request["voice"]) for text in request["texts"]]}
+            except MemoryError:  # the next request would fail as well
+                return
             except Exception as error:  # its own words may hold the text
                 answer = {"error": type(error).__name__}
             _send(answer)
