@@ -200,6 +200,9 @@ class ScriptedVoice:
             yield Samples(tone, told)
             told = ()
 
+    def close(self) -> None:
+        """Nothing runs beside it."""
+
 
 def finish(steps: Generator[Any, None, Result]) -> Result:
     """Run work that reports its progress to its end; returns its result."""
