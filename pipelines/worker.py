@@ -42,7 +42,8 @@ class Worker(Generic[Model, Work]):
 
     Its user holds the queue and changes it under ``changed``. ``take`` picks from it, under the same lock, what is
     computed next, or None while there is nothing; ``work`` computes that and settles what waits for it; ``abandon``
-    ends what is still queued, with an error, once the worker ends.
+    ends what is still queued, with an error, once the worker ends, and ``unload`` ends what the model runs beside it;
+    it may be called twice, and while something is computed.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Worker(Generic[Model, Work]):
         take: Callable[[], Work | None],
         work: Callable[[Model, Work], None],
         abandon: Callable[[StageError], None],
+        unload: Callable[[Model], None] = lambda model: None,
         threads: int = 1,
         share: Share | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Worker(Generic[Model, Work]):
         self._take = take
         self._work = work
         self._abandon = abandon
+        self._unload = unload
         self._count = threads
         self._share = share  # of the cores; the worker says when it computes
         self._threads: list[threading.Thread] = []
@@ -86,6 +89,8 @@ class Worker(Generic[Model, Work]):
         """End what is queued, then the threads."""
         with self.changed:
             self._end()
+        if self.model is not None:
+            await asyncio.to_thread(self._unload, self.model)
         await asyncio.gather(*(asyncio.to_thread(thread.join, JOIN_PATIENCE) for thread in self._threads))
 
     def _spawn(self, run: Callable[[], None]) -> None:
@@ -104,6 +109,7 @@ class Worker(Generic[Model, Work]):
         for _ in range(self._count - 1):
             self._spawn(lambda: self._serve(model))
         self._serve(model)
+        self._unload(model)  # also where it was loaded too late for ``close``
 
     def _serve(self, model: Model) -> None:
         try:

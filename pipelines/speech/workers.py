@@ -7,7 +7,6 @@ sentence piece by piece, and between two pieces its thread may turn to somebody 
 
 import asyncio
 import logging
-import threading
 import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -15,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pipelines.cores import Cores, Share
-from pipelines.events import StageError
+from pipelines.events import StageError, shutting_down
 from pipelines.speech.voices.interface import Samples, Voice
-from pipelines.worker import told_by_thread
+from pipelines.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +25,6 @@ log = logging.getLogger(__name__)
 PRESSING = 0.25
 PRESSING_EACH = 0.12
 AHEAD = 2  # pieces of a sentence that may wait for whoever asked for it
-JOIN_PATIENCE = 5.0  # seconds that a closing pool waits for the piece in progress
-
-
-def _closing() -> StageError:
-    return StageError("unavailable", "server_shutting_down", "The server is shutting down.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,56 +70,39 @@ class Workers:
     """Speaks for many at once, with a voice that is loaded on the first of its threads."""
 
     def __init__(self, load: Callable[[], Voice], *, threads: int = 1, share: Share | None = None) -> None:
-        self._load = load
         self._share = share or Cores().share(1)  # of the cores
-        self._computing = 0  # threads
-        self._count = threads
-        self._pool: list[threading.Thread] = []
-        self._jobs: list[_Job] = []  # bounded by whoever asks: one sentence for each reply
-        self._wake = threading.Condition()
-        self._closing = False
-        self.voice: Voice | None = None
+        self._jobs: list[_Job] = []  # one sentence for each reply, and their capacity is bounded
+        self._worker: Worker[Voice, _Job] = Worker(
+            "speech",
+            load,
+            take=self._take,
+            work=self._work,
+            abandon=self._abandon,
+            unload=lambda voice: voice.close(),
+            threads=threads,
+            share=self._share,
+        )
         # Counted since the start, for metrics.
         self.busy_seconds = 0.0
         self.spoken_seconds = 0.0
 
+    @property
+    def voice(self) -> Voice | None:
+        """The voice, once it is loaded."""
+        return self._worker.model
+
     async def start(self) -> None:
         """Load the voice; returns when it can speak. Raises what loading raises."""
-        loaded, tell = told_by_thread()
-
-        def run() -> None:
-            error: BaseException | None = None
-            try:
-                self.voice = self._load()
-            except BaseException as raised:  # raised again where it was asked for
-                error = raised
-            tell(error)
-            if error is None:
-                self._serve()
-            if self._closing and self.voice is not None:  # it was loaded too late for ``close``
-                self.voice.close()
-
-        self._spawn(run)
-        await loaded
-        for _ in range(self._count - 1):
-            self._spawn(self._serve)
+        await self._worker.start()
 
     async def close(self) -> None:
         """End every sentence, then the threads."""
-        with self._wake:
-            self._closing = True
-            for job in self._jobs:
-                job.put(_End(_closing()))
-            self._jobs.clear()
-            self._wake.notify_all()
-        if self.voice is not None:
-            await asyncio.to_thread(self.voice.close)
-        await asyncio.gather(*(asyncio.to_thread(thread.join, JOIN_PATIENCE) for thread in self._pool))
+        await self._worker.close()
 
     def check_open(self) -> None:
         """Raises: StageError ``server_shutting_down`` once the workers close."""
-        if self._closing:
-            raise _closing()
+        if self._worker.closing:
+            raise shutting_down()
 
     @property
     def waiting(self) -> int:
@@ -138,61 +115,53 @@ class Workers:
         Raises: StageError when the voice fails or the workers close.
         """
         job = _Job(sentence, asyncio.get_running_loop(), due=sentence.due)
-        with self._wake:
+        with self._worker.changed:
             self.check_open()
-            if self.voice is None:
+            if not self._worker.ready:
                 raise StageError("unavailable", "voice_not_ready", "The voice is not ready.")
             self._jobs.append(job)
-            self._wake.notify()
+            self._worker.changed.notify()
         try:
             while not isinstance(piece := await job.pieces.get(), _End):
-                with self._wake:
+                with self._worker.changed:
                     job.room += 1
-                    self._wake.notify()
+                    self._worker.changed.notify()
                 yield piece
             if piece.error is not None:
                 raise piece.error
         finally:
-            with self._wake:
+            with self._worker.changed:
                 if job in self._jobs:
                     self._jobs.remove(job)  # a thread that has it gives it back to nobody
 
-    def _spawn(self, run: Callable[[], None]) -> None:
-        thread = threading.Thread(target=run, name=f"speech-{len(self._pool)}", daemon=True)
-        self._pool.append(thread)
-        thread.start()
-
-    def _serve(self) -> None:
-        while (job := self._take()) is not None:
-            begun = time.perf_counter()
-            piece = self._make(job)
-            self._give_back(job, piece, time.perf_counter() - begun)
-
     def _take(self) -> _Job | None:
         """The most urgent job, among those whose reader has taken most of what there is."""
-        with self._wake:
-            while not self._closing:
-                ready = [job for job in self._jobs if job.room > 0 and not job.taken]
-                if ready:
-                    pressing = time.monotonic() + PRESSING + PRESSING_EACH * len(self._jobs)
-                    job = min(ready, key=lambda job: job.urgency(pressing))
-                    job.taken = True
-                    self._computing += 1
-                    self._share.active = True
-                    return job
-                self._share.active = self._computing > 0
-                self._wake.wait()
+        ready = [job for job in self._jobs if job.room > 0 and not job.taken]
+        if not ready:
             return None
+        pressing = time.monotonic() + PRESSING + PRESSING_EACH * len(self._jobs)
+        job = min(ready, key=lambda job: job.urgency(pressing))
+        job.taken = True
+        return job
+
+    def _abandon(self, error: StageError) -> None:
+        for job in self._jobs:
+            job.put(_End(error))
+        self._jobs.clear()
+
+    def _work(self, voice: Voice, job: _Job) -> None:
+        begun = time.perf_counter()
+        piece = self._make(voice, job)
+        self._give_back(voice, job, piece, time.perf_counter() - begun)
 
     def _threads(self) -> int:
-        return max(self._share.threads // max(self._computing, 1), 1)
+        return max(self._share.threads // max(self._worker.computing, 1), 1)
 
-    def _make(self, job: _Job) -> Samples | _End | None:
-        assert self.voice is not None  # noqa: S101 - threads serve only once it is loaded
+    def _make(self, voice: Voice, job: _Job) -> Samples | _End | None:
         try:
             if job.making is None:
                 asked = job.sentence
-                job.making = iter(self.voice.say(asked.text, asked.speaker, asked.speed, self._threads))
+                job.making = iter(voice.say(asked.text, asked.speaker, asked.speed, self._threads))
             return next(job.making, _End())
         except StageError as error:
             log.warning("a sentence could not be spoken: %s", error.code)
@@ -203,15 +172,14 @@ class Workers:
             log.error("a sentence could not be spoken: %s\n%s", type(error).__name__, where)
             return _End(StageError("internal", "speech_failed", "The voice failed on this reply."))
 
-    def _give_back(self, job: _Job, piece: Samples | _End | None, seconds: float) -> None:
-        with self._wake:
-            self._computing -= 1
+    def _give_back(self, voice: Voice, job: _Job, piece: Samples | _End | None, seconds: float) -> None:
+        with self._worker.changed:
             self.busy_seconds += seconds
             job.taken = False
             if job not in self._jobs:  # its reader left, or was told that the workers close
                 return
-            if isinstance(piece, Samples) and self.voice is not None:
-                sound = len(piece.audio) / self.voice.rate
+            if isinstance(piece, Samples):
+                sound = len(piece.audio) / voice.rate
                 self.spoken_seconds += sound
                 job.due = (time.monotonic() if job.due is None else job.due) + sound
                 job.room -= 1
