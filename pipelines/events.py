@@ -135,6 +135,7 @@ class AudioDelta:
 
     @property
     def samples(self) -> int:
+        """How many there are."""
         return len(self.pcm) // 2
 
 

@@ -141,6 +141,7 @@ class Backend:
 
     @property
     def ready(self) -> bool:
+        """Whether turns are taken."""
         return self.pipeline.ready and not self.draining
 
     def check_ready(self) -> None:

@@ -46,6 +46,7 @@ class Verdict:
 
     @property
     def anomalous(self) -> bool:
+        """Whether anything was found."""
         return bool(self.causes)
 
     def p(self, head: HeadName) -> float:

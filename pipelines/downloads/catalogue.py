@@ -35,6 +35,7 @@ class ModelPackage:
 
     @property
     def installed(self) -> bool:
+        """Whether its model file is in the cache."""
         return self.path.is_file()
 
 

@@ -76,6 +76,7 @@ class Generator(nn.Module):
         self.paint = nn.Conv2d(shape.last, CHANNELS, 3, padding=1)
 
     def forward(self, text: Tensor, style: Tensor, noise: Tensor) -> Tensor:
+        """(B, text), (B,), (B, noise) → (B, CHANNELS, SIDE, SIDE)."""
         *_, pictures = self.steps(text, style, noise)
         return pictures
 

@@ -13,7 +13,7 @@ from pipelines.anomaly.calibrate import CELLS, Calibration, HeadName, cell
 from pipelines.anomaly.detector import Detector, Examples
 from pipelines.anomaly.text import LONGEST
 from pipelines.anomaly.training import generate, measure, train
-from pipelines.anomaly.training.measure import Result, Row
+from pipelines.anomaly.training.results import Result, Row
 from pipelines.anomaly.training.train import Floats, Messages, Trained, TrainingError
 from pipelines.downloads.progress import Progress
 from pipelines.embedding.minilm import MiniLM
@@ -85,8 +85,7 @@ def run(
     seed: int,
     threads: int,
 ) -> Generator[Progress, None, Trained]:
-    """Train both VAEs and calibrate all heads on an operator's own messages; letters, words and injections stay as
-    they are.
+    """Train both VAEs and calibrate all heads on an operator's own messages; the other heads stay as they are.
 
     Unless the assistant is a ``narrow`` one, the examples that ``base`` keeps join in, so that other normal talk
     stays normal.

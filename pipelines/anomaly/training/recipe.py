@@ -15,7 +15,8 @@ from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.text import normalise
 from pipelines.anomaly.training import corpora, generate, own, train
 from pipelines.anomaly.training.corpora import Sample
-from pipelines.anomaly.training.measure import Area, Result, Row, compare, curves, flagged, project, screen, verdicts
+from pipelines.anomaly.training.measure import compare, curves, flagged, project, screen, verdicts
+from pipelines.anomaly.training.results import Area, Result, Row
 from pipelines.anomaly.training.train import Messages, Trained
 from pipelines.anomaly.verdict import Verdict, worst
 from pipelines.downloads.progress import Progress
@@ -163,36 +164,14 @@ def judge(
     corpus: Corpus, detector: Detector, model: MiniLM, stop: threading.Event, *, seed: int, threads: int
 ) -> Generator[Progress, None, Result]:
     """Score the sources that are for this alone, once. Raises: Stopped."""
-    rows: list[Row] = []
     yield Progress("judging: false alarms")
     normal = corpus.normal("test", divided=True)
     calm = verdicts(detector, corpus.messages.pick(normal))
-    alarms = np.array([verdict.anomalous for verdict in calm])
-    rows.append(Row("normal, in distribution: alarms", int(alarms.sum()), len(alarms), least=0.007, most=0.015))
-    for source in dict.fromkeys(corpus.samples[n].source for n in normal):
-        of = np.array([corpus.samples[n].source == source for n in normal])
-        rows.append(Row(f"… of these, {source}", int(alarms[of].sum()), int(of.sum())))
-    unseen = corpus.normal("test", divided=False)
-    alarms = np.array(flagged(detector, corpus.messages.pick(unseen)))
-    for source in dict.fromkeys(corpus.samples[n].source for n in unseen):
-        of = np.array([corpus.samples[n].source == source for n in unseen])
-        rows.append(Row(f"normal, unseen source {source}: alarms", int(alarms[of].sum()), int(of.sum()), most=0.04))
-    for source in dict.fromkeys(corpus.samples[n].source for n in corpus.normal("validate", divided=False)):
-        found = flagged(detector, corpus.messages.pick(corpus.where(source=source)))
-        rows.append(Row(f"normal, chose thresholds, {source}: alarms", sum(found), len(found)))
+    rows = _false_alarms(corpus, detector, normal, calm)
     rows += yield from _lookalikes(detector, model, stop, threads=threads)
     base = [corpus.messages.texts[n] for n in normal if corpus.samples[n].source == "chitchat"]
-    made: dict[str, list[Verdict]] = {}
-    for kind, pairs in generate.anomalies(generate.TEST, base, EACH, seed).items():
-        yield Progress(f"judging: {kind}")
-        made[kind] = screen(detector, model, [text for _, text in pairs], threads=threads)
-        least = 0.6 if kind == "word salad" else 0.97
-        rows.append(Row(f"{kind}: found", sum(verdict.anomalous for verdict in made[kind]), EACH, least=least))
-        for name in generate.TEST[kind]:
-            of_name = [
-                verdict.anomalous for (made_by, _), verdict in zip(pairs, made[kind], strict=True) if made_by == name
-            ]
-            rows.append(Row(f"… of these, {name}", sum(of_name), len(of_name)))
+    made, found_rows = yield from _made_up(detector, model, base, seed=seed, threads=threads)
+    rows += found_rows
     jailbreaks = corpus.where(kind="jailbreak", part="test")
     attacks = {kind: _unlike_training(corpus, kind) for kind in ("injection", "jailbreak")}
     direct = [n for n in attacks["injection"] if corpus.samples[n].source != "agents"]
@@ -234,6 +213,43 @@ def judge(
             },
         ),
     )
+
+
+def _false_alarms(corpus: Corpus, detector: Detector, normal: Sequence[int], calm: Sequence[Verdict]) -> list[Row]:
+    """Alarms among normal messages: of known sources, of unseen ones, and of those that chose thresholds."""
+    alarms = np.array([verdict.anomalous for verdict in calm])
+    rows = [Row("normal, in distribution: alarms", int(alarms.sum()), len(alarms), least=0.007, most=0.015)]
+    for source in dict.fromkeys(corpus.samples[n].source for n in normal):
+        of = np.array([corpus.samples[n].source == source for n in normal])
+        rows.append(Row(f"… of these, {source}", int(alarms[of].sum()), int(of.sum())))
+    unseen = corpus.normal("test", divided=False)
+    alarms = np.array(flagged(detector, corpus.messages.pick(unseen)))
+    for source in dict.fromkeys(corpus.samples[n].source for n in unseen):
+        of = np.array([corpus.samples[n].source == source for n in unseen])
+        rows.append(Row(f"normal, unseen source {source}: alarms", int(alarms[of].sum()), int(of.sum()), most=0.04))
+    for source in dict.fromkeys(corpus.samples[n].source for n in corpus.normal("validate", divided=False)):
+        found = flagged(detector, corpus.messages.pick(corpus.where(source=source)))
+        rows.append(Row(f"normal, chose thresholds, {source}: alarms", sum(found), len(found)))
+    return rows
+
+
+def _made_up(
+    detector: Detector, model: MiniLM, base: Sequence[str], *, seed: int, threads: int
+) -> Generator[Progress, None, tuple[dict[str, list[Verdict]], list[Row]]]:
+    """Anomalies from generators that nothing was trained on: their verdicts by kind, and what was found."""
+    rows: list[Row] = []
+    made: dict[str, list[Verdict]] = {}
+    for kind, pairs in generate.anomalies(generate.TEST, base, EACH, seed).items():
+        yield Progress(f"judging: {kind}")
+        made[kind] = screen(detector, model, [text for _, text in pairs], threads=threads)
+        least = 0.6 if kind == "word salad" else 0.97
+        rows.append(Row(f"{kind}: found", sum(verdict.anomalous for verdict in made[kind]), EACH, least=least))
+        for name in generate.TEST[kind]:
+            of_name = [
+                verdict.anomalous for (made_by, _), verdict in zip(pairs, made[kind], strict=True) if made_by == name
+            ]
+            rows.append(Row(f"… of these, {name}", sum(of_name), len(of_name)))
+    return made, rows
 
 
 def _lookalikes(

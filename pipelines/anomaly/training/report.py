@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.anomaly.detector import Detector
 
 if TYPE_CHECKING:
-    from pipelines.anomaly.training.measure import Result
+    from pipelines.anomaly.training.results import Result
     from pipelines.anomaly.training.train import Trained
 
 STYLE = (

@@ -25,7 +25,7 @@ from pipelines.embedding import minilm
 from pipelines.embedding.minilm import DIMENSIONS, Embedding, MiniLM
 
 if TYPE_CHECKING:
-    from pipelines.anomaly.training.measure import Result
+    from pipelines.anomaly.training.results import Result
 
 Floats = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,15 +27,16 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, export
 from transformers import PreTrainedModel
 
-from pipelines.chat.model import kernels, quantise
+from pipelines.chat.model import fusion, kernels, quantise
+from pipelines.chat.model.fusion import ATEN, OURS, calls, fuse, tidy, whole
 from pipelines.downloads.cache import cache_folder, new_folder
 
 log = logging.getLogger(__name__)
 
-ATEN = torch.ops.aten
-OURS = torch.ops.loquent
 MOST = 1 << 20  # tokens of a step, for the tracer
+
 KEPT = 8  # traced models in the cache folder
+
 PLAN, WEIGHTS = "plan.json", "packed.safetensors"
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -49,6 +50,7 @@ class Modules(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
+        """The logits of the wanted rows, (1, wanted, V)."""
         output = self.model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=wanted)
         logits: Tensor = output.logits
         return logits
@@ -152,7 +154,9 @@ def _keep(folder: Path, plan: Plan, weights: dict[str, Tensor] | None) -> None:
 
 def _key(model: PreTrainedModel, folder: Path, *, packed: bool) -> str:
     """What the traced step and its weights depend on."""
-    code = [path.read_bytes() for path in (Path(__file__), Path(quantise.__file__), kernels.SOURCE)]
+    code = [
+        path.read_bytes() for path in (Path(__file__), Path(fusion.__file__), Path(quantise.__file__), kernels.SOURCE)
+    ]
     files = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(folder.iterdir())]
     facts = [model.config.to_json_string(), model.dtype, packed, torch.__version__, transformers.__version__, folder]
     text = "\0".join(map(str, (*facts, *files, kernels.load(), kernels.forms())))
@@ -187,169 +191,14 @@ def trace(model: nn.Module) -> fx.Graph:
     with torch.no_grad():
         program = export(Modules(model), example, dynamic_shapes=({1: n}, {1: n}, {0: r}), strict=False)
     traced = program.module(check_guards=False)
-    _tidy(traced.graph)
+    tidy(traced.graph)
     if kernels.load():
-        _fuse(traced.graph)
+        fuse(traced.graph)
     traced.graph.set_codegen(fx.graph.CodeGen())  # plain arguments and a plain result, where export has trees
     result = traced.graph.output_node()
     if isinstance(result.args[0], list | tuple):
         result.args = (result.args[0][0],)
     return traced.graph
-
-
-def _tidy(graph: fx.Graph) -> None:
-    for node in list(graph.nodes):
-        guard = node.op == "call_module" and node.target == "_guards_fn"
-        if guard or _calls(node, ATEN._assert_tensor_metadata.default):
-            graph.erase_node(node)
-        elif _calls(node, ATEN.to.dtype) and _type(node) == _type(node.args[0]):
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-    graph.eliminate_dead_code()
-
-
-def _calls(node: Any, target: Any) -> bool:
-    return isinstance(node, fx.Node) and node.op == "call_function" and node.target is target
-
-
-def _type(node: Any) -> torch.dtype | None:
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return value.dtype if isinstance(value, Tensor) else None
-
-
-# Chains of operations, as patterns: a string takes whatever stands there, and the same each time it occurs.
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of ``target`` with arguments that match; ``either`` order of two is tried where it makes no difference."""
-
-    target: Any
-    arguments: tuple[Any, ...]
-    either: bool = False
-
-
-def _add(a: Any, b: Any) -> Call:
-    return Call(ATEN.add.Tensor, (a, b), either=True)
-
-
-def _mul(a: Any, b: Any) -> Call:
-    return Call(ATEN.mul.Tensor, (a, b), either=True)
-
-
-def _to(a: Any, dtype: Any) -> Call:
-    return Call(ATEN.to.dtype, (a, dtype))
-
-
-def _match(pattern: Any, value: Any, found: dict[str, Any]) -> dict[str, Any] | None:
-    """What the pattern's names stand for if ``value`` matches, else None."""
-    if isinstance(pattern, str):
-        if pattern in found:
-            return found if found[pattern] is value or found[pattern] == value else None
-        return {**found, pattern: value}
-    if isinstance(pattern, list):
-        if not isinstance(value, Sequence) or len(pattern) != len(value):
-            return None
-        return _match_all(pattern, value, found)
-    if not isinstance(pattern, Call):
-        return found if pattern == value else None
-    if not _calls(value, pattern.target) or len(value.args) != len(pattern.arguments) or value.kwargs:
-        return None
-    matched = _match_all(pattern.arguments, value.args, found)
-    if matched is None and pattern.either:
-        matched = _match_all(pattern.arguments, tuple(reversed(value.args)), found)
-    return matched
-
-
-def _match_all(patterns: Sequence[Any], values: Sequence[Any], found: dict[str, Any]) -> dict[str, Any] | None:
-    matched: dict[str, Any] | None = found
-    for pattern, value in zip(patterns, values, strict=True):
-        if matched is None:
-            return None
-        matched = _match(pattern, value, matched)
-    return matched
-
-
-def _root_mean_square(wide: Any) -> Call:
-    return _mul(
-        wide,
-        Call(
-            ATEN.rsqrt.default,
-            (_add(Call(ATEN.mean.dim, (Call(ATEN.pow.Tensor_Scalar, (wide, 2)), [-1], True)), "eps"),),
-        ),
-    )
-
-
-_HALF_LOW = Call(ATEN.slice.Tensor, ("x", 3, 0, "half"))
-_HALF_HIGH = Call(ATEN.slice.Tensor, ("x", 3, "half", "end"))
-ROTATE = _add(
-    _mul("x", Call(ATEN.unsqueeze.default, ("cos", 1))),
-    _mul(
-        Call(ATEN.cat.default, ([Call(ATEN.neg.default, (_HALF_HIGH,)), _HALF_LOW], -1)),
-        Call(ATEN.unsqueeze.default, ("sin", 1)),
-    ),
-)
-GATE = _mul(Call(ATEN.silu.default, ("gate",)), "up")
-
-
-def _fuse(graph: fx.Graph) -> None:
-    for node in list(graph.nodes):
-        for pattern, build in _chains():
-            found = _match(pattern, node, {})
-            made = build(graph, node, found) if found is not None else None
-            if made is not None:
-                made.meta["val"] = node.meta.get("val")
-                node.replace_all_uses_with(made)
-                break
-    graph.eliminate_dead_code()
-
-
-Builder = Callable[[fx.Graph, fx.Node, dict[str, Any]], fx.Node | None]
-
-
-def _chains() -> Iterator[tuple[Call, Builder]]:
-    narrow, wide = "x", _to("x", torch.float32)
-    # In float32 the conversions are not there (see _tidy).
-    yield _mul("weight", _to(_root_mean_square(wide), "dtype")), _norm(centred=False)
-    yield _mul("weight", _root_mean_square(narrow)), _norm(centred=False)
-    yield _to(_mul(_root_mean_square(wide), _add(_to("weight", torch.float32), 1.0)), "dtype"), _norm(centred=True)
-    yield _mul(_root_mean_square(narrow), _add("weight", 1.0)), _norm(centred=True)
-    yield ROTATE, _rotate
-    yield GATE, _gate
-
-
-def _norm(*, centred: bool) -> Builder:
-    def build(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | None:
-        weight = found["weight"]
-        if not isinstance(weight, fx.Node) or weight.op != "get_attr" or _type(weight) is not _type(found["x"]):
-            return None
-        with graph.inserting_before(node):
-            return graph.call_function(OURS.rms_norm.default, (found["x"], weight, found["eps"], centred))
-
-    return build
-
-
-def _rotate(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | None:
-    shape = found["x"].meta["val"].shape
-    if shape[0] != 1 or found["half"] * 2 != shape[3] or found["end"] < shape[3]:
-        return None
-    with graph.inserting_before(node):
-        return graph.call_function(OURS.rotate.default, (found["x"], found["cos"], found["sin"]))
-
-
-def _gate(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | None:
-    """Only where gate and up are two products of the same input, which then become one."""
-    gate, up = found["gate"], found["up"]
-    if not (_calls(gate, ATEN.linear.default) and _calls(up, ATEN.linear.default)):
-        return None
-    if gate.args[0] is not up.args[0] or len(gate.args) != 2 or len(up.args) != 2:
-        return None
-    width = gate.meta["val"].shape[-1]
-    if up.meta["val"].shape[-1] != width or len(gate.users) != 1 or len(up.users) != 1:
-        return None
-    with graph.inserting_before(node):
-        both = graph.call_function(ATEN.cat.default, ([gate, up], -1))
-        return graph.call_function(OURS.gate.default, (both,))
 
 
 def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
@@ -386,7 +235,7 @@ def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
                     part.meta["val"] = node.meta["val"]
                     begin += width
                 node.replace_all_uses_with(part)
-        _whole(made)
+        whole(made)
     graph.eliminate_dead_code()
     for node in list(graph.nodes):
         if node.op == "get_attr" and node not in attributes.values():
@@ -407,17 +256,9 @@ def _same_input(graph: fx.Graph, *, packed: bool) -> Iterator[tuple[fx.Node, lis
     """Products without bias that have their input in common."""
     by_input: dict[fx.Node, list[Any]] = {}
     for node in graph.nodes:
-        if not _calls(node, ATEN.linear.default) or len(node.args) != 2:
+        if not calls(node, ATEN.linear.default) or len(node.args) != 2:
             continue
         x, weight = node.args
         if weight.op == "get_attr" and (not packed or quantise.fits(weight.meta["val"])):
             by_input.setdefault(x, []).append(node)
     yield from by_input.items()
-
-
-def _whole(made: Any) -> None:
-    """Where all parts of a product are only stacked again, as for a gate, take the product itself."""
-    parts = sorted((user for user in made.users if _calls(user, ATEN.slice.Tensor)), key=lambda part: int(part.args[2]))
-    for joined in [user for part in parts[:1] for user in part.users]:
-        if _calls(joined, ATEN.cat.default) and list(joined.args[0]) == parts:
-            joined.replace_all_uses_with(made)

@@ -14,6 +14,7 @@ from server.realtime.wire import Item, WireError
 
 
 def create_item(state: State, event: wire.ItemCreate) -> Step:
+    """Add an item where the client wants it. Raises: WireError."""
     item = event.item
     if item.type == "item_reference":
         raise WireError("invalid_value", "A reference is no item of its own.", param="item.type")
@@ -39,6 +40,7 @@ def create_item(state: State, event: wire.ItemCreate) -> Step:
 
 
 def known_item(state: State, id: str, code: str) -> Item:
+    """The item with this id. Raises: WireError ``code``."""
     for item in state.items:
         if item.id == id:
             return item

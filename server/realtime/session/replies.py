@@ -19,6 +19,7 @@ FILTERED = wire.StatusDetails(type="incomplete", reason="content_filter")
 
 
 def take_event(state: State, reply: Reply, event: events.Event) -> Step:
+    """One event of the pipeline, as the client's events."""
     if reply.screens:  # the turn flows, so its messages were screened, or are not to be
         unscreened = {id: serial for id, serial in state.unscreened.items() if id not in reply.screens}
         reply = replace(reply, screens=())

@@ -18,6 +18,7 @@ from server.realtime.wire import WireError
 
 
 def create_response(state: State, asked: wire.ResponseConfig) -> Step:
+    """Begin a response. Raises: WireError when the session can't have it."""
     out_of_band = asked.conversation == "none"
     if state.draining:
         raise WireError("server_shutting_down", "The server is shutting down; connect again.")
@@ -106,6 +107,7 @@ def block_response(state: State, reply: Reply) -> Step:
 
 
 def cancel_response(state: State, event: wire.ResponseCancel) -> Step:
+    """End a response that the client does not want any more. Raises: WireError where there is none."""
     reply = find_reply(state, event.response_id) if event.response_id else state.active
     if reply is None:
         raise WireError("response_cancel_not_active", "There is no such response in progress.", param="response_id")
@@ -114,5 +116,6 @@ def cancel_response(state: State, event: wire.ResponseCancel) -> Step:
 
 
 def failure_of(error: StageError) -> wire.StatusDetails:
+    """How a failed response says why."""
     kind = translate(error).body()["error"]["type"]
     return wire.StatusDetails(type="failed", error=wire.StatusError(type=kind, code=error.code, message=error.message))

@@ -21,6 +21,7 @@ PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
 
 
 def update_session(state: State, event: wire.SessionUpdate) -> Step:
+    """Merge what the client wants into what holds. Raises: WireError."""
     asked = event.session
     if asked.get("type", "realtime") != "realtime":
         raise WireError("invalid_value", "The only type of session here is 'realtime'.", param="session.type")
@@ -56,6 +57,7 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
 
 
 def session_of(state: State) -> wire.Session:
+    """The session as clients see it."""
     config = state.config.model_copy(update={"model": state.names.here})
     if state.voices is not None and config.audio.output.voice is None:
         output = config.audio.output.model_copy(update={"voice": state.voices.here})

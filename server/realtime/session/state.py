@@ -24,6 +24,7 @@ class Sound:
 
     @property
     def milliseconds(self) -> int:
+        """How long it is."""
         return self.samples * 1000 // AUDIO_RATE
 
     @property
@@ -88,6 +89,7 @@ class State:
 
     @property
     def conversation_id(self) -> str:
+        """The conversation's id."""
         return f"conv_{self.id}"
 
     @property
@@ -97,10 +99,12 @@ class State:
 
 
 def find_reply(state: State, response_id: str) -> Reply | None:
+    """The response in progress with this id."""
     return next((reply for reply in state.replies if reply.id == response_id), None)
 
 
 def put_reply(state: State, reply: Reply) -> State:
+    """The state with this reply in the place of its predecessor."""
     return replace(state, replies=tuple(reply if held.id == reply.id else held for held in state.replies))
 
 
@@ -116,6 +120,7 @@ def new_id(state: State, kind: str) -> tuple[State, str]:
 
 
 def taken_ids(state: State) -> set[str | None]:
+    """Ids of items, also of those that replies in progress will have."""
     return {item.id for item in state.items} | {reply.item_id for reply in state.replies}
 
 
@@ -136,6 +141,7 @@ def delete_item(state: State, item: Item) -> State:
 
 
 def check_room(state: State) -> None:
+    """Raises: WireError when the conversation can't take another item."""
     pending = 1 if state.active and not state.active.opened else 0  # its item will come
     if len(state.items) + pending >= state.limits.items:
         raise WireError("conversation_full", f"A conversation has at most {state.limits.items} items; delete some.")

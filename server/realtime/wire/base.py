@@ -30,6 +30,8 @@ class WireError(Exception):
 
 
 class Wire(BaseModel):
+    """What is read from or written to the socket: frozen, strict, and without unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 

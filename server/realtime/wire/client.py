@@ -22,27 +22,37 @@ class ClientEvent(Wire):
 
 
 class SessionUpdate(ClientEvent):
+    """Change the session's configuration."""
+
     type: Literal["session.update"] = "session.update"
     session: dict[str, Any]  # merged into what holds, and checked then
 
 
 class ItemCreate(ClientEvent):
+    """Add an item to the conversation."""
+
     type: Literal["conversation.item.create"] = "conversation.item.create"
     previous_item_id: str | None = None
     item: Item
 
 
 class ItemDelete(ClientEvent):
+    """Take an item out of it."""
+
     type: Literal["conversation.item.delete"] = "conversation.item.delete"
     item_id: str
 
 
 class ItemRetrieve(ClientEvent):
+    """Ask for an item."""
+
     type: Literal["conversation.item.retrieve"] = "conversation.item.retrieve"
     item_id: str
 
 
 class ItemTruncate(ClientEvent):
+    """Cut what was not heard of a spoken reply."""
+
     type: Literal["conversation.item.truncate"] = "conversation.item.truncate"
     item_id: str
     content_index: Annotated[int, Field(ge=0)]
@@ -50,6 +60,8 @@ class ItemTruncate(ClientEvent):
 
 
 class AudioAppend(ClientEvent):
+    """More of the user's sound."""
+
     type: Literal["input_audio_buffer.append"] = "input_audio_buffer.append"
     audio: str
 
@@ -60,23 +72,33 @@ class AudioAppend(ClientEvent):
 
 
 class AudioCommit(ClientEvent):
+    """The user's sound is complete."""
+
     type: Literal["input_audio_buffer.commit"] = "input_audio_buffer.commit"
 
 
 class AudioClear(ClientEvent):
+    """Forget the user's sound."""
+
     type: Literal["input_audio_buffer.clear"] = "input_audio_buffer.clear"
 
 
 class OutputAudioClear(ClientEvent):
+    """WebRTC's way to stop playback."""
+
     type: Literal["output_audio_buffer.clear"] = "output_audio_buffer.clear"
 
 
 class ResponseCreate(ClientEvent):
+    """Ask for a response."""
+
     type: Literal["response.create"] = "response.create"
     response: ResponseConfig | None = None
 
 
 class ResponseCancel(ClientEvent):
+    """Stop a response."""
+
     type: Literal["response.cancel"] = "response.cancel"
     response_id: str | None = None
 

@@ -31,11 +31,15 @@ class ErrorBody(Wire):
 
 
 class Error(ServerEvent):
+    """Something that the client sent was wrong; the session goes on."""
+
     type: Literal["error"] = "error"
     error: ErrorBody
 
 
 class SessionCreated(ServerEvent):
+    """The first event."""
+
     type: Literal["session.created"] = "session.created"
     session: Session
 
@@ -47,44 +51,60 @@ class Warnings(Wire):
 
 
 class SessionUpdated(ServerEvent, Sparse):
+    """The configuration that holds now."""
+
     type: Literal["session.updated"] = "session.updated"
     session: Session
     loquent: Warnings | None = None
 
 
 class Conversation(Wire):
+    """The session's conversation."""
+
     id: str
     object: Literal["realtime.conversation"] = "realtime.conversation"
 
 
 class ConversationCreated(ServerEvent):
+    """The second event."""
+
     type: Literal["conversation.created"] = "conversation.created"
     conversation: Conversation
 
 
 class ItemAdded(ServerEvent):
+    """An item has its place in the conversation."""
+
     type: Literal["conversation.item.added"] = "conversation.item.added"
     previous_item_id: str | None
     item: Item
 
 
 class ItemDone(ServerEvent):
+    """An item is complete."""
+
     type: Literal["conversation.item.done"] = "conversation.item.done"
     previous_item_id: str | None
     item: Item
 
 
 class ItemDeleted(ServerEvent):
+    """An item has left the conversation."""
+
     type: Literal["conversation.item.deleted"] = "conversation.item.deleted"
     item_id: str
 
 
 class ItemRetrieved(ServerEvent):
+    """The item that was asked for."""
+
     type: Literal["conversation.item.retrieved"] = "conversation.item.retrieved"
     item: Item
 
 
 class ItemTruncated(ServerEvent):
+    """What was not heard is cut."""
+
     type: Literal["conversation.item.truncated"] = "conversation.item.truncated"
     item_id: str
     content_index: int
@@ -92,16 +112,22 @@ class ItemTruncated(ServerEvent):
 
 
 class AudioCleared(ServerEvent):
+    """The user's sound is forgotten."""
+
     type: Literal["input_audio_buffer.cleared"] = "input_audio_buffer.cleared"
 
 
 class CachedDetails(Wire):
+    """Of the input that was not computed again, by modality."""
+
     text_tokens: int
     audio_tokens: int = 0
     image_tokens: int = 0
 
 
 class InputDetails(Wire):
+    """Of the input, by modality."""
+
     text_tokens: int
     cached_tokens: int
     cached_tokens_details: CachedDetails
@@ -110,11 +136,15 @@ class InputDetails(Wire):
 
 
 class OutputDetails(Wire):
+    """Of the output, by modality."""
+
     text_tokens: int
     audio_tokens: int = 0
 
 
 class ResponseUsage(Wire):
+    """Tokens of a response."""
+
     total_tokens: int
     input_tokens: int
     output_tokens: int
@@ -139,6 +169,8 @@ class ResponseUsage(Wire):
 
 
 class StatusError(Wire):
+    """Why a response failed."""
+
     type: str
     code: str
     message: str
@@ -173,6 +205,8 @@ class Response(Wire):
 
 
 class ResponseCreated(ServerEvent, Sparse):
+    """A response has begun."""
+
     type: Literal["response.created"] = "response.created"
     response: Response
     loquent: Warnings | None = None
@@ -206,12 +240,16 @@ class Told(Sparse):
 
 
 class ResponseDone(ServerEvent, Sparse):
+    """A response has ended, however it did."""
+
     type: Literal["response.done"] = "response.done"
     response: Response
     loquent: Told | None = None
 
 
 class RateLimits(ServerEvent):
+    """What the client may still send; this server has no such limits."""
+
     type: Literal["rate_limits.updated"] = "rate_limits.updated"
     rate_limits: list[dict[str, Any]] = Field(default_factory=list)
 
@@ -222,16 +260,22 @@ class _OfResponse(ServerEvent):
 
 
 class OutputItemAdded(_OfResponse):
+    """A response has an item."""
+
     type: Literal["response.output_item.added"] = "response.output_item.added"
     item: Item
 
 
 class OutputItemDone(_OfResponse):
+    """A response's item is complete."""
+
     type: Literal["response.output_item.done"] = "response.output_item.done"
     item: Item
 
 
 class Part(Sparse):
+    """A piece of an item: text, or sound with its transcript."""
+
     type: Literal["text", "audio"] = "text"
     text: str | None = None
     transcript: str | None = None  # of audio
@@ -243,40 +287,56 @@ class _OfPart(_OfResponse):
 
 
 class PartAdded(_OfPart):
+    """An item has a part."""
+
     type: Literal["response.content_part.added"] = "response.content_part.added"
     part: Part
 
 
 class PartDone(_OfPart):
+    """A part is complete."""
+
     type: Literal["response.content_part.done"] = "response.content_part.done"
     part: Part
 
 
 class TextDelta(_OfPart):
+    """The next piece of the text."""
+
     type: Literal["response.output_text.delta"] = "response.output_text.delta"
     delta: str
 
 
 class TextDone(_OfPart):
+    """The text is complete."""
+
     type: Literal["response.output_text.done"] = "response.output_text.done"
     text: str
 
 
 class AudioDelta(_OfPart):
+    """The next piece of sound, PCM in base64."""
+
     type: Literal["response.output_audio.delta"] = "response.output_audio.delta"
     delta: str  # base64
 
 
 class AudioDone(_OfPart):
+    """The sound is complete."""
+
     type: Literal["response.output_audio.done"] = "response.output_audio.done"
 
 
 class TranscriptDelta(_OfPart):
+    """The next piece of what is said."""
+
     type: Literal["response.output_audio_transcript.delta"] = "response.output_audio_transcript.delta"
     delta: str
 
 
 class TranscriptDone(_OfPart):
+    """What was said is complete."""
+
     type: Literal["response.output_audio_transcript.done"] = "response.output_audio_transcript.done"
     transcript: str
 

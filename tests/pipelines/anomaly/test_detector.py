@@ -20,8 +20,9 @@ from pipelines.anomaly.detector import Detector
 from pipelines.anomaly.language import Language
 from pipelines.anomaly.surface import FEATURES, features
 from pipelines.anomaly.training import generate, own, train
-from pipelines.anomaly.training.measure import Row, area, screen
+from pipelines.anomaly.training.measure import area, screen
 from pipelines.anomaly.training.own import Own, read_own
+from pipelines.anomaly.training.results import Row
 from pipelines.anomaly.training.train import TrainingError
 from pipelines.anomaly.vae import VAE, Shape
 from pipelines.anomaly.weights import BUNDLED, load, save

@@ -1,0 +1,180 @@
+"""Chains of operations in a traced graph that one kernel of ours computes: found by pattern, and replaced."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+ATEN = torch.ops.aten
+
+OURS = torch.ops.loquent
+
+
+def calls(node: Any, target: Any) -> bool:
+    """Whether this node of the graph calls ``target``."""
+    return isinstance(node, fx.Node) and node.op == "call_function" and node.target is target
+
+
+def dtype_of(node: Any) -> torch.dtype | None:
+    """The dtype of what a node computes, where the tracer knows it."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return value.dtype if isinstance(value, Tensor) else None
+
+
+# Chains of operations, as patterns: a string takes whatever stands there, and the same each time it occurs.
+@dataclass(frozen=True)
+class Call:
+    """A call of ``target`` with arguments that match; ``either`` order of two is tried where it makes no difference."""
+
+    target: Any
+    arguments: tuple[Any, ...]
+    either: bool = False
+
+
+def _add(a: Any, b: Any) -> Call:
+    return Call(ATEN.add.Tensor, (a, b), either=True)
+
+
+def _mul(a: Any, b: Any) -> Call:
+    return Call(ATEN.mul.Tensor, (a, b), either=True)
+
+
+def _to(a: Any, dtype: Any) -> Call:
+    return Call(ATEN.to.dtype, (a, dtype))
+
+
+def _match(pattern: Any, value: Any, found: dict[str, Any]) -> dict[str, Any] | None:
+    """What the pattern's names stand for if ``value`` matches, else None."""
+    if isinstance(pattern, str):
+        if pattern in found:
+            return found if found[pattern] is value or found[pattern] == value else None
+        return {**found, pattern: value}
+    if isinstance(pattern, list):
+        if not isinstance(value, Sequence) or len(pattern) != len(value):
+            return None
+        return _match_all(pattern, value, found)
+    if not isinstance(pattern, Call):
+        return found if pattern == value else None
+    if not calls(value, pattern.target) or len(value.args) != len(pattern.arguments) or value.kwargs:
+        return None
+    matched = _match_all(pattern.arguments, value.args, found)
+    if matched is None and pattern.either:
+        matched = _match_all(pattern.arguments, tuple(reversed(value.args)), found)
+    return matched
+
+
+def _match_all(patterns: Sequence[Any], values: Sequence[Any], found: dict[str, Any]) -> dict[str, Any] | None:
+    matched: dict[str, Any] | None = found
+    for pattern, value in zip(patterns, values, strict=True):
+        if matched is None:
+            return None
+        matched = _match(pattern, value, matched)
+    return matched
+
+
+def _root_mean_square(wide: Any) -> Call:
+    return _mul(
+        wide,
+        Call(
+            ATEN.rsqrt.default,
+            (_add(Call(ATEN.mean.dim, (Call(ATEN.pow.Tensor_Scalar, (wide, 2)), [-1], True)), "eps"),),
+        ),
+    )
+
+
+_HALF_LOW = Call(ATEN.slice.Tensor, ("x", 3, 0, "half"))
+
+_HALF_HIGH = Call(ATEN.slice.Tensor, ("x", 3, "half", "end"))
+
+ROTATE = _add(
+    _mul("x", Call(ATEN.unsqueeze.default, ("cos", 1))),
+    _mul(
+        Call(ATEN.cat.default, ([Call(ATEN.neg.default, (_HALF_HIGH,)), _HALF_LOW], -1)),
+        Call(ATEN.unsqueeze.default, ("sin", 1)),
+    ),
+)
+
+GATE = _mul(Call(ATEN.silu.default, ("gate",)), "up")
+
+
+def fuse(graph: fx.Graph) -> None:
+    """Replace every known chain by the kernel that computes it."""
+    for node in list(graph.nodes):
+        for pattern, build in _chains():
+            found = _match(pattern, node, {})
+            made = build(graph, node, found) if found is not None else None
+            if made is not None:
+                made.meta["val"] = node.meta.get("val")
+                node.replace_all_uses_with(made)
+                break
+    graph.eliminate_dead_code()
+
+
+Builder = Callable[[fx.Graph, fx.Node, dict[str, Any]], fx.Node | None]
+
+
+def _chains() -> Iterator[tuple[Call, Builder]]:
+    narrow, wide = "x", _to("x", torch.float32)
+    # In float32 the conversions are not there (see _tidy).
+    yield _mul("weight", _to(_root_mean_square(wide), "dtype")), _norm(centred=False)
+    yield _mul("weight", _root_mean_square(narrow)), _norm(centred=False)
+    yield _to(_mul(_root_mean_square(wide), _add(_to("weight", torch.float32), 1.0)), "dtype"), _norm(centred=True)
+    yield _mul(_root_mean_square(narrow), _add("weight", 1.0)), _norm(centred=True)
+    yield ROTATE, _rotate
+    yield GATE, _gate
+
+
+def _norm(*, centred: bool) -> Builder:
+    def build(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | None:
+        weight = found["weight"]
+        if not isinstance(weight, fx.Node) or weight.op != "get_attr" or dtype_of(weight) is not dtype_of(found["x"]):
+            return None
+        with graph.inserting_before(node):
+            return graph.call_function(OURS.rms_norm.default, (found["x"], weight, found["eps"], centred))
+
+    return build
+
+
+def _rotate(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | None:
+    shape = found["x"].meta["val"].shape
+    if shape[0] != 1 or found["half"] * 2 != shape[3] or found["end"] < shape[3]:
+        return None
+    with graph.inserting_before(node):
+        return graph.call_function(OURS.rotate.default, (found["x"], found["cos"], found["sin"]))
+
+
+def _gate(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | None:
+    """Only where gate and up are two products of the same input, which then become one."""
+    gate, up = found["gate"], found["up"]
+    if not (calls(gate, ATEN.linear.default) and calls(up, ATEN.linear.default)):
+        return None
+    if gate.args[0] is not up.args[0] or len(gate.args) != 2 or len(up.args) != 2:
+        return None
+    width = gate.meta["val"].shape[-1]
+    if up.meta["val"].shape[-1] != width or len(gate.users) != 1 or len(up.users) != 1:
+        return None
+    with graph.inserting_before(node):
+        both = graph.call_function(ATEN.cat.default, ([gate, up], -1))
+        return graph.call_function(OURS.gate.default, (both,))
+
+
+def whole(made: Any) -> None:
+    """Where all parts of a product are only stacked again, as for a gate, take the product itself."""
+    parts = sorted((user for user in made.users if calls(user, ATEN.slice.Tensor)), key=lambda part: int(part.args[2]))
+    for joined in [user for part in parts[:1] for user in part.users]:
+        if calls(joined, ATEN.cat.default) and list(joined.args[0]) == parts:
+            joined.replace_all_uses_with(made)
+
+
+def tidy(graph: fx.Graph) -> None:
+    """Drop what changes nothing, so that chains lie side by side."""
+    for node in list(graph.nodes):
+        guard = node.op == "call_module" and node.target == "_guards_fn"
+        if guard or calls(node, ATEN._assert_tensor_metadata.default):
+            graph.erase_node(node)
+        elif calls(node, ATEN.to.dtype) and dtype_of(node) == dtype_of(node.args[0]):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
