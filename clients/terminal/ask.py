@@ -2,19 +2,12 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from contextlib import aclosing
 
 from rich.console import Console
 
 from clients.terminal.connection import Done, Target, session
 from clients.terminal.render import MarkdownStream
-
-
-def question(words: Sequence[str]) -> str:
-    """The words of the command line, and what comes on standard input behind them."""
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
-    return "\n\n".join(part for part in (" ".join(words).strip(), piped.strip()) if part)
 
 
 async def ask(target: Target, text: str, *, as_json: bool) -> None:

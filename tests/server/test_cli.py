@@ -227,7 +227,7 @@ def test_the_client_installs_without_the_servers_packages(tmp_path: Path) -> Non
         "        if name.partition('.')[0] in blocked:\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Block())\n"
-        "from server.cli import main\n"
+        "from server.commands.main import main\n"
         "print(main(['ask', '--url', 'http://127.0.0.1:9', 'Hi']), main(['serve']))\n"
     )
     outcome = subprocess.run(

@@ -13,35 +13,29 @@ from pipelines.speech.voices.interface import VoiceError
 from server import logs
 from server.app import listen, run
 from server.auth import Refusal, check_exposure
+from server.commands import streams
+from server.commands.failure import Exit, Failure
+from server.commands.progress import display
 from server.config import Configuration
-from server.progress import display
 
 log = logging.getLogger(__name__)
-
-
-class ServeError(Exception):
-    """The server can't run; ``usage`` says that it was asked for something impossible."""
-
-    def __init__(self, message: str, *, usage: bool = False) -> None:
-        super().__init__(message)
-        self.usage = usage
 
 
 def serve(configuration: Configuration) -> bool:
     """Serve until SIGTERM or SIGINT. Returns whether somebody interrupted it before it was ready.
 
-    Raises: ServeError with what to do.
+    Raises: Failure with what to do.
     """
     settings = configuration.settings
     logs.configure(settings.server.log_level)
     try:
         check_exposure(settings.server)
     except Refusal as refusal:
-        raise ServeError(str(refusal), usage=True) from None
+        raise Failure(Exit.USAGE, str(refusal)) from None
     try:
         listener = listen(settings.server.host, settings.server.port)
     except OSError as error:
-        raise ServeError(_why_not(error, settings.server.host, settings.server.port)) from None
+        raise Failure(Exit.RUN_TIME, _why_not(error, settings.server.host, settings.server.port)) from None
     pipeline = build(settings.pipeline.stages, settings.chat, settings.speech, settings.anomaly, settings.image)
     started = time.monotonic()
     served = interrupted = False
@@ -70,19 +64,19 @@ def serve(configuration: Configuration) -> bool:
                 seconds = time.monotonic() - started
                 speaks = pipeline.speech is not None and pipeline.speech.ready
                 parts = [settings.chat.model, *([f"voice {settings.speech.voice}"] if speaks else [])]
-                print(f"Loquent listens on {address} ({', '.join(parts)}, ready in {seconds:.1f} s)", flush=True)
+                streams.announce(f"Loquent listens on {address} ({', '.join(parts)}, ready in {seconds:.1f} s)")
 
             await run(settings, pipeline, listener, stop=stop, show=progress, ready=ready)
 
     try:
         asyncio.run(main())
     except (PackageError, VoiceError) as error:
-        raise ServeError(str(error)) from None
+        raise Failure(Exit.RUN_TIME, str(error)) from None
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if served:
             raise
         log.debug("the model could not be loaded", exc_info=True)
-        raise ServeError(f"The model {settings.chat.model!r} could not be loaded: {error}") from None
+        raise Failure(Exit.RUN_TIME, f"The model {settings.chat.model!r} could not be loaded: {error}") from None
     return interrupted
 
 
