@@ -1,12 +1,12 @@
 """``loquent ask``: one question, one streamed answer."""
 
-import json
 import sys
 from contextlib import aclosing
 
 from rich.console import Console
 
 from clients.terminal.connection import Done, Target, session
+from clients.terminal.output import print_json
 from clients.terminal.render import MarkdownStream
 
 
@@ -23,7 +23,7 @@ async def ask(target: Target, text: str, *, as_json: bool) -> None:
                 if isinstance(piece, str):
                     out.write(piece)
                 elif as_json and isinstance(piece, Done):
-                    print(json.dumps(_summary(piece, opened.model), ensure_ascii=False))
+                    print_json(_summary(piece, opened.model), sys.stdout)
 
 
 def _summary(done: Done, model: str) -> dict[str, object]:

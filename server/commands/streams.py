@@ -1,6 +1,7 @@
 """The process's standard streams: input of any bytes, and output that may be closed or full."""
 
 import codecs
+import errno
 import io
 import os
 import sys
@@ -25,7 +26,8 @@ class _Output(io.FileIO):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"standard output can't be written: {error.strerror}.") from None
+            reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+            raise OutputError(f"standard output can't be written: {reason}.") from None
 
 
 def guard() -> None:
@@ -35,8 +37,10 @@ def guard() -> None:
             os.fstat(descriptor)
         except OSError:  # closed: without this the next socket would become standard output
             os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_RDWR)  # writing to 1 fails, as it should
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - until the process ends
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - until the process ends
     before = sys.stdout
     if before is not sys.__stdout__:
         return  # somebody captures it
@@ -72,13 +76,13 @@ def discard() -> None:
 
 
 def piped() -> io.TextIOWrapper | None:
-    """Standard input as text, or ``None`` where it is a terminal or closed.
+    """Standard input as text, or ``None`` where it is a terminal.
 
     Bytes that are no text in the stream's encoding become U+FFFD, with one warning on standard error.
 
     Raises: OSError when it can't be read.
     """
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin.isatty():
         return None
     buffer = cast(io.BufferedReader, sys.stdin.buffer)
     head = buffer.peek(4)
