@@ -40,7 +40,8 @@ def run(asked: Namespace) -> int:
     if not 0 <= asked.seed < 2**31:
         raise Failure(Exit.USAGE, f"--seed is a number from 0 to 2147483647; {asked.seed} is none.")
     for name in FOREIGN[asked.what]:
-        if getattr(asked, name) not in (None, False):
+        value = getattr(asked, name)
+        if value is not None and value is not False:  # 0 is an option that was given
             raise Failure(Exit.USAGE, f"--{name} means nothing to `loquent train {asked.what}`.")
     if asked.what == "image":
         training = ImageTraining(asked.preset or "mood", asked.out or "generator", asked.seed, asked.minutes)

@@ -22,6 +22,8 @@ from server.commands.train_image import ImageTraining, train_image
 from tests import tiny_generator
 from tests.support import run
 
+pytestmark = pytest.mark.timeout(900)  # real training, which takes its time where another process has the cores
+
 EMOJI = (  # of emojibase: code, label, subgroup
     ("1F600", "grinning face", 0),
     ("1F622", "crying face", 9),
