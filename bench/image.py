@@ -40,11 +40,11 @@ TICK = 0.001  # seconds that the event loop is asked to sleep, again and again
 async def started() -> AsyncIterator[Backend]:
     """A server with the bundled model and generator."""
     settings = Settings()
-    pipeline = build(("chat", "image"), ChatSettings(), image=ImageSettings())
+    pipeline = build({"image": ImageSettings(), "chat": ChatSettings()})
     async with serving(settings, pipeline, listen("127.0.0.1", 0)) as backend:
         await pipeline.start(lambda step: None)
-        assert pipeline.image is not None
-        stage = pipeline.image
+        stage = pipeline.find(ImageStage)
+        assert stage is not None
         while not stage.ready:  # noqa: ASYNC110 - there is nothing else to wait for
             await asyncio.sleep(0.05)
         yield backend
@@ -149,7 +149,7 @@ async def measure() -> list[Row]:
     with Progress(transient=True) as bar:
         task = bar.add_task("drawing", total=TIMES + 3 * STREAMS)
         async with started() as backend:
-            stage = backend.pipeline.image
+            stage = backend.pipeline.find(ImageStage)
             assert stage is not None
             rows = await alone(stage, lambda: bar.advance(task))
             found = (await stage.understand(PROMPTS[0])).found

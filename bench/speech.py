@@ -23,9 +23,10 @@ from bench.peers import loquent
 from pipelines.build import Pipeline, build
 from pipelines.chat.settings import ChatSettings
 from pipelines.events import AudioDelta, Event, Message, Sampling, Speech, TextDelta, Turn
-from pipelines.flow import flow
+from pipelines.flow import Next, flow
 from pipelines.speech.sentences import SentenceSplitter
 from pipelines.speech.settings import SpeechSettings
+from pipelines.speech.stage import SpeechStage
 
 REPLIES = 20
 SESSIONS = 8
@@ -72,9 +73,9 @@ async def speak(pipeline: Pipeline, number: int, tokens: int, *, to_the_end: boo
     """Ask for a spoken reply and listen at the speed of playback."""
     heard = Heard(time.perf_counter())
 
-    async def watch(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    async def watch(turn: Turn, rest: Next) -> AsyncGenerator[Event]:
         splitter, length, times = SentenceSplitter(), 0, []
-        async for event in events:
+        async for event in rest(turn):
             if isinstance(event, TextDelta):
                 length += len(event.text)
                 times.append((length, time.perf_counter()))
@@ -83,10 +84,9 @@ async def speak(pipeline: Pipeline, number: int, tokens: int, *, to_the_end: boo
                     heard.written = heard.written or next(at for reached, at in times if reached >= end)
             yield event
 
-    assert pipeline.speech is not None
     messages = (Message("user", QUESTIONS[number % len(QUESTIONS)]),)
     turn = Turn(f"{number}-{heard.asked}", messages, Sampling(max_tokens=tokens), speech=Speech())
-    async with flow(turn, pipeline.chat, watch, pipeline.speech) as events:
+    async with flow(turn, (pipeline.stages[0], watch, pipeline.stages[-1])) as events:
         async for event in events:
             if isinstance(event, AudioDelta) and event.pcm and not heard.first:
                 heard.first = time.perf_counter()
@@ -102,7 +102,7 @@ async def gaps(pipeline: Pipeline, number: int) -> list[float]:
     last = 0.0
     sampling = Sampling(max_tokens=TEXT_TOKENS, ignore_eos=True)
     messages = (Message("user", QUESTIONS[number % len(QUESTIONS)]),)
-    async with flow(Turn(f"text-{number}-{time.perf_counter()}", messages, sampling), pipeline.chat) as events:
+    async with flow(Turn(f"text-{number}-{time.perf_counter()}", messages, sampling), pipeline.stages[-1:]) as events:
         async for event in events:
             if isinstance(event, TextDelta):
                 now = time.perf_counter()
@@ -155,10 +155,11 @@ async def interruptions(server: str) -> tuple[list[float], list[float]]:
 async def measure(progress: Progress) -> list[tuple[str, str, str]]:
     """The rows of the table: what, the figure, the goal."""
     task = progress.add_task("loading", total=6)
-    pipeline = build(["chat", "speech"], ChatSettings(), SpeechSettings())
+    pipeline = build({"speech": SpeechSettings(), "chat": ChatSettings()})
     await pipeline.start(lambda step: None)
-    assert pipeline.speech is not None
-    speech, workers = pipeline.speech, pipeline.speech.workers
+    speech = pipeline.find(SpeechStage)
+    assert speech is not None
+    workers = speech.workers
     rows: list[tuple[str, str, str]] = []
 
     def step(text: str) -> None:

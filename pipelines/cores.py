@@ -49,3 +49,13 @@ class Share:
     def threads(self) -> int:
         """How many threads to compute with now."""
         return max(self.least, self._among.left_by_others(self))
+
+
+def one_blas_thread() -> None:
+    """Let NumPy and SciPy compute with the calling thread alone, as far as their libraries are loaded by now.
+
+    Their matrices are small here, and their pool would fight the model's for the cores: it halved the tokens a second.
+    """
+    from threadpoolctl import threadpool_limits  # here, because only the server has it
+
+    threadpool_limits(limits=1, user_api="blas")

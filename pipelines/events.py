@@ -1,6 +1,6 @@
-"""The events that flow through a turn, and the errors that end one.
+"""The events of a reply, the turn that asks for it, and the error that ends it.
 
-One frozen dataclass a fact. A stage takes a stream of these and yields a stream of these (see ``flow``).
+One frozen dataclass a fact. A stage takes a ``Turn`` and yields a stream of ``Event``s (see ``flow``).
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ class Message:
 
     role: Role
     content: str
+    id: str = field(default="", compare=False)  # the same in every turn that holds this message; "" where unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +56,18 @@ class Speech:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The request that starts a flow: answer this conversation."""
+    """The request for one reply: answer this conversation."""
 
     id: str
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
-    tenant: str = ""  # who asks, for fairness and so that nobody profits from another's text
+    tenant: str = ""  # who asks: for fair shares, and so that no text of one key reaches another
     speech: Speech | None = None  # the reply is text where this is None
-    session: str = ""  # whose talk it belongs to, for what is judged by its pace; "" where nobody can tell
+    session: str = ""  # the conversation's id, for rates and repetitions; "" where there is none
     verdicts: bool = False  # whether the client wants to know how its messages were screened
     image: bool | None = None  # whether the reply comes with a picture of its mood; None: as it is configured
-    answered: bool = False  # a stage before the model has answered it; the model does not run
+    new: tuple[int, ...] | None = None  # indexes of messages not screened yet; None: those since the last reply
+    begun: float | None = None  # when the server accepted it, by ``time.monotonic``
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,11 @@ class TextDelta:
 
     def __add__(self, other: "TextDelta") -> "TextDelta":
         return TextDelta(self.text + other.text, self.tokens + other.tokens, self.logprobs + other.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class TextDone:
+    """The reply's text is complete; what follows belongs to it, such as a picture, but is no text."""
 
 
 AUDIO_RATE = 24_000  # samples a second of every ``AudioDelta``
@@ -138,7 +145,7 @@ class Screened:
     action: Literal["allow", "flag", "deflect"]  # that was taken; what is blocked is an error
     verdicts: tuple[dict[str, Any], ...]  # one a message, as clients are told
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON has it."""
         return {"action": self.action, "verdicts": list(self.verdicts)}
 
@@ -162,7 +169,7 @@ class Picture:
         """As Markdown has it."""
         return f"![{self.caption}]({self.url})"
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON has it."""
         names = ("id", "caption", "seed", "style", "model", "size", "url", "expires_at")
         return {name: getattr(self, name) for name in names}
@@ -179,7 +186,7 @@ class Finished:
     usage: Usage
 
 
-Event = Turn | Started | TextDelta | AudioDelta | Screened | Picture | Finished
+Event = Started | TextDelta | TextDone | AudioDelta | Screened | Picture | Finished
 
 ErrorKind = Literal["invalid_request", "overloaded", "unavailable", "internal"]
 
@@ -187,7 +194,7 @@ ErrorKind = Literal["invalid_request", "overloaded", "unavailable", "internal"]
 class StageError(Exception):
     """A stage cannot go on with this turn.
 
-    Raised inside stages and translated once, at the server's edge, into an HTTP status or a websocket event.
+    Stages raise it; the server's edge translates it once, into an HTTP status or a websocket event.
     ``kind`` says whose fault it is, ``code`` is stable and documented, ``message`` is for people.
     """
 
@@ -197,3 +204,8 @@ class StageError(Exception):
         self.code = code
         self.message = message
         self.param = param
+
+
+def shutting_down() -> StageError:
+    """What ends a turn when the server stops."""
+    return StageError("unavailable", "server_shutting_down", "The server is shutting down.")

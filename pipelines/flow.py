@@ -1,38 +1,66 @@
-"""Chains stages into one stream of events, and closes them in the right order.
+"""Stages as middleware: each one wraps the rest of the pipeline.
 
-A stage is a function from a stream of events to a stream of events. It handles the kinds that it knows and
-forwards the rest. Leaving the ``flow`` block, however it happens, closes every stage, the last one first.
+A stage takes a turn and ``next``, the rest of the pipeline. It may change the turn before it calls ``next``, answer
+without calling it, call it twice, or change the events that come back; what it does not handle it passes on. The
+innermost stage is the language model.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from pipelines.events import Event, Turn
+from pipelines.events import Event, Finished, StageError, Turn
 
-Stage = Callable[[AsyncGenerator[Event]], AsyncGenerator[Event]]
-
-
-async def _only(turn: Turn) -> AsyncGenerator[Event]:
-    yield turn
+Next = Callable[[Turn], AsyncGenerator[Event]]
+Stage = Callable[[Turn, Next], AsyncGenerator[Event]]
 
 
 @asynccontextmanager
-async def flow(turn: Turn, *stages: Stage) -> AsyncIterator[AsyncGenerator[Event]]:
-    """Run ``turn`` through ``stages``; yields the stream that leaves the last one."""
-    async with aclosing(_only(turn)) as events, chain(events, *stages) as out:
-        yield out
+async def flow(turn: Turn, stages: Sequence[Stage]) -> AsyncIterator[AsyncGenerator[Event]]:
+    """Run ``turn`` through ``stages``, outermost first; yields the events of the reply, which end with ``Finished``.
+
+    Leaving the block, however it happens, closes every stage, innermost first, also those whose stream a stage dropped.
+
+    Raises: StageError ``reply_incomplete`` in the stream when the stages end without ``Finished``.
+    """
+    opened: list[AsyncGenerator[Event]] = []  # bounded by how often the stages call ``next``
+
+    def compose(depth: int) -> Next:
+        def run(turn: Turn) -> AsyncGenerator[Event]:
+            if depth == len(stages):
+                raise RuntimeError("the last stage called next, and there is nothing behind it")
+            opened.append(stages[depth](turn, compose(depth + 1)))
+            return opened[-1]
+
+        return run
+
+    async with AsyncExitStack() as closing:
+        closing.push_async_callback(_close_all, opened)
+        async with aclosing(_complete(compose(0)(turn))) as events:
+            yield events
 
 
-@asynccontextmanager
-async def chain(events: AsyncGenerator[Event], *stages: Stage) -> AsyncIterator[AsyncGenerator[Event]]:
-    """The same for a stream of events that the caller closes."""
-    async with AsyncExitStack() as opened:
-        for stage in stages:
-            events = stage(events)
-            opened.push_async_callback(events.aclose)
-        yield events
+async def _complete(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    """The events up to ``Finished``. Raises: StageError where it is missing, or something within was cancelled."""
+    async with aclosing(events):
+        try:
+            async for event in events:
+                yield event
+                if isinstance(event, Finished):
+                    return
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # the reader is to end
+    raise StageError("internal", "reply_incomplete", "The reply ended before it was complete.")
+
+
+async def _close_all(opened: Sequence[AsyncGenerator[Event]]) -> None:
+    """Close what is still open. A stage that closes what it opened has left nothing to do here."""
+    async with AsyncExitStack() as closing:
+        for events in opened:
+            closing.push_async_callback(events.aclose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +68,35 @@ class _End:
     error: BaseException | None
 
 
-def ahead(limit: int) -> Stage:
-    """A stage that lets the ones before it run ahead of the ones after it: up to ``limit`` events wait here."""
+async def ahead(events: AsyncGenerator[Event], limit: int) -> AsyncGenerator[Event]:
+    """The same events; their source, which is closed with this, runs ahead of the reader by at most ``limit`` of them.
+
+    Raises: ValueError where ``limit`` is below 1; what the source raises.
+    """
     if limit < 1:
-        raise ValueError(f"ahead(limit) needs a limit of at least 1, not {limit}")
+        raise ValueError(f"ahead needs room for at least 1 event, not {limit}")
+    queue: asyncio.Queue[Event | _End] = asyncio.Queue(maxsize=limit)
+    closing = False
 
-    async def stage(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        queue: asyncio.Queue[Event | _End] = asyncio.Queue(maxsize=limit)
-
-        async def pump() -> None:
-            error: BaseException | None = None
-            try:
-                async for event in events:
-                    await queue.put(event)
-            except Exception as raised:
-                error = raised
-            await queue.put(_End(error))
-
-        task = asyncio.create_task(pump(), name="ahead")
+    async def pump() -> None:
+        error: BaseException | None = None
         try:
-            while not isinstance(item := await queue.get(), _End):
-                yield item
-            if item.error is not None:
-                raise item.error
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
+            async for event in events:
+                await queue.put(event)
+        except BaseException as raised:  # a CancelledError of the source's own too: the reader must not wait for ever
+            if closing:
+                raise
+            error = raised
+        await queue.put(_End(error))
 
-    return stage
+    task = asyncio.create_task(pump(), name="ahead")
+    try:
+        while not isinstance(item := await queue.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        closing = True
+        task.cancel()
+        await asyncio.wait([task])
+        await events.aclose()

@@ -1,4 +1,4 @@
-"""Threads beside the event loop: how they report to it, and blocking work as a bounded asynchronous stream."""
+"""Threads beside the event loop: workers that own a model and a queue, and blocking work as a bounded stream."""
 
 import asyncio
 import threading
@@ -7,7 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pipelines.cores import Share
+from pipelines.events import StageError, shutting_down
+
 Item = TypeVar("Item")
+Model = TypeVar("Model")
+Work = TypeVar("Work")
+
+JOIN_PATIENCE = 5.0  # seconds that closing waits for the work in progress
 
 
 def told_by_thread() -> tuple[asyncio.Future[None], Callable[[BaseException | None], None]]:
@@ -28,6 +35,107 @@ def told_by_thread() -> tuple[asyncio.Future[None], Callable[[BaseException | No
             loop.call_soon_threadsafe(settle, error)
 
     return future, tell
+
+
+class Worker(Generic[Model, Work]):
+    """Threads that own a model and compute what is queued for it.
+
+    Its user holds the queue and changes it under ``changed``. ``take`` picks from it, under the same lock, what is
+    computed next, or None while there is nothing; ``work`` computes that and settles what waits for it; ``abandon``
+    ends what is still queued, with an error, once the worker ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], Model],
+        *,
+        take: Callable[[], Work | None],
+        work: Callable[[Model, Work], None],
+        abandon: Callable[[StageError], None],
+        threads: int = 1,
+        share: Share | None = None,
+    ) -> None:
+        self._name = name
+        self._load = load
+        self._take = take
+        self._work = work
+        self._abandon = abandon
+        self._count = threads
+        self._share = share  # of the cores; the worker says when it computes
+        self._threads: list[threading.Thread] = []
+        self._loaded: asyncio.Future[None] | None = None
+        self.changed = threading.Condition()
+        self.closing = False
+        self.computing = 0  # threads
+        self.model: Model | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded and work is taken."""
+        return self.model is not None and not self.closing
+
+    async def start(self) -> None:
+        """Load the model on the first thread; several may wait for it. Raises: what loading raises."""
+        if self._loaded is None:
+            self._loaded, tell = told_by_thread()
+            self._spawn(lambda: self._run(tell))
+        await asyncio.shield(self._loaded)  # who stops waiting for it doesn't stop it for the others
+
+    async def close(self) -> None:
+        """End what is queued, then the threads."""
+        with self.changed:
+            self._end()
+        await asyncio.gather(*(asyncio.to_thread(thread.join, JOIN_PATIENCE) for thread in self._threads))
+
+    def _spawn(self, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self, tell: Callable[[BaseException | None], None]) -> None:
+        try:
+            model = self._load()
+        except BaseException as error:  # raised again where it was asked for
+            tell(error)
+            return
+        self.model = model
+        tell(None)
+        for _ in range(self._count - 1):
+            self._spawn(lambda: self._serve(model))
+        self._serve(model)
+
+    def _serve(self, model: Model) -> None:
+        try:
+            while (work := self._next()) is not None:
+                try:
+                    self._work(model, work)
+                finally:
+                    with self.changed:
+                        self.computing -= 1
+        finally:
+            with self.changed:
+                self._end()  # also when this thread died: what waits must not wait for ever
+
+    def _next(self) -> Work | None:
+        with self.changed:
+            while not self.closing:
+                work = self._take()
+                if work is not None:
+                    self.computing += 1
+                if self._share is not None:
+                    self._share.active = self.computing > 0
+                if work is not None:
+                    return work
+                self.changed.wait()
+            return None
+
+    def _end(self) -> None:
+        self.closing = True
+        self._abandon(shutting_down())
+        if self._share is not None:
+            self._share.active = False
+        self.changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from server.auth import Doors
 from server.backend import BACKEND, Backend
 from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
-from server.image_store import PATH as PICTURES
+from server.links import IMAGES
 from server.names import ModelNames, public_name
 from server.realtime.connection import connect
 
@@ -40,13 +40,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     """The routes over ``pipeline``; whoever runs it starts and closes the pipeline."""
     app = web.Application(middlewares=[answer], client_max_size=settings.limits.message_bytes)
-    names = ModelNames(public_name(settings.chat.model), settings.models)
+    names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     app[BACKEND] = Backend(settings, pipeline, names, Doors(settings.server))
     app.router.add_get("/v1/realtime", connect)
     app.router.add_post("/v1/chat/completions", chat.create)
     app.router.add_post("/v1/audio/speech", speech.create)
     app.router.add_post("/v1/images/generations", images.create)
-    app.router.add_get(PICTURES + "{id}.png", images.file)
+    app.router.add_get(IMAGES + "{id}.png", images.file)
     app.router.add_post("/v1/moderations", moderations.create)
     app.router.add_post("/v1/embeddings", embeddings.create)
     app.router.add_get("/v1/models", models.list_models)
@@ -67,7 +67,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     backend = request.app[BACKEND]
     try:
         with backend.in_flight():
-            response = await _admit(backend, request, handler)
+            response = await backend.answer(request, await _admit(backend, request, handler))
         level = logging.DEBUG if request.path in UNLOGGED else logging.INFO
         log.log(level, "%s %s: %d", request.method, request.rel_url.raw_path, response.status)
         return response
@@ -82,7 +82,8 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     log.info("%s %s: %d %s", request.method, request.rel_url.raw_path, failure.status, failure.code)
     if failure.status in (401, 403, 421, 429, 503):
         backend.metrics.rejected.labels(failure.code).inc()
-    return web.json_response(failure.body(), status=failure.status, headers=failure.headers())
+    answered = web.json_response(failure.body(), status=failure.status, headers=failure.headers())
+    return await backend.answer(request, answered)
 
 
 async def _admit(backend: Backend, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -92,7 +93,7 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         backend.doors.check_host(request)
         backend.doors.check_origin(request)  # a browser sends no key along with its question
         return web.Response(status=204)
-    if request.path.startswith(PICTURES):  # the link is the key
+    if request.path.startswith(IMAGES):  # the link is the key
         backend.doors.check_host(request)
         backend.doors.check_origin(request)
         return await handler(request)
@@ -126,8 +127,8 @@ async def readyz(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     if backend.ready:
         return web.json_response({"status": "ok"})
-    status = "draining" if backend.draining else backend.pipeline.engine.state.value
-    return web.json_response({"status": status}, status=503, headers={"Retry-After": str(RETRY_AFTER)})
+    body = {"status": "draining" if backend.draining else "loading", "waiting_for": backend.pipeline.waiting_for}
+    return web.json_response(body, status=503, headers={"Retry-After": str(RETRY_AFTER)})
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -92,12 +92,12 @@ class Doors:
     def cors(self, request: web.Request) -> dict[str, str]:
         """The headers that let an allowed page read an answer."""
         origin = request.headers.get("Origin")
+        vary = {"Vary": "Origin, Access-Control-Request-Headers"}  # also without one, or a cache mixes them up
         if origin is None or not self.origin_allowed(request, origin):
-            return {}
-        headers = {
+            return vary
+        headers = vary | {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Expose-Headers": "x-request-id",
-            "Vary": "Origin, Access-Control-Request-Headers",
         }
         if request.method != "OPTIONS":
             return headers

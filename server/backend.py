@@ -2,16 +2,21 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from aiohttp import web
 
+from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
-from pipelines.events import Event, Picture, StageError, Turn
-from pipelines.flow import Stage, flow
+from pipelines.events import Event, Picture, StageError, Turn, shutting_down
+from pipelines.flow import Next, flow
+from pipelines.image.stage import ImageStage
+from pipelines.speech.stage import SpeechStage
 from server.auth import Doors
 from server.config import Settings
 from server.image_store import ImageStore
@@ -19,6 +24,8 @@ from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
 
 log = logging.getLogger(__name__)
+
+PIECE = 64 * 1024  # bytes of one send
 
 
 class Drainable(Protocol):
@@ -41,10 +48,10 @@ class Backend:
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while there is no request in flight
     metrics: Metrics = field(init=False)
-    pictures: ImageStore = field(init=False)
+    images: ImageStore = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pictures = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
+        self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
         self.metrics = Metrics(self.pipeline, lambda: len(self.connections))
         self.idle.set()
 
@@ -75,32 +82,35 @@ class Backend:
             abort(request)
             raise ConnectionResetError("the client does not read") from None
 
-    def flow(self, turn: Turn, origin: str) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
-        """Run a turn through the configured stages, measured: the text where it is made, the rest at the end.
+    async def answer(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+        """Send a whole answer, each piece of it within the time that a send may take.
 
-        ``origin`` is the server's address in links.
+        Raises: ConnectionResetError when the client does not read.
         """
-        stages: list[Stage] = []
-        for stage in self.pipeline.stages:
-            stages.append(stage)
-            if stage is self.pipeline.chat:
-                stages.append(self.metrics.text())
-        if self.pipeline.image is not None:
-            before, behind = self.pipeline.image.around()
-            stages = [before, *stages, behind, self._keep(origin, turn.tenant)]
-        if self.pipeline.anomaly is not None:
-            before, behind = self.pipeline.anomaly.around()
-            stages = [before, *stages, behind]
-        return flow(turn, *stages, self.metrics.turn())
+        if response.prepared or not isinstance(response, web.Response):
+            return response
+        body = response.body
+        if not isinstance(body, bytes | bytearray) or len(body) <= PIECE or request.method == "HEAD":
+            await self.deliver(request, _finish(request, response))
+            return response
+        pieces = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
+        pieces.content_length = len(body)
+        await pieces.prepare(request)
+        for start in range(0, len(body), PIECE):
+            await self.deliver(request, pieces.write(body[start : start + PIECE]))
+        await self.deliver(request, pieces.write_eof())
+        return pieces
 
-    def _keep(self, origin: str, tenant: str) -> Stage:
-        """A stage that keeps pictures, and puts their links into their place."""
+    def flow(self, turn: Turn, origin: str) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
+        """Run a turn through the configured stages, measured; ``origin`` is the server's address in links."""
+        turn = replace(turn, begun=time.monotonic())
+        return flow(turn, (self.metrics.turn, partial(self._link, origin), *self.pipeline.stages))
 
-        async def keep(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    async def _link(self, origin: str, turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        """A stage that stores pictures, and puts their links into their place."""
+        async with aclosing(next(turn)) as events:
             async for event in events:
-                yield self.pictures.keep(event, origin, tenant) if isinstance(event, Picture) else event
-
-        return keep
+                yield self.images.keep(event, origin, turn.tenant) if isinstance(event, Picture) else event
 
     def origin(self, request: web.Request) -> str:
         """The server's address as the client of ``request`` sees it."""
@@ -109,12 +119,12 @@ class Backend:
     @property
     def draws(self) -> bool:
         """Whether replies can come with pictures."""
-        return self.pipeline.image is not None and self.settings.image.when != "never"
+        return self.pipeline.find(ImageStage) is not None and self.settings.image.when != "never"
 
     @property
     def voices(self) -> VoiceNames | None:
         """The voices that can speak, if any can."""
-        speech, settings = self.pipeline.speech, self.settings
+        speech, settings = self.pipeline.find(SpeechStage), self.settings
         if speech is None or not speech.ready:
             return None
         return VoiceNames(self.voice, speech.speakers, settings.speech.aliases, settings.models.unknown)
@@ -127,7 +137,7 @@ class Backend:
     @property
     def tells_verdicts(self) -> bool:
         """Whether clients that ask are told how their messages were screened."""
-        return self.settings.anomaly.verdicts and self.pipeline.anomaly is not None
+        return self.settings.anomaly.verdicts and self.pipeline.find(AnomalyStage) is not None
 
     @property
     def ready(self) -> bool:
@@ -136,11 +146,15 @@ class Backend:
     def check_ready(self) -> None:
         """Raises: StageError while no turn can be taken."""
         if self.draining:
-            raise StageError("unavailable", "server_shutting_down", "The server is shutting down.")
+            raise shutting_down()
         if not self.pipeline.ready:
-            raise StageError(
-                "unavailable", "model_not_ready", "The language model is not ready; try again in a moment."
-            )
+            missing = ", ".join(self.pipeline.waiting_for)
+            raise StageError("unavailable", "model_not_ready", f"Not ready yet: {missing}; try again in a moment.")
+
+
+async def _finish(request: web.Request, response: web.Response) -> None:
+    await response.prepare(request)
+    await response.write_eof()
 
 
 def abort(request: web.Request) -> None:

@@ -6,6 +6,7 @@
 import difflib
 import hashlib
 import ipaddress
+import json
 import os
 import re
 import tomllib
@@ -25,10 +26,11 @@ from pydantic_settings import (
 )
 
 from pipelines.anomaly.settings import AnomalySettings
-from pipelines.build import StageName, ordered
 from pipelines.chat.settings import ChatSettings
 from pipelines.image.settings import ImageSettings
+from pipelines.part import settings_model
 from pipelines.speech.settings import SpeechSettings
+from pipelines.stages import StageUnavailableError, check, maker
 
 ENV_PREFIX = "LOQUENT__"
 KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -93,17 +95,32 @@ class LimitSettings(_Section):
     items: Annotated[int, Field(ge=1)] = 500
     conversation_bytes: Bytes = 2 * 1024 * 1024
     responses: Annotated[int, Field(ge=1)] = 4
-    outgoing: Annotated[int, Field(ge=1)] = 64
+    outgoing_bytes: Bytes = 256 * 1024
     send_seconds: Seconds = 10.0
     heartbeat: Seconds = 20.0
     keep_alive: Seconds = 30.0
     sse_keep_alive: Seconds = 15.0
 
 
-class PipelineSettings(_Section):
-    """Which stages a turn goes through, in order."""
+DEFAULT_STAGES = ("speech", "anomaly", "image", "chat")
 
-    stages: Annotated[tuple[StageName, ...], AfterValidator(ordered)] = ("anomaly", "chat", "speech", "image")
+
+def _ordered(stages: tuple[str, ...]) -> tuple[str, ...]:
+    for name in stages:
+        check(name)
+    if len(set(stages)) < len(stages):
+        raise ValueError("names a stage twice")
+    if not stages or stages[-1] != "chat":
+        given = [name for name in stages if name not in DEFAULT_STAGES]
+        right = [*given, *(name for name in DEFAULT_STAGES if name in (*stages, "chat"))]
+        raise ValueError(f"is the order of the stages, outermost first, and ends with the model: {json.dumps(right)}")
+    return stages
+
+
+class PipelineSettings(_Section):
+    """Which stages a turn goes through, outermost first: each one wraps those that follow."""
+
+    stages: Annotated[tuple[str, ...], AfterValidator(_ordered)] = DEFAULT_STAGES
 
 
 class ModelsSettings(_Section):
@@ -142,6 +159,7 @@ class Settings(BaseSettings):
     speech: SpeechSettings = SpeechSettings()
     anomaly: AnomalySettings = AnomalySettings()
     image: ImageSettings = ImageSettings()
+    stages: dict[str, dict[str, Any]] = {}  # of stages that other packages bring, by name
 
     @classmethod
     def settings_customise_sources(
@@ -166,6 +184,7 @@ class Configuration:
     settings: Settings
     file: Path | None
     origins: Mapping[str, str]  # "chat.model" -> "config.toml", "environment", "command line"; absent: the default
+    stages: Mapping[str, BaseModel]  # the settings of each configured stage, outermost first
 
 
 def find_file(explicit: str | None) -> Path | None:
@@ -204,14 +223,43 @@ def read(explicit: str | None = None, command_line: Mapping[str, Any] | None = N
             _set(merged, key, value)
             origins[key] = name
     try:
-        return Configuration(Settings(**merged), file, origins)
+        settings = Settings(**merged)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(problem, origins) for problem in error.errors())) from None
+    return Configuration(settings, file, origins, stage_settings(settings, origins))
+
+
+def stage_settings(settings: Settings, origins: Mapping[str, str] | None = None) -> dict[str, BaseModel]:
+    """The settings of each configured stage, outermost first; those of other packages are checked by their own model.
+
+    Raises: ConfigError that names the key.
+    """
+    found: dict[str, BaseModel] = {}
+    for name in settings.pipeline.stages:
+        if name in Settings.model_fields:
+            found[name] = getattr(settings, name)
+            continue
+        try:
+            found[name] = settings_model(maker(name)).model_validate(settings.stages.get(name, {}))
+        except ValidationError as error:
+            above = ("stages", name)
+            problems = [{**problem, "loc": (*above, *problem["loc"])} for problem in error.errors()]
+            raise ConfigError("\n".join(_explain(problem, origins or {}) for problem in problems)) from None
+        except (StageUnavailableError, TypeError) as error:
+            raise ConfigError(f"pipeline.stages: {error}") from None
+    for name in settings.stages:
+        if name not in found:
+            raise ConfigError(f"stages.{name}: [pipeline] stages lacks {name!r}; add it, or remove this section.")
+    return found
 
 
 def show(configuration: Configuration) -> Iterator[tuple[str, Any, str]]:
     """Every key, its value and where it came from."""
-    for key, value in _flat(configuration.settings.model_dump(mode="json")):
+    values = configuration.settings.model_dump(mode="json")
+    values["stages"] = {
+        name: each.model_dump(mode="json") for name, each in configuration.stages.items() if name not in values
+    }
+    for key, value in _flat(values):
         yield key, value, configuration.origins.get(key, "default")
 
 
@@ -244,14 +292,14 @@ def _environment() -> Values:
 def _check_keys(values: Values, source: str) -> None:
     known = {key for key, _ in _flat(Settings.model_construct().model_dump())}
     for key, _ in _flat(values):
-        if key not in known:
+        if key not in known and not key.startswith("stages."):  # those are checked by the stage's own model
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             raise ConfigError(f"{source}: there is no key {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
 
 
 def _explain(problem: Any, origins: Mapping[str, str]) -> str:
     path = [str(part) for part in problem["loc"]]
-    key = ".".join(path[:2])
+    key = ".".join(path[: 3 if path[0] == "stages" else 2])
     value = problem.get("input")
     shown = "" if key == "server.keys" else f" (it is {value!r})"
     message = problem["msg"].removeprefix("Value error, ")
@@ -259,9 +307,10 @@ def _explain(problem: Any, origins: Mapping[str, str]) -> str:
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values: ``chat.model``, ``stages.NAME.key``."""
     for name, value in values.items():
         key = f"{above}.{name}" if above else str(name)
-        if isinstance(value, Mapping) and not above:
+        if isinstance(value, Mapping) and above in ("", "stages"):
             yield from _flat(value, key)
         else:
             yield key, value
@@ -275,8 +324,7 @@ def _nested(values: Mapping[str, Any]) -> Values:
 
 
 def _set(values: Values, key: str, value: Any) -> None:
-    section, _, name = key.partition(".")
-    if name:
-        values.setdefault(section, {})[name] = value
-    else:
-        values[section] = value
+    *sections, name = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+    values[name] = value

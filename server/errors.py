@@ -67,7 +67,7 @@ def first_problem(error: ValidationError, *, above: str = "") -> tuple[str, str,
     return _CODE_OF_PROBLEM.get(problem["type"], "invalid_value"), param, f"{param}: {problem['msg']}"
 
 
-def as_stage_error(error: Exception) -> StageError:
+def as_stage_error(error: BaseException) -> StageError:
     """Any exception as the error that ends a turn."""
     if isinstance(error, StageError):
         return error

@@ -12,10 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.events import Picture
 from server.errors import ApiError
-
-PATH = "/v1/images/files/"
-ADDRESS = 300  # characters of a link's address before the path, and behind it, at most
-CAPTION = 200  # characters between its brackets, at most
+from server.links import IMAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ class ImageStore:
         mine.ids.append(picture.id)
         mine.held += len(picture.png)
         query = f"expires={expires_at}&signature={self._signature(picture.id, expires_at)}"
-        return replace(picture, png=b"", url=f"{origin}{PATH}{picture.id}.png?{query}", expires_at=expires_at)
+        return replace(picture, png=b"", url=f"{origin}{IMAGES}{picture.id}.png?{query}", expires_at=expires_at)
 
     def _drop(self, tenant: str) -> None:
         """Let the tenant's oldest picture go."""
@@ -91,23 +88,3 @@ class ImageStore:
 
     def _signature(self, id: str, expires_at: int) -> str:
         return hmac.digest(self._secret, f"{id} {expires_at}".encode(), "sha256").hex()[:40]
-
-
-def without_links(text: str) -> str:
-    """A reply's text as the model reads it again: links to pictures would only lead it to make some up.
-
-    Anybody can send such a text, so it is read in time that grows with its length alone.
-    """
-    kept: list[str] = []
-    done = 0
-    at = text.find(PATH)
-    while at >= 0:
-        after = at + len(PATH)
-        middle = text.rfind("](", max(done, at - ADDRESS), at)
-        start = text.rfind("![", max(done, middle - CAPTION), middle) if middle >= 0 else -1
-        end = text.find(")", after, after + ADDRESS)
-        if start >= 0 and end >= 0 and not set(text[middle + 2 : end]) & set(" \t\n)"):
-            kept.append(text[done:start].rstrip())
-            done = after = end + 1
-        at = text.find(PATH, after)
-    return "".join(kept) + text[done:]

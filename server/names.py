@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.events import StageError
-from server.config import ModelsSettings
 
 
 def public_name(model: str) -> str:
@@ -21,11 +20,12 @@ class ModelNames:
     """What is here, and what else means it."""
 
     here: str
-    settings: ModelsSettings
+    aliases: tuple[str, ...] = ()
+    unknown: Literal["default", "error"] = "default"
 
     def resolve(self, asked: str | None) -> str:
         """The model that ``asked`` means. Raises: StageError ``model_not_found`` where the configuration wants that."""
-        if asked in (None, "", self.here) or asked in self.settings.aliases or self.settings.unknown == "default":
+        if asked in (None, "", self.here) or asked in self.aliases or self.unknown == "default":
             return self.here
         raise StageError(
             "invalid_request",

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.embedding.minilm import prepare
 from pipelines.image.weights import Drawer
-from tests.support import ROOT, finish
+from tests.support import PATIENCE, ROOT, finish
 from tests.tiny_generator import understanding
 
 START_SECONDS = 300.0  # the first start fetches and converts the model
@@ -37,6 +37,12 @@ def own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a message asks to be drawn is understood however slow the machine is."""
+    monkeypatch.setattr("pipelines.image.stage.UNDERSTANDING", PATIENCE)
 
 
 @pytest.fixture

@@ -22,9 +22,11 @@ from openai.types.realtime.realtime_server_event import RealtimeServerEvent
 from pydantic import BaseModel, TypeAdapter
 from websockets.asyncio.client import ClientConnection, connect
 
+from pipelines.anomaly import part as anomaly_part
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
+from pipelines.chat import part as chat_part
 from pipelines.chat.engine.admission import Limits
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.model.interface import Segment
@@ -33,10 +35,13 @@ from pipelines.chat.stage import ChatStage
 from pipelines.embedding.embedder import Embedder
 from pipelines.events import Event, Message, Turn
 from pipelines.flow import flow
+from pipelines.image import part as image_part
 from pipelines.image.painter import Painter
 from pipelines.image.settings import ImageSettings
 from pipelines.image.stage import ImageStage
 from pipelines.image.weights import Drawer
+from pipelines.part import Shared
+from pipelines.speech import part as speech_part
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voices.interface import Samples, Voice, WordEnd
@@ -195,6 +200,9 @@ class ScriptedVoice:
             yield Samples(tone, told)
             told = ()
 
+    def close(self) -> None:
+        """Nothing runs beside it."""
+
 
 def finish(steps: Generator[Any, None, Result]) -> Result:
     """Run work that reports its progress to its end; returns its result."""
@@ -239,20 +247,52 @@ def scripted_pipeline(
 ) -> Pipeline:
     """A pipeline around a scripted model, not started."""
     engine = Engine(lambda: model, Limits(streams, waiting))
-    stage = ChatStage(engine, ChatSettings(**chat))
-    embedder = anomaly.embedder if anomaly else image.embedder if image else None
-    return Pipeline((stage, speech) if speech else (stage,), stage, speech, anomaly, image, embedder)
+    parts = [chat_part.assemble(engine, ChatSettings(**chat))]
+    shared = Shared()
+    if image is not None:
+        shared.embedder = image.embedder
+        parts.append(image_part.assemble(image))
+    if anomaly is not None:
+        shared.embedder = anomaly.embedder
+        parts.append(anomaly_part.assemble(anomaly))
+    if speech is not None:
+        parts.append(speech_part.assemble(speech))
+    return Pipeline(parts[::-1], shared)
+
+
+def engine_of(pipeline: Pipeline) -> Engine:
+    """The language model's engine."""
+    return stage_of(pipeline, ChatStage).engine
+
+
+def stage_of(pipeline: Pipeline, kind: type[Result]) -> Result:
+    """The pipeline's stage of this kind; it must have one."""
+    stage = pipeline.find(kind)
+    assert stage is not None
+    return stage
 
 
 def screening(minilm: Path, **anomaly: Any) -> AnomalyStage:
-    """An anomaly stage with the real models, not started."""
-    return AnomalyStage(Embedder(minilm), AnomalySettings(**anomaly))
+    """An anomaly stage with the real models, not started; closing it closes its embedder."""
+    return _owning(AnomalyStage(Embedder(minilm), AnomalySettings(**{"deadline": PATIENCE} | anomaly)))
 
 
 def drawing(minilm: Path, drawer: Drawer, **image: Any) -> ImageStage:
-    """An image stage with the real embedding model around a small generator, not started."""
-    settings = ImageSettings(**image)
-    return ImageStage(Embedder(minilm), Painter(lambda: drawer, waiting=settings.waiting), settings)
+    """An image stage with the real embedding model around a small generator, not started; closing it closes both."""
+    settings = ImageSettings(**{"deadline": PATIENCE} | image)
+    return _owning(ImageStage(Embedder(minilm), Painter(lambda: drawer, waiting=settings.waiting), settings))
+
+
+def _owning(stage: Result) -> Result:
+    made: Any = stage
+    close = made.close
+
+    async def close_both() -> None:
+        await close()
+        await made.embedder.close()
+
+    made.close = close_both
+    return stage
 
 
 def echo(prompt: str) -> list[str]:
@@ -270,7 +310,7 @@ class Running:
 
     @property
     def engine(self) -> Engine:
-        return self.backend.pipeline.engine
+        return engine_of(self.backend.pipeline)
 
     @asynccontextmanager
     async def client(self, **options: Any) -> AsyncIterator["Client"]:
@@ -376,7 +416,7 @@ def text_of(events: Iterable[dict[str, Any]]) -> str:
 
 async def replies(pipeline: Pipeline, turn: Turn) -> list[Event]:
     """Everything that a turn produces."""
-    async with flow(turn, *pipeline.stages) as events:
+    async with flow(turn, pipeline.stages) as events:
         return [event async for event in events]
 
 

@@ -172,6 +172,7 @@ ALIKE = 0.8  # of the word triples that two messages have, shared
 class _Session:
     times: deque[float]
     shapes: deque[frozenset[int]]
+    ids: deque[str]
 
 
 class Floods:
@@ -181,15 +182,26 @@ class Floods:
         self._limits = limits
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
-    def check(self, session: str, text: str, now: float) -> tuple[Finding, ...]:
-        """Take note of a message at ``now``, in seconds on any clock, and say what is wrong with it."""
+    def check(self, session: str, text: str, now: float, message_id: str = "") -> tuple[Finding, ...]:
+        """Take note of a message at ``now``, in seconds on any clock, and say what is wrong with it.
+
+        A message with an id is looked at once: several replies to it are no flood.
+        """
         recent = self._sessions.setdefault(
             session,
-            _Session(deque(maxlen=self._limits.messages + 1), deque(maxlen=max(REMEMBERED, self._limits.repeats + 1))),
+            _Session(
+                deque(maxlen=self._limits.messages + 1),
+                deque(maxlen=max(REMEMBERED, self._limits.repeats + 1)),
+                deque(maxlen=max(REMEMBERED, self._limits.messages + 1)),
+            ),
         )
         self._sessions.move_to_end(session)
         if len(self._sessions) > SESSIONS:
             self._sessions.popitem(last=False)
+        if message_id:
+            if message_id in recent.ids:
+                return ()
+            recent.ids.append(message_id)
         shape = _shape(text) if len(text) >= REPEATED_FROM else frozenset()
         recent.times.append(now)
         recent.shapes.append(shape)

@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ from pipelines.anomaly.checks import Finding, FloodLimits, Floods
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.verdict import Action, Verdict, worst
 from pipelines.embedding.embedder import Embedder
-from pipelines.events import Event, Finished, Message, Screened, StageError, TextDelta, Turn, Usage
-from pipelines.flow import Stage
+from pipelines.events import Event, Finished, Message, Screened, StageError, TextDelta, TextDone, Turn, Usage
+from pipelines.flow import Next
+from pipelines.loading import one_at_a_time
 
 if TYPE_CHECKING:
     from pipelines.anomaly.detector import Detector, Prepared
@@ -47,7 +48,7 @@ CANARIES: tuple[tuple[str, HeadName | None], ...] = (
 
 
 class AnomalyStage:
-    """Screens texts, and makes the two halves of a stage for each turn."""
+    """A stage that screens what turns bring in; it also screens texts for whoever asks directly."""
 
     def __init__(
         self, embedder: Embedder, settings: AnomalySettings, *, clock: Callable[[], float] = time.monotonic
@@ -71,6 +72,14 @@ class AnomalyStage:
 
         Raises: CalibrationError when it can't be trusted; what loading the embedding model raises.
         """
+        try:
+            self.detector = await self._loaded()
+        except Exception as error:
+            self._broken = str(error)  # of the model or the detector's files, not of a message
+            self.failures["not_started"] += 1
+            raise
+
+    async def _loaded(self) -> "Detector":
         await self.embedder.start()
         loop = asyncio.get_running_loop()
         detector = await loop.run_in_executor(self._worker, _load, self.settings)
@@ -79,7 +88,7 @@ class AnomalyStage:
         if least > self.settings.alpha:
             log.warning("some heads can't say anything at alpha %.3g: there are too few calibration scores", least)
         self._check(detector, [await self._judged(detector, text) for text, _ in CANARIES], folder)
-        self.detector = detector
+        return detector
 
     @staticmethod
     def _check(detector: "Detector", verdicts: Sequence[Verdict], folder: str) -> None:
@@ -97,19 +106,6 @@ class AnomalyStage:
                     "Train it again: loquent train anomaly"
                 )
 
-    def start_later(self) -> None:
-        """Load the detector while turns flow already; until then they have no verdict."""
-
-        async def starting() -> None:
-            try:
-                await self.start()
-            except Exception as error:
-                self._broken = str(error)  # of the model or the detector's files, not of a message
-                log.error("inputs are not screened: %s", error)
-                self.failures["not_started"] += 1
-
-        self._begin(starting(), "anomaly-start")
-
     async def close(self) -> None:
         """End what is in progress, and the threads."""
         self._closing = True
@@ -118,7 +114,6 @@ class AnomalyStage:
         if self._shadows:
             await asyncio.wait(self._shadows)
         self._worker.shutdown(wait=False, cancel_futures=True)
-        await self.embedder.close()
 
     @property
     def waited_for(self) -> bool:
@@ -139,35 +134,39 @@ class AnomalyStage:
             raise StageError("overloaded", "server_overloaded", f"{ASKED} texts are being screened already.")
         self._asked += 1
         try:
-            return await self._verdict(text, "", bulk=True)
+            return await self._verdict(text, bulk=True)
         finally:
             self._asked -= 1
 
-    async def screen(self, text: str, session: str = "") -> Verdict:
-        """Screen an input; ``session`` is whose it is, for its pace, "" for nobody's.
+    async def screen(self, text: str, session: str = "", message_id: str = "") -> Verdict:
+        """Screen an input; ``session`` is its conversation, for rates and repetitions, "" where there is none.
+
+        A message with an id counts once for these, however often it is screened.
 
         Raises: StageError when the detector is not ready; what a head raises.
         """
         begun = self._clock()
-        verdict = await self._verdict(text, session, bulk=False)
+        verdict = await self._verdict(text, session, message_id, bulk=False)
         self._recent.append(verdict)
         self.on_verdict(verdict, self.action(verdict), self._clock() - begun)
         return verdict
 
-    async def _verdict(self, text: str, session: str, *, bulk: bool) -> Verdict:
+    async def _verdict(self, text: str, session: str = "", message_id: str = "", *, bulk: bool) -> Verdict:
         if self._broken:
             raise StageError("unavailable", "screening_failed", f"The anomaly detector can't be used: {self._broken}")
         if self.detector is None:
             raise StageError("unavailable", "screening_not_ready", "The anomaly detector is not ready; try again.")
-        return await self._judged(self.detector, text, session, bulk=bulk)
+        return await self._judged(self.detector, text, session, message_id, bulk=bulk)
 
-    async def _judged(self, detector: "Detector", text: str, session: str = "", *, bulk: bool = False) -> Verdict:
+    async def _judged(
+        self, detector: "Detector", text: str, session: str = "", message_id: str = "", *, bulk: bool = False
+    ) -> Verdict:
         """Prepare a text on the worker, embed it, and judge it on the worker."""
         begun, loop = self._clock(), asyncio.get_running_loop()
 
         def prepare() -> "tuple[Prepared, tuple[Finding, ...]]":
             prepared = detector.prepare(text, longest=self.settings.longest)
-            return prepared, self._floods.check(session, prepared.text, begun) if session else ()
+            return prepared, self._floods.check(session, prepared.text, begun, message_id) if session else ()
 
         prepared, findings = await loop.run_in_executor(self._worker, prepare)
         embeddings = await self.embedder.embed(prepared.passages, bulk=bulk)
@@ -177,10 +176,29 @@ class AnomalyStage:
         """What the policy wants for this verdict."""
         return worst([self.settings.action(cause) for cause in verdict.causes])
 
-    def around(self) -> tuple[Stage, Stage]:
-        """For one turn: the stage before the model, and the one behind it that tells the verdict to who asked."""
-        turn = _Screening(self)
-        return turn.before, turn.behind
+    async def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        """The reply, or in ``enforce`` mode a deflection.
+
+        Raises: StageError ``content_filter`` where a message is blocked, ``screening_failed`` where it can't be
+        screened and must be.
+        """
+        screening = _Screening(self, turn)
+        if self.settings.mode == "shadow":
+            self._cast(screening)
+        elif (action := await screening.decide()) == "block":
+            raise StageError("invalid_request", "content_filter", "The message was refused by this server's filter.")
+        elif action == "deflect":
+            next = self._deflect
+        async with aclosing(next(turn)) as events:
+            async for event in events:
+                if isinstance(event, Finished) and turn.verdicts and screening.outcome is not None:
+                    yield screening.outcome
+                yield event
+
+    async def _deflect(self, turn: Turn) -> AsyncGenerator[Event]:
+        yield TextDelta(self.settings.deflection, tokens=0)
+        yield TextDone()
+        yield Finished("content_filter", Usage())
 
     def drift(self, head: HeadName) -> float:
         """How far a head's recent p-values are from uniform, as those of normal traffic are (Kolmogorov-Smirnov)."""
@@ -199,7 +217,7 @@ class AnomalyStage:
     async def _verdicts(self, messages: Sequence[Message], session: str) -> tuple[Verdict, ...]:
         """The verdicts of a turn's new messages. Raises: TimeoutError, StageError, what a head raises."""
         async with asyncio.timeout(self.settings.deadline):
-            tasks = [asyncio.ensure_future(self.screen(message.content, session)) for message in messages]
+            tasks = [asyncio.ensure_future(self.screen(each.content, session, each.id)) for each in messages]
             try:
                 return tuple(await asyncio.gather(*tasks))
             finally:
@@ -213,14 +231,15 @@ class AnomalyStage:
         reason = "deadline" if isinstance(error, TimeoutError) else getattr(error, "code", type(error).__name__)
         self.failures[reason] += 1
         if not self._closing:
-            log.error("an input could not be screened: %s", reason)
+            level = logging.INFO if reason == "screening_not_ready" else logging.ERROR  # it is being loaded
+            log.log(level, "an input could not be screened: %s", reason)
 
-    def _cast(self, work: "_Screening", turn: Turn) -> None:
+    def _cast(self, work: "_Screening") -> None:
         """Screen a turn in the shadow of its reply."""
         if len(self._shadows) >= AT_ONCE or self._closing:
             self.failures["too_many"] += 1
             return
-        self._begin(work.record(turn), "anomaly-shadow")
+        self._begin(work.record(), "anomaly-shadow")
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run work that nobody waits for; closing ends it."""
@@ -239,79 +258,61 @@ def _one_thread() -> None:
 def _load(settings: AnomalySettings) -> "Detector":
     from pipelines.anomaly.weights import BUNDLED, load  # on the worker: torch takes seconds
 
-    return load(Path(settings.detector).expanduser() if settings.detector else BUNDLED).at(settings.alpha)
+    with one_at_a_time:
+        detector = load(Path(settings.detector).expanduser() if settings.detector else BUNDLED)
+    return detector.at(settings.alpha)
 
 
-def new_messages(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """What came in since the assistant spoke last: of users and of tools.
+def new_messages(turn: Turn) -> tuple[Message, ...]:
+    """What is to be screened, of users and of tools: what the turn says is new, or else what came in since the last
+    reply. Of more than ``MESSAGES`` the older ones are joined.
 
     Where the assistant's words are the last ones, a client put them there, and what stands before them counts as new.
     """
-    found: list[Message] = []
-    for message in reversed(messages):
-        if message.role == "assistant":
-            if found:
-                break
-        elif message.role in ("user", "tool") and message.content.strip():
-            found.append(message)
-    found.reverse()
-    older = found[: -MESSAGES + 1]
+    if turn.new is None:
+        found = _since_reply(turn.messages)
+    else:
+        found = [turn.messages[index] for index in turn.new if _can_be_screened(turn.messages[index])]
     if len(found) <= MESSAGES:
         return tuple(found)
-    joined = Message("user", "\n".join(message.content for message in older))
-    return (joined, *found[-MESSAGES + 1 :])
+    older = found[: -MESSAGES + 1]
+    return (Message("user", "\n".join(message.content for message in older)), *found[-MESSAGES + 1 :])
+
+
+def _since_reply(messages: Sequence[Message]) -> list[Message]:
+    found: list[Message] = []
+    for message in reversed(messages):
+        if message.role == "assistant" and found:
+            break
+        if _can_be_screened(message):
+            found.append(message)
+    return found[::-1]
+
+
+def _can_be_screened(message: Message) -> bool:
+    return message.role in ("user", "tool") and bool(message.content.strip())
 
 
 class _Screening:
     """One turn's screening."""
 
-    def __init__(self, stage: AnomalyStage) -> None:
+    def __init__(self, stage: AnomalyStage, turn: Turn) -> None:
         self._stage = stage
         self._settings = stage.settings
-        self._told: Screened | None = None  # as soon as it is known
-        self._wanted = False
+        self._turn = turn
+        self.outcome: Screened | None = None  # as soon as it is known
 
-    async def before(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """Let the turn pass, or answer it."""
-        async for event in events:
-            if not isinstance(event, Turn):
-                yield event
-            elif self._settings.mode == "shadow":
-                self._wanted = event.verdicts
-                self._stage._cast(self, event)
-                yield event
-            else:
-                self._wanted = event.verdicts
-                match await self._decide(event):
-                    case "block":
-                        raise StageError(
-                            "invalid_request", "content_filter", "The message was refused by this server's filter."
-                        )
-                    case "deflect":
-                        yield replace(event, answered=True)
-                        yield TextDelta(self._settings.deflection, tokens=0)
-                        yield Finished("content_filter", Usage())
-                    case _:
-                        yield event
-
-    async def behind(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """Tell the verdict, if it is there, before the reply ends."""
-        async for event in events:
-            if isinstance(event, Finished) and self._wanted and self._told is not None:
-                yield self._told
-            yield event
-
-    async def record(self, turn: Turn) -> None:
+    async def record(self) -> None:
         """Screen the turn, and change nothing."""
         try:
-            await self._screen(turn)
+            await self._screen()
         except Exception as error:
             self._stage._failed(error)
 
-    async def _decide(self, turn: Turn) -> Action:
+    async def decide(self) -> Action:
         """What to do with the turn. Raises: StageError when it can't be screened and must be."""
         try:
-            return await self._screen(turn)
+            return await self._screen()
         except Exception as error:
             self._stage._failed(error)
             if self._settings.on_failure == "open":
@@ -320,10 +321,10 @@ class _Screening:
                 "unavailable", "screening_failed", "The message could not be checked; try again."
             ) from None
 
-    async def _screen(self, turn: Turn) -> Action:
-        verdicts = await self._stage._verdicts(new_messages(turn.messages), turn.session)
+    async def _screen(self) -> Action:
+        verdicts = await self._stage._verdicts(new_messages(self._turn), self._turn.session)
         action = worst([self._stage.action(verdict) for verdict in verdicts])
         taken = action if self._settings.mode == "enforce" else "allow"
         if taken != "block":
-            self._told = Screened(taken, tuple(verdict.told() for verdict in verdicts))
+            self.outcome = Screened(taken, tuple(verdict.to_json() for verdict in verdicts))
         return action

@@ -52,7 +52,7 @@ class Verdict:
         """One head's p-value."""
         return next((each.p_value for each in self.judgements if each.head == head), 1.0)
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For clients and for people, as JSON has it."""
         return {
             "anomalous": self.anomalous,

@@ -1,7 +1,8 @@
-"""The chat stage: answers a ``Turn`` with the model's reply."""
+"""The chat stage: answers a turn with the language model's reply. It is the innermost one."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
@@ -9,15 +10,38 @@ from dataclasses import replace
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.prompt import fit
 from pipelines.chat.settings import ChatSettings
-from pipelines.events import Event, Turn
+from pipelines.events import Event, Finished, Sampling, TextDelta, TextDone, Turn, Usage
+from pipelines.flow import Next
+
+
+class Observer:
+    """What is measured of replies; this one ignores it."""
+
+    def first_token(self, seconds: float) -> None:
+        """From the turn to its first text."""
+
+    def next_token(self, seconds: float) -> None:
+        """From one text to the next, for each token in it."""
+
+    def finished(self, usage: Usage) -> None:
+        """A reply has ended."""
 
 
 class ChatStage:
-    """A stage, callable on a stream of events. The ``Turn`` itself goes on, for the stages behind that need it."""
+    """A stage around an engine."""
 
-    def __init__(self, engine: Engine, settings: ChatSettings) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: ChatSettings,
+        *,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.engine = engine
         self._settings = settings
+        self._observer = observer or Observer()
+        self._clock = clock
         # One thread: tokenizers are not made for two, and what waits for it keeps its place in the engine meanwhile.
         self._renderer = ThreadPoolExecutor(1, "chat-prompt")
 
@@ -26,18 +50,27 @@ class ChatStage:
         await self.engine.close()
         self._renderer.shutdown(wait=False, cancel_futures=True)
 
-    async def __call__(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        async for event in events:
-            yield event
-            if isinstance(event, Turn) and not event.answered:
-                async with aclosing(self._answer(event)) as reply:
-                    async for piece in reply:
-                        yield piece
+    async def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        """Answer; ``next`` is never called."""
+        last = turn.begun if turn.begun is not None else self._clock()
+        first = True
+        async with aclosing(self._answer(turn)) as reply:
+            async for event in reply:
+                if isinstance(event, TextDelta) and event.tokens:
+                    now = self._clock()
+                    if first:
+                        self._observer.first_token(now - last)
+                    elif turn.speech is None:  # spoken text is read as it is said, not as it is made
+                        self._observer.next_token((now - last) / event.tokens)
+                    last, first = now, False
+                if isinstance(event, Finished):
+                    self._observer.finished(event.usage)
+                    yield TextDone()
+                yield event
 
     async def _answer(self, turn: Turn) -> AsyncGenerator[Event]:
         model = self.engine.model
-        configured = self._settings
-        max_tokens = turn.sampling.max_tokens or configured.max_tokens
+        max_tokens = turn.sampling.max_tokens or self._settings.max_tokens
         self.engine.reserve(turn.tenant)
         rendering = self._renderer.submit(
             fit,
@@ -45,7 +78,7 @@ class ChatStage:
             turn.messages,
             context=model.context,
             max_tokens=max_tokens,
-            overflow=configured.overflow,
+            overflow=self._settings.overflow,
         )
         try:
             prompt = await asyncio.wrap_future(rendering)
@@ -53,13 +86,16 @@ class ChatStage:
             # A cancel does not stop a rendering that has begun, so its place is not free before it ends.
             rendering.add_done_callback(lambda _: self.engine.release(turn.tenant))
             raise
-        asked = turn.sampling
-        sampling = replace(
-            asked,
-            temperature=configured.temperature if asked.temperature is None else asked.temperature,
-            top_p=configured.top_p if asked.top_p is None else asked.top_p,
-            max_tokens=min(max_tokens, model.context - len(prompt)),
-        )
+        sampling = replace(self._sampling(turn.sampling), max_tokens=min(max_tokens, model.context - len(prompt)))
         async with aclosing(self.engine.generate(turn.id, prompt, sampling, turn.tenant)) as reply:
             async for event in reply:
                 yield event
+
+    def _sampling(self, asked: Sampling) -> Sampling:
+        """What was asked for, and what is configured where nothing was."""
+        configured = self._settings
+        return replace(
+            asked,
+            temperature=configured.temperature if asked.temperature is None else asked.temperature,
+            top_p=configured.top_p if asked.top_p is None else asked.top_p,
+        )

@@ -5,32 +5,22 @@ import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.cores import Cores, Share
-from pipelines.embedding.minilm import Embedding, MiniLM, Passage
+from pipelines.cores import Share
+from pipelines.downloads.progress import Progress
+from pipelines.embedding.minilm import Embedding, MiniLM, Passage, prepare
 from pipelines.events import StageError
-from pipelines.worker import told_by_thread
+from pipelines.worker import Worker, told_by_thread
 
 log = logging.getLogger(__name__)
-
-
 WAITING = 512  # texts that may wait, of those that somebody waits for and of the others each
-
-
 BATCH = 16  # texts computed together at most
-
-
 BATCH_CHARACTERS = 2000  # of a batch, padded; a longer text is computed alone
-
-
 IN_A_ROW = 8  # urgent batches, behind which one of the others has its turn
-
-
-JOIN_PATIENCE = 5.0  # seconds that closing waits for the batch in progress
 
 
 @dataclass(eq=False, slots=True)
@@ -71,36 +61,29 @@ class Embedder:
 
     def __init__(self, folder: "Path | None" = None, *, share: Share | None = None) -> None:
         self.folder = folder  # set before it is started
-        self._share = share or Cores().share(1)
         self._urgent: deque[_Job] = deque()  # each bounded by WAITING
         self._bulk: deque[_Job] = deque()
-        self._changed = threading.Condition()
         self._in_a_row = 0  # urgent batches
-        self._closing = False
-        self._thread: threading.Thread | None = None
-        self._loaded: asyncio.Future[None] | None = None
-        self._model: MiniLM | None = None
+        self._worker: Worker[MiniLM, list[_Job]] = Worker(
+            "embed", self._load, take=self._batch, work=self._compute, abandon=self._abandon, share=share
+        )
 
     @property
     def ready(self) -> bool:
         """Whether texts can be embedded."""
-        return self._model is not None and not self._closing
+        return self._worker.ready
+
+    def prepare(self, stop: threading.Event) -> Generator[Progress]:
+        """Put the model on the disk. Raises: PackageError."""
+        self.folder = yield from prepare(stop)
 
     async def start(self) -> None:
         """Load the model; every stage that embeds may ask for it. Raises: what loading it raises."""
-        if self._loaded is None:
-            self._loaded, tell = told_by_thread()
-            self._thread = threading.Thread(target=self._run, args=(tell,), name="embed", daemon=True)
-            self._thread.start()
-        await asyncio.shield(self._loaded)  # who stops waiting for it doesn't stop it for the others
+        await self._worker.start()
 
     async def close(self) -> None:
         """End the thread; what waits for it gets an error."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
+        await self._worker.close()
 
     async def embed(self, passages: Sequence[Passage], *, bulk: bool = False) -> list[Embedding]:
         """Embed the passages, in as many batches as they are worth.
@@ -108,7 +91,7 @@ class Embedder:
         Raises: StageError while it is not ready, or when too many texts wait; what the model raises.
         """
         jobs: list[_Job] = []
-        with self._changed:
+        with self._worker.changed:
             if not self.ready:
                 raise StageError("unavailable", "embeddings_not_ready", "The embedding model is not ready.")
             queue = self._bulk if bulk else self._urgent
@@ -118,7 +101,7 @@ class Embedder:
                 done, tell = told_by_thread()
                 jobs.append(_Job(batch, done, tell))
             queue.extend(jobs)
-            self._changed.notify()
+            self._worker.changed.notify()
         try:
             await asyncio.gather(*(job.done for job in jobs))
         finally:
@@ -126,54 +109,42 @@ class Embedder:
                 job.dropped = True  # nobody waits for what is not done
         return [embedding for job in jobs for embedding in job.result]
 
-    def _run(self, tell_loaded: Any) -> None:
-        try:
-            assert self.folder is not None  # noqa: S101 - prepared before it is loaded
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model = MiniLM(self.folder)
-                model.embed([Passage("The first text takes longer.")])
-        except BaseException as error:
-            tell_loaded(error)
-            return
-        self._model = model
-        tell_loaded(None)
-        try:
-            while jobs := self._next():
-                self._compute(model, jobs)
-        finally:
-            with self._changed:
-                self._closing = True
-            for job in (*self._urgent, *self._bulk):
-                job.tell(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
+    def _load(self) -> MiniLM:
+        assert self.folder is not None  # noqa: S101 - prepared before it is loaded
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = MiniLM(self.folder)
+            model.embed([Passage("The first text takes longer.")])
+        return model
 
-    def _next(self) -> list[_Job]:
-        """The jobs of the next batch; none when it is time to end."""
-        with self._changed:
-            while not (self._urgent or self._bulk or self._closing):
-                self._changed.wait()
-            if self._closing:
-                return []
-            self._in_a_row = self._in_a_row + 1 if self._urgent else 0
-            queue = self._bulk if self._bulk and self._in_a_row > IN_A_ROW else self._urgent or self._bulk
-            self._in_a_row = 0 if queue is self._bulk else self._in_a_row
-            jobs: list[_Job] = []
-            count = longest = 0
+    def _abandon(self, error: StageError) -> None:
+        for queue in (self._urgent, self._bulk):
             while queue:
-                job = queue[0]
-                longest = max(longest, job.longest)
-                count += len(job.passages)
-                if jobs and not _fit(count, longest):
-                    break
-                jobs.append(queue.popleft())
-            return jobs
+                queue.popleft().tell(error)
+
+    def _batch(self) -> list[_Job] | None:
+        """The jobs that are computed next, together."""
+        if not (self._urgent or self._bulk):
+            return None
+        self._in_a_row = self._in_a_row + 1 if self._urgent else 0
+        queue = self._bulk if self._bulk and self._in_a_row > IN_A_ROW else self._urgent or self._bulk
+        self._in_a_row = 0 if queue is self._bulk else self._in_a_row
+        jobs: list[_Job] = []
+        count = longest = 0
+        while queue:
+            job = queue[0]
+            longest = max(longest, job.longest)
+            count += len(job.passages)
+            if jobs and not _fit(count, longest):
+                break
+            jobs.append(queue.popleft())
+        return jobs
 
     def _compute(self, model: MiniLM, jobs: list[_Job]) -> None:
         jobs = [job for job in jobs if not job.dropped]
         passages = [passage for job in jobs for passage in job.passages]
         if not passages:
             return
-        self._share.active = True
         try:
             embeddings = model.embed(passages)
         except Exception as error:  # of these texts; the next ones may do better
@@ -181,8 +152,6 @@ class Embedder:
             for job in jobs:
                 job.tell(error)
             return
-        finally:
-            self._share.active = False
         for job in jobs:
             job.result, embeddings = embeddings[: len(job.passages)], embeddings[len(job.passages) :]
             job.tell(None)

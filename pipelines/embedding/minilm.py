@@ -18,25 +18,14 @@ from numpy.typing import NDArray
 from pipelines.downloads.catalogue import PACKAGES
 from pipelines.downloads.fetch import install
 from pipelines.downloads.progress import Progress
+from pipelines.loading import one_at_a_time
 
 Floats = NDArray[np.float32]
-
-
 Span = tuple[int, int]  # of characters
-
-
 DIMENSIONS = 384
-
-
 TOKENS = 256  # of a text that are read
-
-
 ROWS = 16  # of one text; of more, the first and the last are read
-
-
 NAME = "all-minilm-l6-v2"
-
-
 RECIPE = "rows of 256 tokens, spans pooled"  # how windows come about: whoever keeps embeddings keeps this with them
 
 
@@ -68,13 +57,15 @@ class MiniLM:
 
         transformers_logging.disable_progress_bar()  # of a load that takes a moment
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-        fast = not exact and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self._model = SentenceTransformer(
-            str(folder),
-            device="cpu",
-            local_files_only=True,
-            model_kwargs={"dtype": torch.bfloat16 if fast else torch.float32},
-        )
+        with one_at_a_time:
+            self._model = SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                model_kwargs={"dtype": torch.float32},  # any other would be everybody's default meanwhile
+            )
+        if not exact and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            self._model.bfloat16()
         self._torch = torch
 
     def embed(self, passages: Sequence[Passage], *, threads: int = 1) -> list[Embedding]:

@@ -30,7 +30,7 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="r"?>"""
 
 
-def places(size: int) -> int:
+def weight(size: int) -> int:
     """How many usual pictures one of this size counts for: writing it takes as long."""
     return max(1, (size // USUAL) ** 2)
 

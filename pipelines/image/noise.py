@@ -4,8 +4,6 @@ import torch
 from torch import Tensor
 
 POSES = 6  # of the noise: turn, size, right, down, light, warmth
-
-
 FURTHEST = 2.0  # deviations
 
 # Deviation of the noise that pictures are drawn from. A generator makes less of its noise than the pictures it learned

@@ -7,17 +7,17 @@ at most: a picture can wait for a moment, a token should not.
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipelines.capacity import Capacity
 from pipelines.cores import Cores, Share
-from pipelines.events import StageError
-from pipelines.image.formats import Mark, enlarged, places, png
-from pipelines.worker import told_by_thread
+from pipelines.events import StageError, shutting_down
+from pipelines.image.formats import Mark, enlarged, png, weight
+from pipelines.worker import Worker, told_by_thread
 
 if TYPE_CHECKING:
     from pipelines.image.generator import Generator
@@ -27,9 +27,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 16  # usual pictures of one pass; a larger one counts for several
 BESIDE = 1  # of one pass while others compute
-SHARE = 0.75  # of the places that one key of several may take
 REST = 0.01  # seconds between two steps then: longer than a token takes
-JOIN_PATIENCE = 5.0  # seconds that closing waits for the batch in progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,6 @@ class Order:
 @dataclass(eq=False, slots=True)
 class _Job:
     order: Order
-    tenant: str
     done: asyncio.Future[None]
     tell: Callable[[BaseException | None], None]
     file: bytes = b""
@@ -55,25 +52,29 @@ class _Job:
 
 
 class Painter:
-    """Draws for many at once: for replies first, then for who asked directly, each in the order in which they asked."""
+    """Draws for many at once: for replies first, then for direct requests, each in the order in which they came."""
 
     def __init__(self, load: "Callable[[], Drawer]", *, waiting: int, share: Share | None = None) -> None:
-        self._load = load
-        self.places = waiting  # a picture takes those of its size
+        self._load_drawer = load
+        self.capacity = Capacity(waiting, "pictures")  # a picture takes as many permits as it weighs
         self._share = share or Cores().share(1)  # of the cores, to see whether others use them
-        self._urgent: deque[_Job] = deque()  # these two together bounded by ``places``
+        self._urgent: deque[_Job] = deque()  # these two together bounded by ``capacity``
         self._bulk: deque[_Job] = deque()
-        self._changed = threading.Condition()
-        self._closing = False
-        self._thread: threading.Thread | None = None
-        self.drawer: Drawer | None = None
+        self._worker: Worker[Drawer, list[_Job]] = Worker(
+            "paint", self._load, take=self._batch, work=self._work, abandon=self._abandon
+        )
         self.batches: deque[int] = deque(maxlen=256)  # sizes of the last ones
         self.drawn = 0  # pictures
 
     @property
+    def drawer(self) -> "Drawer | None":
+        """The generator, once it is loaded."""
+        return self._worker.model
+
+    @property
     def ready(self) -> bool:
         """Whether pictures can be drawn."""
-        return self.drawer is not None and not self._closing
+        return self._worker.ready
 
     @property
     def waiting(self) -> int:
@@ -82,84 +83,60 @@ class Painter:
 
     async def start(self) -> None:
         """Load the generator. Raises: WeightsError when it can't be used."""
-        loaded, tell = told_by_thread()
-        self._thread = threading.Thread(target=self._run, args=(tell,), name="paint", daemon=True)
-        self._thread.start()
-        await loaded
+        await self._worker.start()
 
     async def close(self) -> None:
         """End the thread; what waits for it gets an error."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
+        await self._worker.close()
 
     async def paint(self, orders: Sequence[Order], *, tenant: str = "", bulk: bool = False) -> list[bytes]:
         """Draw; returns PNG files in the order of the orders. ``bulk`` is behind what replies wait for.
 
-        Raises: StageError while there is no generator, or when too many pictures wait; what drawing raises.
+        Raises: StageError while there is no generator, or when there is no capacity; what drawing raises.
         """
-        with self._changed:
-            if not self.ready:
-                raise StageError("unavailable", "image_not_ready", "Pictures can't be drawn yet; try again.")
-            self._check_room(sum(places(order.size) for order in orders), tenant)
-            jobs = [_Job(order, tenant, *told_by_thread()) for order in orders]
-            (self._bulk if bulk else self._urgent).extend(jobs)
-            self._changed.notify()
-        try:
-            await asyncio.gather(*(job.done for job in jobs))
-        finally:
-            with self._changed:
-                for job in jobs:
-                    job.dropped = True
-                for queue in (self._urgent, self._bulk):
-                    for job in [job for job in queue if job.dropped]:
-                        queue.remove(job)
+        if not self.ready:
+            raise StageError("unavailable", "image_not_ready", "Pictures can't be drawn yet; try again.")
+        with self.capacity.permit(tenant, sum(weight(order.size) for order in orders)):
+            jobs = [_Job(order, *told_by_thread()) for order in orders]
+            with self._worker.changed:
+                if self._worker.closing:
+                    raise shutting_down()
+                (self._bulk if bulk else self._urgent).extend(jobs)
+                self._worker.changed.notify()
+            try:
+                await asyncio.gather(*(job.done for job in jobs))
+            finally:
+                self._drop(jobs)
         return [job.file for job in jobs]
 
-    def _check_room(self, wanted: int, tenant: str) -> None:
-        """Raises: StageError when there are not so many places, or when they are not this tenant's to take."""
-        taken = [(places(job.order.size), job.tenant) for job in (*self._urgent, *self._bulk)]
-        if sum(size for size, _ in taken) + wanted > self.places:
-            raise StageError("overloaded", "server_overloaded", "Too many pictures wait to be drawn.")
-        theirs = sum(size for size, whose in taken if whose == tenant)
-        if tenant and theirs and theirs + wanted > self.places * SHARE:
-            raise StageError("overloaded", "too_many_requests", "Too many pictures wait to be drawn for this key.")
-
-    def _run(self, tell_loaded: Callable[[BaseException | None], None]) -> None:
-        try:
-            drawer = self._load()
-            _quicken(drawer.generator)
-            self._draw(drawer, [Order(0, "", 0, 0, 64)])  # the first one takes longer
-        except BaseException as error:
-            tell_loaded(error)
-            return
-        self.drawer = drawer
-        tell_loaded(None)
-        try:
-            while jobs := self._next():
-                self._work(drawer, jobs)
-        finally:
-            with self._changed:
-                self._closing = True
-            for job in (*self._urgent, *self._bulk):
-                job.tell(StageError("unavailable", "server_shutting_down", "The server is shutting down."))
-
-    def _next(self) -> list[_Job]:
-        """The jobs of the next pass; none when it is time to end."""
-        with self._changed:
-            while not (self._urgent or self._bulk or self._closing):
-                self._changed.wait()
-            if self._closing:
-                return []
-            jobs: list[_Job] = []
-            room = BATCH if self._share.alone else BESIDE
+    def _drop(self, jobs: Sequence[_Job]) -> None:
+        with self._worker.changed:
+            for job in jobs:
+                job.dropped = True
             for queue in (self._urgent, self._bulk):
-                while queue and (not jobs or places(queue[0].order.size) <= room):
-                    room -= places(queue[0].order.size)
-                    jobs.append(queue.popleft())
-            return jobs
+                for job in [job for job in queue if job.dropped]:
+                    queue.remove(job)
+
+    def _load(self) -> "Drawer":
+        drawer = self._load_drawer()
+        _quicken(drawer.generator)
+        self._draw(drawer, [Order(0, "", 0, 0, 64)])  # the first one takes longer
+        return drawer
+
+    def _abandon(self, error: StageError) -> None:
+        for queue in (self._urgent, self._bulk):
+            while queue:
+                queue.popleft().tell(error)
+
+    def _batch(self) -> list[_Job] | None:
+        """The jobs of the next pass."""
+        jobs: list[_Job] = []
+        room = BATCH if self._share.alone else BESIDE
+        for queue in (self._urgent, self._bulk):
+            while queue and (not jobs or weight(queue[0].order.size) <= room):
+                room -= weight(queue[0].order.size)
+                jobs.append(queue.popleft())
+        return jobs or None
 
     def _work(self, drawer: "Drawer", jobs: list[_Job]) -> None:
         try:

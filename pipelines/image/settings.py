@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.image.formats import LARGEST, SMALLEST, places
+from pipelines.image.formats import LARGEST, SMALLEST, weight
 
-LARGEST_PLACES = places(LARGEST)  # fewer would leave no room for a single one of the largest
+LARGEST_WEIGHT = weight(LARGEST)  # fewer would leave no room for a single one of the largest
 
 When = Literal["asked", "mood", "never"]
 StyleName = Literal["flat", "soft", "3d", "any"]
@@ -25,6 +25,6 @@ class ImageSettings(BaseModel):
     asked_similarity: Annotated[float, Field(ge=0, le=1)] = 0.62
     mood_similarity: Annotated[float, Field(ge=0, le=1)] = 0.55
     deadline: Annotated[float, Field(gt=0)] = 2.0
-    waiting: Annotated[int, Field(ge=LARGEST_PLACES)] = 64
+    waiting: Annotated[int, Field(ge=LARGEST_WEIGHT)] = 64
     kept_bytes: Annotated[int, Field(ge=8 * 1024 * 1024)] = 64 * 1024 * 1024
     expires: Annotated[float, Field(gt=0)] = 3600.0

@@ -11,14 +11,15 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.minilm import Passage
-from pipelines.events import AudioDelta, Event, Finished, Picture, StageError, TextDelta, Turn, Usage
-from pipelines.flow import Stage
+from pipelines.events import Event, Finished, Picture, StageError, TextDelta, TextDone, Turn, Usage
+from pipelines.flow import Next
 from pipelines.image.asks import sentences, subject
 from pipelines.image.captions import without_colour
 from pipelines.image.painter import Order, Painter
@@ -47,7 +48,7 @@ class Wish:
 
 
 class ImageStage:
-    """Draws pictures, and makes the two halves of a stage for each turn."""
+    """A stage that adds pictures to replies; it also draws for whoever asks directly."""
 
     def __init__(
         self,
@@ -65,34 +66,21 @@ class ImageStage:
         self.outcomes: Counter[str] = Counter()  # of turns that wanted a picture: drawn, abstained, or why they failed
         self._clock = clock
         self._choose = choose
-        self._starting: asyncio.Task[None] | None = None
         self._broken = False  # it could not be started
         self._told = ""  # the last failure that was logged
 
     async def start(self) -> None:
         """Load the models. Raises: WeightsError, what loading the embedding model raises."""
-        await self.embedder.start()
-        await self.painter.start()
-
-    def start_later(self) -> None:
-        """Load the models while turns flow already; until then they have no picture."""
-
-        async def starting() -> None:
-            try:
-                await self.start()
-            except Exception as error:
-                self._broken = True
-                log.error("no pictures are drawn: %s", error)
-
-        self._starting = asyncio.create_task(starting(), name="image-start")
+        try:
+            await self.embedder.start()
+            await self.painter.start()
+        except Exception:
+            self._broken = True
+            raise
 
     async def close(self) -> None:
         """End the painter."""
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait([self._starting])
         await self.painter.close()
-        await self.embedder.close()
 
     @property
     def ready(self) -> bool:
@@ -174,65 +162,79 @@ class ImageStage:
         self.outcomes[reason] += 1
         if reason != self._told:
             self._told = reason
-            log.warning("replies have no pictures: %s", reason)
+            level = logging.INFO if reason == "image_not_ready" else logging.WARNING  # it is being loaded
+            log.log(level, "replies have no pictures: %s", reason)
 
-    def around(self) -> tuple[Stage, Stage]:
-        """For one turn: the stage before the model, and the one behind everything that makes the reply."""
-        turn = _Drawing(self)
-        return turn.before, turn.behind
+    def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        """The reply, with a picture behind its text where it is to have one."""
+        if self.settings.when == "never" or turn.image is False:
+            return next(turn)
+        return self._illustrate(turn, next)
+
+    async def _illustrate(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        drawing = _Drawing(self, turn)
+        try:
+            if await drawing.begin_asked():
+                next = self._present
+            async with aclosing(next(turn)) as events:
+                async for event in events:
+                    if isinstance(event, TextDelta):
+                        drawing.read(event.text)
+                    if isinstance(event, Finished) and (picture := await drawing.picture(event)) is not None:
+                        yield picture
+                    yield event
+        finally:
+            await drawing.close()
+
+    async def _present(self, turn: Turn) -> AsyncGenerator[Event]:
+        """The text beside a picture that was asked for."""
+        yield TextDelta(self.settings.line, tokens=0)
+        yield TextDone()
+        yield Finished("stop", Usage())
 
 
 class _Drawing:
     """One turn's picture."""
 
-    def __init__(self, stage: ImageStage) -> None:
+    def __init__(self, stage: ImageStage, turn: Turn) -> None:
         self._stage = stage
         self._settings = stage.settings
+        self._turn = turn
         self._work: asyncio.Task[Picture | None] | None = None
         self._reads = False  # whether the reply's mood is looked for
         self._text: list[str] = []
-        self._tenant = ""
 
-    async def before(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """Let the turn pass, or answer it where it asks for a picture that can be drawn."""
-        async for event in events:
-            if not isinstance(event, Turn) or event.answered or self._settings.when == "never" or event.image is False:
-                yield event
-                continue
-            self._tenant = event.tenant
-            wanted = subject(event.messages[-1].content) if event.messages[-1].role == "user" else None
-            self._reads = bool(event.image) or wanted == "" or self._settings.when == "mood"
-            found = await self._in_time(partial(self._known, wanted), UNDERSTANDING) if wanted else None
-            if found is None:
-                yield event
-                continue
-            self._reads = False
-            self._work = asyncio.create_task(self._in_time(partial(self._drawn, found)), name="image")
-            yield replace(event, answered=True)
-            yield TextDelta(self._settings.line, tokens=0)
-            yield Finished("stop", Usage())
+    async def begin_asked(self) -> bool:
+        """Whether the turn asks for a picture that can be drawn; then it is being drawn."""
+        last = self._turn.messages[-1]
+        wanted = subject(last.content) if last.role == "user" else None
+        self._reads = bool(self._turn.image) or wanted == "" or self._settings.when == "mood"
+        found = await self._in_time(partial(self._known, wanted), UNDERSTANDING) if wanted else None
+        if found is None:
+            return False
+        self._reads = False
+        self._work = asyncio.create_task(self._in_time(partial(self._drawn, found)), name="image")
+        return True
 
-    async def behind(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """Pass the reply on as it comes, and put the picture before its end."""
-        try:
-            async for event in events:
-                if isinstance(event, TextDelta | AudioDelta) and self._reads:
-                    self._text.append(event.text)
-                if isinstance(event, Finished) and (picture := await self._picture(event)) is not None:
-                    yield picture
-                yield event
-        finally:
-            if self._work is not None and not self._work.done():
-                self._work.cancel()
-                await asyncio.wait([self._work])
+    def read(self, text: str) -> None:
+        """Take the next piece of the reply's text."""
+        if self._reads:
+            self._text.append(text)
 
-    async def _picture(self, finished: Finished) -> Picture | None:
+    async def picture(self, finished: Finished) -> Picture | None:
+        """The reply's picture, if it is to have one and it can be had in time."""
         if self._work is not None:
             return await self._work
         text = "".join(self._text).strip()
         if self._reads and text and finished.reason in ("stop", "length"):
             return await self._in_time(partial(self._felt, text))
         return None
+
+    async def close(self) -> None:
+        """End what is being drawn for a reply that nobody reads any more."""
+        if self._work is not None and not self._work.done():
+            self._work.cancel()
+            await asyncio.wait([self._work])
 
     async def _in_time(
         self, work: Callable[[], Coroutine[Any, Any, Result | None]], seconds: float | None = None
@@ -261,6 +263,6 @@ class _Drawing:
         return None
 
     async def _drawn(self, found: "Found") -> Picture:
-        (picture,) = await self._stage.draw(found, tenant=self._tenant)
+        (picture,) = await self._stage.draw(found, tenant=self._turn.tenant)
         self._stage.outcomes["drawn"] += 1
         return picture

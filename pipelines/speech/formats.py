@@ -2,7 +2,7 @@
 
 import io
 import struct
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pipelines.events import AUDIO_RATE
 
@@ -18,23 +18,30 @@ CONTENT_TYPES: dict[AudioFormatName, str] = {
 }
 CODECS = {"mp3": ("MP3", "MPEG_LAYER_III"), "opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}
 
+# Without a level soundfile does not set the mode. 0.6 makes 64 kbit/s; at a variable rate libsndfile takes the length
+# from a header that can only be written at the end, and reads no further than it guesses.
+MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.6}
+# Bytes of FLAC that wait for the end, about five minutes: libsndfile reads it only if its header has the exact length.
+# What is longer is sent while it is made, with the length that says "unknown", which stream decoders read.
+FLAC_HELD = 8 << 20
 UNKNOWN_LENGTH = 0xFFFFFFFF  # what a WAV header says that is written before its end is known
 
 
 class Encoder:
-    """From ``AudioDelta.pcm`` to bytes of a file that can be played while it still comes."""
+    """From ``AudioDelta.pcm`` to bytes of a file that can be played while it still comes; FLAC comes at its end."""
 
-    def __init__(self, name: AudioFormatName) -> None:
+    def __init__(self, name: AudioFormatName, *, held: int = FLAC_HELD) -> None:
         self._name: AudioFormatName = name
-        self._out = _Stream()
+        self._out = _Stream(held if name == "flac" else 0)
         if name == "wav":
             self._out.write(_wav_header())
         elif name in CODECS:
             import soundfile
 
             container, codec = CODECS[name]
+            how: dict[str, Any] = MP3 if name == "mp3" else {}
             self._file = soundfile.SoundFile(
-                self._out, "w", samplerate=AUDIO_RATE, channels=1, format=container, subtype=codec
+                self._out, "w", samplerate=AUDIO_RATE, channels=1, format=container, subtype=codec, **how
             )
 
     def encode(self, pcm: bytes) -> bytes:
@@ -50,6 +57,7 @@ class Encoder:
         """The end of the file."""
         if self._name in CODECS:
             self._file.close()
+        self._out.release()
         return self._out.take()
 
 
@@ -61,18 +69,22 @@ def _wav_header() -> bytes:
 
 
 class _Stream:
-    """A file for libsndfile in which nobody can go back: what it would correct at the beginning was sent already."""
+    """A file for libsndfile whose sent part stays as it is: what would be corrected there is dropped.
 
-    def __init__(self) -> None:
-        self._new = bytearray()
-        self._length = 0
+    Nothing is sent before more than ``held`` bytes wait, or ``release``.
+    """
+
+    def __init__(self, held: int = 0) -> None:
+        self._held = held
+        self._new = bytearray()  # not sent
+        self._sent = 0  # bytes
         self._at = 0
 
     def write(self, data: bytes) -> int:
-        fresh = self._length - self._at  # bytes that would be written over
-        if fresh < len(data):
-            self._new += memoryview(data)[max(fresh, 0) :]
-            self._length = self._at + len(data)
+        late = max(self._sent - self._at, 0)  # bytes that were sent already
+        begin = self._at + late - self._sent
+        fresh = memoryview(data)[late:]
+        self._new[begin : begin + len(fresh)] = fresh
         self._at += len(data)
         return len(data)
 
@@ -80,14 +92,22 @@ class _Stream:
         return b""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._sent + len(self._new)}[whence]
         self._at = base + offset
         return self._at
 
     def tell(self) -> int:
         return self._at
 
+    def release(self) -> None:
+        """Hold nothing back any more."""
+        self._held = 0
+
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """What may be sent and was not."""
+        if len(self._new) <= self._held:
+            return b""
+        self._held = 0
         new, self._new = bytes(self._new), bytearray()
+        self._sent += len(new)
         return new

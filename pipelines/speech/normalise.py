@@ -62,6 +62,13 @@ MARKUP = _rules(
     (r"\bwww\.(?=\w)", ""),
 )
 
+MARKS = r"\s!-\-/:-@\[-`{-~\u2010-\u205e"  # punctuation but the dot
+LETTER = rf"[^{MARKS}\d.]"
+DOTS = rf"[{MARKS}]*\.[{MARKS}.]*"  # dots between letters, with what espeak-ng overlooks there
+ABBREVIATION = 10  # letters of one that are read without a pause
+SPACED = r"[^\s\u0e00-\u0eff\u1000-\u109f\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"  # of scripts with spaces
+WORD = 64  # characters of one that are read without a space
+
 TIDY = _rules(
     (r"(.)\1{3,}", lambda found: found[1] * (1 if found[1] in ".-=_~#*+" else REPEATED)),
     (r"…|\.{2,}", ", "),
@@ -72,6 +79,10 @@ TIDY = _rules(
     (r"\s+", " "),
     (r"\s+([,.;:!?])", lambda found: found[1]),
     (r"(?:,\s*){2,}", ", "),
+    # Words that are longer than espeak-ng's buffers, which it does not guard: letters with dots between them, which it
+    # takes for one abbreviation until a clause ends, and endings on endings ('s's's).
+    (rf"((?:{LETTER}{DOTS}){{{ABBREVIATION - 1}}}{LETTER}){DOTS}(?={LETTER})", lambda found: f"{found[1]}, "),
+    (rf"{SPACED}{{{WORD}}}(?={SPACED})", lambda found: f"{found[0]} "),
     (r"^[\s,;:.!?]+|\s+$", ""),
 )
 
@@ -168,6 +179,9 @@ def _replace(
         if new and new in found[0]:  # a part of what was there: it stays where it was
             begin = found.start() + found[0].index(new)
             kept += origins[begin : begin + len(new)]
+        elif (same := new.rstrip(", ")) and found[0].startswith(same):  # a pause was put in
+            kept += origins[found.start() : found.start() + len(same)]
+            kept += [origins[found.end() - 1]] * (len(new) - len(same))
         else:
             kept += [origins[found.end() - 1] if found.end() > found.start() else 0] * len(new)
         at = found.end()

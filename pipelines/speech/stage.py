@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.capacity import Capacity
 from pipelines.events import (
     AUDIO_RATE,
     AudioDelta,
@@ -20,10 +20,11 @@ from pipelines.events import (
     Speech,
     StageError,
     TextDelta,
+    TextDone,
     Turn,
     Usage,
 )
-from pipelines.flow import ahead, chain
+from pipelines.flow import Next, ahead
 from pipelines.speech.normalise import Spoken, speakable
 from pipelines.speech.sentences import LONGEST, Piece, SentenceSplitter
 from pipelines.speech.settings import SpeechSettings
@@ -36,12 +37,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DELTA = AUDIO_RATE // 5  # samples of one delta at most: 0.2 s
-SHARE = 0.75  # of all places, that one tenant among several may hold
 DELTAS_AHEAD = 8  # that are computed before they may be sent
 
 
 class SpeechStage:
-    """A stage, callable on a stream of events. A turn that is not to be spoken passes through."""
+    """A stage that speaks the replies of turns which ask for it; others pass through."""
 
     def __init__(
         self,
@@ -57,7 +57,8 @@ class SpeechStage:
         self._clock = clock
         self._sleep = sleep
         self.missing = missing  # why there is no voice and will be none
-        self._held: Counter[str] = Counter()  # places, by tenant; no entry is 0
+        self._capacity = Capacity(settings.streams, "spoken replies")
+        self.on_first_sound: Callable[[float], None] = lambda seconds: None  # since the turn was accepted
         self.underruns = 0  # times that a listener had to wait for more
 
     async def start(self) -> None:
@@ -79,27 +80,33 @@ class SpeechStage:
     @property
     def speaking(self) -> int:
         """Replies that are being spoken."""
-        return self._held.total()
+        return self._capacity.held
 
     @property
     def speakers(self) -> tuple[str, ...]:
         """The names of the voice's speakers, where it has several."""
         return self.workers.voice.speakers if self.workers.voice is not None else ()
 
-    async def __call__(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        async for event in events:
-            yield event
-            if isinstance(event, Turn) and event.speech is not None:
-                with self._place(event.tenant):
-                    speaker = _Speaker(self.workers, self._settings, event.speech, self._clock)
-                    async with chain(events, speaker, ahead(DELTAS_AHEAD), self._pace) as spoken:
-                        async for piece in spoken:
-                            yield piece
+    def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        """The reply, spoken where the turn asks for it. Raises in the stream: StageError, as ``read``."""
+        return next(turn) if turn.speech is None else self._speak(turn, turn.speech, next)
+
+    async def _speak(self, turn: Turn, speech: Speech, next: Next) -> AsyncGenerator[Event]:
+        begun = turn.begun if turn.begun is not None else self._clock()
+        silent = True
+        with self._permit(turn.tenant):
+            speaker = _Speaker(self.workers, self._settings, speech, self._clock)
+            async with aclosing(next(turn)) as events, aclosing(self._pace(_ahead(speaker(events)))) as spoken:
+                async for event in spoken:
+                    if silent and isinstance(event, AudioDelta) and event.pcm:
+                        silent = False
+                        self.on_first_sound(self._clock() - begun)
+                    yield event
 
     async def read(self, text: str, speech: Speech, tenant: str = "") -> AsyncGenerator[AudioDelta]:
         """Speak a text that is there already, as fast as it goes.
 
-        Raises: StageError when there is no voice, every place is taken, or the voice fails.
+        Raises: StageError when there is no voice, its capacity is in use, or the voice fails.
         """
 
         async def written() -> AsyncGenerator[Event]:
@@ -108,53 +115,47 @@ class SpeechStage:
                 await asyncio.sleep(0)
             yield Finished("stop", Usage())
 
-        with self._place(tenant):
+        with self._permit(tenant):
             speaker = _Speaker(self.workers, self._settings, speech, self._clock)
-            async with aclosing(written()) as events, chain(events, speaker, ahead(DELTAS_AHEAD)) as spoken:
+            async with aclosing(written()) as events, aclosing(_ahead(speaker(events))) as spoken:
                 async for event in spoken:
                     if isinstance(event, AudioDelta):
                         yield event
 
     @contextmanager
-    def _place(self, tenant: str) -> Iterator[None]:
+    def _permit(self, tenant: str) -> Iterator[None]:
+        self.workers.check_open()
         if not self.ready:
             raise StageError(
                 "unavailable",
                 "no_voice" if self.missing else "voice_not_ready",
                 self.missing or "The voice is not ready; try again.",
             )
-        if self.speaking >= self._settings.streams:
-            raise StageError("overloaded", "server_overloaded", f"{self.speaking} replies are being spoken already.")
-        share = max(int(self._settings.streams * SHARE), 1)
-        if tenant and self._held[tenant] >= share:
-            raise StageError(
-                "overloaded", "too_many_requests", f"{share} replies are being spoken to this key already."
-            )
-        self._held[tenant] += 1
-        try:
+        with self._capacity.permit(tenant):
             yield
-        finally:
-            self._held[tenant] -= 1
-            if not self._held[tenant]:
-                del self._held[tenant]
 
     async def _pace(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """Hold sound back that would come more than ``ahead`` seconds before it is played."""
+        """Hold sound back that would come more than ``ahead`` seconds before it is played; closes ``events``."""
         heard_out = float("-inf")  # when a listener who plays at once has played everything
-        async for event in events:
-            if isinstance(event, AudioDelta) and event.pcm:
-                now = self._clock()
-                if now > heard_out:
-                    self.underruns += heard_out > float("-inf")
-                    heard_out = now
-                if (early := heard_out - self._settings.ahead - now) > 0:
-                    await self._sleep(early)
-                heard_out += event.samples / AUDIO_RATE
-            yield event
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, AudioDelta) and event.pcm:
+                    now = self._clock()
+                    if now > heard_out:
+                        self.underruns += heard_out > float("-inf")
+                        heard_out = now
+                    if (early := heard_out - self._settings.ahead - now) > 0:
+                        await self._sleep(early)
+                    heard_out += event.samples / AUDIO_RATE
+                yield event
+
+
+def _ahead(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    return ahead(events, DELTAS_AHEAD)
 
 
 class _Speaker:
-    """Speaks one reply: a stage from ``TextDelta`` to ``AudioDelta``."""
+    """Speaks one reply: from ``TextDelta`` to ``AudioDelta``."""
 
     def __init__(self, workers: Workers, settings: SpeechSettings, speech: Speech, clock: Callable[[], float]) -> None:
         assert workers.voice is not None  # noqa: S101 - a place is only given when there is one
@@ -172,19 +173,23 @@ class _Speaker:
         self._begun: float | None = None  # when the first sound was there
 
     async def __call__(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """The events, with sound in the place of text; the last sentence is spoken once the text is complete."""
+        complete = False
         async for event in events:
             pieces: list[Piece] = []
+            ends = isinstance(event, TextDone | Finished) and not complete
             if isinstance(event, TextDelta):
                 self._tokens += event.tokens
                 pieces = self._splitter.feed(event.text)
-            elif isinstance(event, Finished):
+            elif ends:
                 pieces = self._splitter.finish()
             for piece in pieces:
                 async with aclosing(self._say(piece)) as spoken:
                     async for delta in spoken:
                         tokens, self._tokens = self._tokens, 0
                         yield replace(delta, tokens=tokens)
-            if isinstance(event, Finished):
+            if ends:
+                complete = True
                 for delta in self._deltas(self._sound.end()):
                     yield delta
             if not isinstance(event, TextDelta):

@@ -102,6 +102,8 @@ class Workers:
             tell(error)
             if error is None:
                 self._serve()
+            if self._closing and self.voice is not None:  # it was loaded too late for ``close``
+                self.voice.close()
 
         self._spawn(run)
         await loaded
@@ -116,7 +118,14 @@ class Workers:
                 job.put(_End(_closing()))
             self._jobs.clear()
             self._wake.notify_all()
+        if self.voice is not None:
+            await asyncio.to_thread(self.voice.close)
         await asyncio.gather(*(asyncio.to_thread(thread.join, JOIN_PATIENCE) for thread in self._pool))
+
+    def check_open(self) -> None:
+        """Raises: StageError ``server_shutting_down`` once the workers close."""
+        if self._closing:
+            raise _closing()
 
     @property
     def waiting(self) -> int:
@@ -130,7 +139,8 @@ class Workers:
         """
         job = _Job(sentence, asyncio.get_running_loop(), due=sentence.due)
         with self._wake:
-            if self._closing or self.voice is None:
+            self.check_open()
+            if self.voice is None:
                 raise StageError("unavailable", "voice_not_ready", "The voice is not ready.")
             self._jobs.append(job)
             self._wake.notify()
@@ -184,6 +194,9 @@ class Workers:
                 asked = job.sentence
                 job.making = iter(self.voice.say(asked.text, asked.speaker, asked.speed, self._threads))
             return next(job.making, _End())
+        except StageError as error:
+            log.warning("a sentence could not be spoken: %s", error.code)
+            return _End(error)
         except BaseException as error:  # nothing may end this thread
             # Without the error's own words: libraries put what they were to say into them.
             where = "".join(traceback.format_tb(error.__traceback__))

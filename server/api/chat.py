@@ -30,7 +30,7 @@ from server.api import requests
 from server.auth import TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError, translate
-from server.image_store import without_links
+from server.links import without_links
 from server.parameters import (
     LogitBias,
     MinP,
@@ -213,9 +213,9 @@ async def _whole(events: AsyncGenerator[Event], id: str, model: str, with_logpro
             told.extend(event.logprobs)
         elif isinstance(event, Picture):
             text.append(_link(event))
-            own.setdefault("images", []).append(event.told())
+            own.setdefault("images", []).append(event.to_json())
         elif isinstance(event, Screened):
-            own["screening"] = event.told()
+            own["screening"] = event.to_json()
         elif isinstance(event, Finished):
             finished = event
     message = {"role": "assistant", "content": "".join(text), "refusal": None}
@@ -282,17 +282,15 @@ class _Stream:
 
     async def _tell(self, event: Event) -> None:
         match event:
-            case Turn():
-                pass  # the first thing sent waits for the model, which may refuse
             case TextDelta(text, logprobs=told):
                 await self._begin()
                 await self._chunk({"content": text}, None, _logprobs(told) if self._with_logprobs else None)
             case Picture():
                 await self._begin()
                 await self._chunk({"content": _link(event)}, None)
-                self._own.setdefault("images", []).append(event.told())
+                self._own.setdefault("images", []).append(event.to_json())
             case Screened():
-                self._own["screening"] = event.told()
+                self._own["screening"] = event.to_json()
             case Finished(reason, usage):
                 await self._begin()
                 await self._send(self._dump([_choice({}, FINISH[reason], None)], own=self._own))

@@ -36,11 +36,12 @@ async def create(request: web.Request) -> web.Response:
     if asked.dimensions not in (None, DIMENSIONS):
         raise ApiError(400, "unsupported_value", f"dimensions: this model has {DIMENSIONS}.", "dimensions")
     backend.names.resolve(asked.model)
-    embedder = backend.pipeline.embedder
+    embedder = backend.pipeline.shared.embedder
     if embedder is None:
         raise ApiError(
             404, "embeddings_not_found", "This server does not embed: [pipeline] stages lacks 'anomaly' and 'image'."
         )
+    await backend.pipeline.wait_until(lambda: embedder.ready)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     data: list[str] = []  # as JSON: thousands of embeddings at once would hold everybody up
     tokens = 0

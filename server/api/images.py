@@ -4,14 +4,13 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.events import Picture
-from pipelines.image.formats import LARGEST, SMALLEST, places
+from pipelines.image.formats import LARGEST, SMALLEST, weight
 from pipelines.image.stage import SEEDS, ImageStage
 from server.api import requests
 from server.auth import TENANT
@@ -19,7 +18,6 @@ from server.backend import BACKEND, Backend
 from server.errors import ApiError
 
 MOST = 10  # pictures of one request
-PIECE = 64 * 1024  # bytes of one send
 SIZES = tuple(SMALLEST << power for power in range((LARGEST // SMALLEST).bit_length()))  # pixels of a side
 
 IGNORED: dict[str, requests.Harmless] = {
@@ -57,14 +55,14 @@ class ImageRequest(BaseModel):
     loquent: ImageExtension | None = None
 
 
-async def create(request: web.Request) -> web.StreamResponse:
+async def create(request: web.Request) -> web.Response:
     """Draw what a prompt asks for, or say what is nearest to it."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ImageRequest, ignored=IGNORED)
     backend.names.resolve(asked.model)
-    stage = drawing(backend)
+    stage = await drawing(backend)
     size, count = _size(backend, asked.size), asked.n or 1
-    if count > (most := stage.painter.places // places(size)):
+    if count > (most := stage.painter.capacity.permits // weight(size)):
         raise ApiError(400, "invalid_value", f"n: at most {most} of {size}x{size} fit into one request.", "n")
     wish = await stage.understand(asked.prompt)
     if wish.found.similarity < backend.settings.image.asked_similarity:
@@ -94,7 +92,7 @@ async def create(request: web.Request) -> web.StreamResponse:
             pieces.append(b", ")
         pieces.append(_entry(backend, request, picture, as_file=asked.response_format == "b64_json"))
         await asyncio.sleep(0)
-    return await _send(backend, request, [*pieces, b"]}"], {"Content-Type": "application/json; charset=utf-8"})
+    return web.Response(body=b"".join([*pieces, b"]}"]), content_type="application/json", charset="utf-8")
 
 
 def _entry(backend: Backend, request: web.Request, picture: Picture, *, as_file: bool) -> bytes:
@@ -104,45 +102,31 @@ def _entry(backend: Backend, request: web.Request, picture: Picture, *, as_file:
     if as_file:
         text = json.dumps(entry | {"loquent": own})
         return text[:-1].encode() + b', "b64_json": "' + base64.b64encode(picture.png) + b'"}'
-    kept = backend.pictures.keep(picture, backend.origin(request), request[TENANT])
+    kept = backend.images.keep(picture, backend.origin(request), request[TENANT])
     return json.dumps(entry | {"url": kept.url, "loquent": own | {"expires_at": kept.expires_at}}).encode()
 
 
-async def file(request: web.Request) -> web.StreamResponse:
+async def file(request: web.Request) -> web.Response:
     """A picture, for whoever has its link."""
     backend = request.app[BACKEND]
-    png, seconds = backend.pictures.find(
+    png, seconds = backend.images.find(
         request.match_info["id"], request.query.get("expires", ""), request.query.get("signature", "")
     )
     headers = {
-        "Content-Type": "image/png",
         "Cache-Control": f"private, max-age={seconds}, immutable",
         "Content-Security-Policy": "default-src 'none'",
         "Cross-Origin-Resource-Policy": "cross-origin",  # a page elsewhere shows what it was sent a link to
         "X-Content-Type-Options": "nosniff",
     }
-    return await _send(backend, request, [png], headers)
+    return web.Response(body=png, content_type="image/png", headers=headers)
 
 
-async def _send(
-    backend: Backend, request: web.Request, pieces: Sequence[bytes], headers: Mapping[str, str]
-) -> web.StreamResponse:
-    """An answer of known length, each piece within the time that a send may take."""
-    response = web.StreamResponse(headers=headers)
-    response.content_length = sum(map(len, pieces))
-    await response.prepare(request)
-    if request.method != "HEAD":
-        for piece in pieces:
-            for start in range(0, len(piece), PIECE):
-                await backend.deliver(request, response.write(piece[start : start + PIECE]))
-    return response
-
-
-def drawing(backend: Backend) -> ImageStage:
-    """The stage that draws. Raises: ApiError 404 where there is none."""
-    stage = backend.pipeline.image
+async def drawing(backend: Backend) -> ImageStage:
+    """The stage that draws, once it is loaded. Raises: ApiError 404 where there is none."""
+    stage = backend.pipeline.find(ImageStage)
     if stage is None:
         raise ApiError(404, "images_not_found", "This server does not draw: [pipeline] stages lacks 'image'.")
+    await backend.pipeline.wait_until(lambda: stage.ready)
     return stage
 
 

@@ -71,7 +71,7 @@ async def create(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ModerationRequest, ignored={})
     backend.names.resolve(asked.model)
-    stage = screening(backend)
+    stage = await screening(backend)
     verdicts = [await stage.ask(text) for text in asked.texts()]
     return web.json_response(
         {
@@ -82,11 +82,13 @@ async def create(request: web.Request) -> web.Response:
     )
 
 
-def screening(backend: Backend) -> AnomalyStage:
-    """The anomaly stage. Raises: ApiError 404 where the configuration has none."""
-    if backend.pipeline.anomaly is None:
+async def screening(backend: Backend) -> AnomalyStage:
+    """The anomaly stage, once it is loaded. Raises: ApiError 404 where the configuration has none."""
+    stage = backend.pipeline.find(AnomalyStage)
+    if stage is None:
         raise ApiError(404, "screening_not_found", "This server screens nothing: [pipeline] stages lacks 'anomaly'.")
-    return backend.pipeline.anomaly
+    await backend.pipeline.wait_until(lambda: stage.ready)
+    return stage
 
 
 def _result(verdict: Verdict, stage: AnomalyStage) -> dict[str, Any]:
@@ -98,5 +100,5 @@ def _result(verdict: Verdict, stage: AnomalyStage) -> dict[str, Any]:
         "categories": dict.fromkeys(OPENAI, False) | ours,
         "category_scores": dict.fromkeys(OPENAI, 0.0) | scores,
         "category_applied_input_types": {name: ["text"] for name in (*OPENAI, *ours)},
-        "loquent": verdict.told() | {"action": stage.action(verdict)},
+        "loquent": verdict.to_json() | {"action": stage.action(verdict)},
     }

@@ -18,10 +18,12 @@ Harmless = tuple[Any, ...] | Literal["any"]
 
 
 async def body(request: web.Request) -> bytes:
-    """The whole body. Raises: ApiError 408 when it does not arrive in time."""
+    """The whole body. Raises: ApiError 408 when it does not arrive in time, 400 when it can't be decoded."""
     try:
         async with asyncio.timeout(request.app[BACKEND].settings.limits.keep_alive):
             return await request.read()
+    except web.RequestPayloadError:
+        raise ApiError(400, "invalid_encoding", "The body is not what its Content-Encoding says.") from None
     except TimeoutError:
         raise ApiError(408, "request_timeout", "The body did not arrive in time.") from None
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.events import AudioDelta, Speech, StageError, audio_tokens
 from pipelines.speech.formats import CONTENT_TYPES, FORMATS, AudioFormatName, Encoder
+from pipelines.speech.stage import SpeechStage
 from server.api import requests
 from server.auth import TENANT
 from server.backend import BACKEND, Backend, abort
@@ -54,7 +55,7 @@ async def create(request: web.Request) -> web.StreamResponse:
             400, "unsupported_value", f"response_format: there is no aac here, but {known}.", "response_format"
         )
     backend.names.resolve(asked.model)
-    speech = backend.pipeline.speech
+    speech = backend.pipeline.find(SpeechStage)
     if speech is None:
         raise ApiError(404, "voice_not_found", "This server has no voice: [pipeline] stages lacks 'speech'.")
     speaker = _speaker(backend, asked)

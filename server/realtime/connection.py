@@ -2,25 +2,28 @@
 
 One task owns the session's state. The others only bring it inputs (the reader, and a task for every response in
 progress) or take its events to the socket (the writer). Every queue between them is bounded, so a client that does not
-read slows down nothing but itself, and is dropped when one send takes too long.
+read slows down nothing but itself, and is dropped when one send takes too long. Bounds are in bytes.
 """
 
 import asyncio
 import logging
 import secrets
+from contextlib import suppress
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from pipelines.events import Turn
+from pipelines.events import AudioDelta, Turn
 from server.auth import SUBPROTOCOL, TENANT
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError, as_stage_error
 from server.realtime import session, wire
+from server.realtime.heartbeat import Heartbeat
+from server.realtime.queues import ByteQueue
 from server.realtime.session import Begin, Input, State, Stop
 
 log = logging.getLogger(__name__)
 
-INBOX = 64  # inputs that wait for the owner
+INBOX = 256 * 1024  # bytes of inputs that wait for the owner
 WRITER_LIMIT = 16 * 1024  # bytes that aiohttp takes before a send waits for the socket
 
 
@@ -41,9 +44,10 @@ class Connection:
             verdicts=backend.tells_verdicts,
             draws=backend.draws,
         )
-        self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX)
-        self._outgoing: asyncio.Queue[wire.ServerEvent | None] = asyncio.Queue(self._limits.outgoing)
+        self._inbox: ByteQueue[Input] = ByteQueue(INBOX)
+        self._outgoing: ByteQueue[str | None] = ByteQueue(self._limits.outgoing_bytes)
         self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``
+        self._pinging: asyncio.Task[None] | None = None
         self._sent = 0
         self._failed = False
 
@@ -65,7 +69,7 @@ class Connection:
             log.exception("a realtime connection failed")
             self._failed = True
         finally:
-            tasks = (writer, *others, *self._turns.values())
+            tasks = (writer, *others, *self._turns.values(), *([self._pinging] if self._pinging else []))
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -77,10 +81,30 @@ class Connection:
         await self._inbox.put(session.Draining())
 
     async def _read(self) -> None:
-        async for message in self._socket:
-            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                await self._inbox.put(self._parse(message.data))
+        heartbeat = Heartbeat(self._limits.heartbeat, ping=self._ping, cut=lambda: abort(self._request))
+        try:
+            async for message in self._socket:
+                heartbeat.beat()
+                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    given = self._parse(message.data)
+                    with heartbeat.paused():
+                        await self._inbox.put(given, 0 if isinstance(given, wire.AudioAppend) else len(message.data))
+                elif message.type is WSMsgType.PING:
+                    await self._backend.deliver(self._request, self._socket.pong(message.data))
+        except ConnectionError:
+            pass  # gone, or dropped
+        finally:
+            heartbeat.stop()
         await self._inbox.put(session.Disconnected())
+
+    def _ping(self) -> None:
+        """Ask the peer for a sign of life; a task of this connection sends it."""
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.create_task(self._send_ping(), name="realtime-ping")
+
+    async def _send_ping(self) -> None:
+        with suppress(ConnectionError):
+            await self._backend.deliver(self._request, self._socket.ping())
 
     def _parse(self, raw: bytes) -> Input:
         try:
@@ -110,14 +134,17 @@ class Connection:
                 if response_id in self._turns:
                     self._turns[response_id].cancel()
             case wire.ServerEvent():
-                await self._outgoing.put(output)
+                self._sent += 1
+                text = wire.dump(output, f"event_{self._state.id}{self._sent}")
+                await self._outgoing.put(text, len(text))
 
     async def _respond(self, response_id: str, turn: Turn) -> None:
         """Run one turn and bring what it produces to the owner."""
         try:
             async with self._backend.flow(turn, self._backend.origin(self._request)) as events:
                 async for event in events:
-                    await self._inbox.put(session.Produced(response_id, event))
+                    size = len(event.pcm) if isinstance(event, AudioDelta) else 0
+                    await self._inbox.put(session.Produced(response_id, event), size)
         except Exception as error:
             failure = as_stage_error(error)
             if failure is not error:
@@ -125,9 +152,7 @@ class Connection:
             await self._inbox.put(session.Failed(response_id, failure))
 
     async def _write(self) -> None:
-        while (event := await self._outgoing.get()) is not None:
-            self._sent += 1
-            text = wire.dump(event, f"event_{self._state.id}{self._sent}")
+        while (text := await self._outgoing.get()) is not None:
             try:
                 await self._backend.deliver(self._request, self._socket.send_str(text))
             except ConnectionError:
@@ -152,7 +177,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
         raise ApiError(503, "too_many_connections", "Every place for a connection is taken.", retry_after=RETRY_AFTER)
     socket = web.WebSocketResponse(
         protocols=(SUBPROTOCOL,),
-        heartbeat=limits.heartbeat,
+        autoping=False,  # pings are answered here, where whole frames are a sign of life
         timeout=limits.send_seconds,
         max_msg_size=limits.audio_message_bytes,
         compress=False,  # of small frames it makes no smaller ones, at a cost

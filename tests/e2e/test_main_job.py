@@ -125,7 +125,7 @@ async def test_streams_beside_each_other_say_what_each_says_alone() -> None:
             return text
 
     # In float32: narrower types round differently as a prompt is read in other pieces, which may tip a near tie.
-    pipeline = build(["chat"], ChatSettings(dtype="float32"))
+    pipeline = build({"chat": ChatSettings(dtype="float32")})
     async with asyncio.timeout(90), running(pipeline) as server, aiohttp.ClientSession() as http:
         alone = [await ask(http, server.url, question) for question in questions]
         together = await asyncio.gather(*(ask(http, server.url, question) for question in questions))
@@ -133,7 +133,7 @@ async def test_streams_beside_each_other_say_what_each_says_alone() -> None:
 
 
 async def test_a_cancel_stops_the_real_model_within_one_step() -> None:
-    pipeline = build(["chat"], ChatSettings())
+    pipeline = build({"chat": ChatSettings()})
     async with running(pipeline) as server, server.client() as client:
         await client.greet()
         await client.say("Tell me a long story about the sea.")
@@ -149,7 +149,7 @@ async def test_a_cancel_stops_the_real_model_within_one_step() -> None:
 
 
 async def test_fifty_clients_that_vanish_mid_stream_leave_the_real_engine_free() -> None:
-    pipeline = build(["chat"], ChatSettings())
+    pipeline = build({"chat": ChatSettings()})
 
     async def vanish(server: Any) -> None:
         async with server.client() as client:
@@ -173,7 +173,7 @@ async def test_fifty_clients_that_vanish_mid_stream_leave_the_real_engine_free()
 async def test_the_later_turns_of_a_session_compute_only_what_is_new() -> None:
     """Four turns behind long instructions, with the real model."""
     instructions = "You are the assistant of a small book shop by the sea. " * 17  # about 200 tokens
-    pipeline = build(["chat"], ChatSettings(max_tokens=24))
+    pipeline = build({"chat": ChatSettings(max_tokens=24)})
     async with running(pipeline) as server, server.client() as client:
         await client.greet()
         await client.send("session.update", session={"type": "realtime", "instructions": instructions})

@@ -26,7 +26,7 @@ from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voices import available as voices
 from pipelines.speech.workers import Workers
 from tests.e2e.test_main_job import sdk_turn
-from tests.support import finish, run, sound_of, transcript_of
+from tests.support import ScriptedModel, finish, run, running, scripted_pipeline, sound_of, transcript_of
 
 pytestmark = pytest.mark.e2e
 
@@ -161,7 +161,7 @@ async def test_the_sdk_hears_a_reply_and_cuts_it(server_url: str, ears: WhisperM
 
 
 def played(file: Path) -> bytes:
-    """What a player makes of a sound file, in 16-bit samples. soundfile guesses a stream's length, and stops there."""
+    """What a player makes of a sound file, in 16-bit samples."""
     with av.open(file) as opened:
         frames = [frame.to_ndarray().reshape(-1) for frame in opened.decode(audio=0)]
         assert opened.streams.audio[0].rate == AUDIO_RATE
@@ -242,3 +242,43 @@ async def test_hostile_text_is_spoken_or_refused_and_the_voice_goes_on(server_ur
             assert status == 200
             assert data
         assert (await post("Still here."))[0] == 200
+
+
+CRASHING = {  # espeak-ng writes past its buffers here, and ended the server's process
+    "A.": "A." * 100,
+    "a.": "a." * 200,
+    "x.y.": "x.y." * 60,
+    "U.S.A.": "U.S.A." * 60,
+    "é.": "é." * 100,
+    "dashes between": "U.S.A.-" * 60,
+    "endings": "'s" * 150,
+}
+
+
+@pytest.mark.parametrize("text", CRASHING.values(), ids=CRASHING.keys())
+async def test_a_text_that_crashed_espeak_is_spoken_whole_and_so_is_the_next(server_url: str, text: str) -> None:
+    async with asyncio.timeout(100), aiohttp.ClientSession() as http:
+
+        async def seconds(given: str) -> float:
+            body = {"input": given, "response_format": "pcm"}
+            async with http.post(f"{server_url}/v1/audio/speech", json=body) as answer:
+                assert answer.status == 200
+                return len(await answer.read()) / 2 / AUDIO_RATE
+
+        assert await seconds(text) > 0.04 * sum(map(str.isalpha, text))
+        assert await seconds("Still here.") > 0.5
+
+
+async def test_a_spoken_reply_that_repeats_a_letter_ends_and_the_session_goes_on() -> None:
+    chosen = SpeechSettings(ahead=60.0)
+    stage = SpeechStage(Workers(finish(voices.prepare(chosen, threading.Event()))), chosen)
+    model = ScriptedModel(lambda prompt: ["A."] * 150 if prompt.endswith("Loop") else ["Fine."])
+    async with running(scripted_pipeline(model, speech=stage)) as server, server.client() as client:
+        await client.greet()
+        for asked, said in (("Loop", "A." * 150), ("Go on", "Fine.")):
+            await client.say(asked)
+            await client.send("response.create", response={"output_modalities": ["audio"]})
+            events = await client.until("response.done")
+            assert events[-1]["response"]["status"] == "completed"
+            assert transcript_of(events) == said
+            assert len(sound_of(events)) / 48_000 > 0.04 * sum(map(str.isalpha, said))

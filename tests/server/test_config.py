@@ -137,11 +137,30 @@ def test_only_this_machines_own_addresses_are_loopback(host: str, loopback: bool
 
 
 @pytest.mark.parametrize(
-    "stages", ['["speech", "chat"]', '["speech"]', "[]", '["chat", "chat"]', '["chat", "anomaly"]']
+    ("stages", "message"),
+    [
+        ('["anomaly", "chat", "speech", "image"]', r'ends with the model: \["speech", "anomaly", "image", "chat"\]'),
+        ('["chat", "speech"]', r'ends with the model: \["speech", "chat"\]'),
+        ('["speech"]', r'ends with the model: \["speech", "chat"\]'),
+        ("[]", r'ends with the model: \["chat"\]'),
+        ('["chat", "chat"]', "names a stage twice"),
+        ('["speach", "chat"]', "there is no stage 'speach'. Did you mean 'speech'"),
+        ('["os", "chat"]', "there is no stage 'os'. There are anomaly, chat, image, speech"),
+    ],
 )
-def test_stages_come_in_the_only_order_that_works(stages: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_of_stages_is_their_order_and_ends_with_the_model(
+    stages: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOQUENT__PIPELINE__STAGES", stages)
-    with pytest.raises(ConfigError, match=r"pipeline\.stages: has anomaly, chat, speech, image, in this order"):
+    with pytest.raises(ConfigError, match=rf"pipeline\.stages: .*{message}"):
         read()
-    monkeypatch.setenv("LOQUENT__PIPELINE__STAGES", '["chat"]')
-    assert read().settings.pipeline.stages == ("chat",)
+    for right in (["chat"], ["speech", "chat"], ["image", "anomaly", "chat"]):
+        monkeypatch.setenv("LOQUENT__PIPELINE__STAGES", json.dumps(right))
+        assert read().settings.pipeline.stages == tuple(right)
+        assert list(read().stages) == right
+
+
+def test_settings_of_a_stage_that_is_not_listed_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOQUENT__STAGES__MASK__WITH", "x")
+    with pytest.raises(ConfigError, match=r"stages\.mask: \[pipeline\] stages lacks 'mask'"):
+        read()

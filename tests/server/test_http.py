@@ -23,7 +23,7 @@ from server.app import SEND_BUFFER, listen, serving, url
 from server.auth import new_key
 from server.config import LimitSettings, ModelsSettings, ServerSettings, Settings, hash_key
 from server.logs import JsonFormatter
-from tests.support import PATIENCE, Running, ScriptedModel, echo, eventually, running, scripted_pipeline
+from tests.support import PATIENCE, Running, ScriptedModel, echo, engine_of, eventually, running, scripted_pipeline
 
 Json = dict[str, Any]
 HI = [{"role": "user", "content": "Hi"}]
@@ -437,12 +437,12 @@ async def test_ready_is_false_while_the_model_loads_and_after_it_died() -> None:
         return ScriptedModel(["Hi"])
 
     pipeline = scripted_pipeline(ScriptedModel(["Hi"]))
-    pipeline.engine._load = load
+    engine_of(pipeline)._load = load
     async with serving(Settings(), pipeline, listener := listen("127.0.0.1", 0)), aiohttp.ClientSession() as http:
         starting = asyncio.create_task(pipeline.start(lambda step: None))
-        await eventually(lambda: pipeline.engine.state.value == "loading", "it loads")
+        await eventually(lambda: engine_of(pipeline).state.value == "loading", "it loads")
         async with http.get(f"{url(listener)}/readyz") as response:
-            assert (response.status, await response.json()) == (503, {"status": "loading"})
+            assert (response.status, await response.json()) == (503, {"status": "loading", "waiting_for": ["chat"]})
         async with http.get(f"{url(listener)}/livez") as response:
             assert response.status == 200
         async with http.post(f"{url(listener)}/v1/chat/completions", json={"messages": HI}) as response:
@@ -452,7 +452,7 @@ async def test_ready_is_false_while_the_model_loads_and_after_it_died() -> None:
         await starting
         async with http.get(f"{url(listener)}/readyz") as response:
             assert response.status == 200
-    assert isinstance(pipeline.engine, Engine)
+    assert isinstance(engine_of(pipeline), Engine)
 
 
 async def test_ready_is_false_from_a_workers_death_until_its_restart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,7 +472,7 @@ async def test_ready_is_false_from_a_workers_death_until_its_restart(monkeypatch
         loads.acquire(timeout=PATIENCE)
         return model
 
-    pipeline.engine._load = load
+    engine_of(pipeline)._load = load
     async with running(pipeline) as server:
 
         async def ready() -> int:
@@ -636,3 +636,48 @@ async def test_a_request_id_is_taken_over_when_it_is_a_sane_one() -> None:
         for given, taken in [("abc-1", True), ("a b", False), ("x" * 200, False)]:
             async with server.http.get(f"{server.url}/livez", headers={"x-request-id": given}) as response:
                 assert (response.headers["x-request-id"] == given) is taken
+
+
+async def test_a_client_that_does_not_read_its_whole_answer_is_dropped() -> None:
+    settings = Settings(limits=LimitSettings(send_seconds=0.2))
+    async with asyncio.timeout(PATIENCE), running(ScriptedModel(["x" * 1_000_000] * 20), settings) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(raw, (host, int(port)))
+        _, writer = await asyncio.open_connection(sock=raw, limit=1024)
+        body = json.dumps({"messages": HI}).encode()
+        writer.write(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        await eventually(lambda: server.backend.requests == 1, "it is asked")
+        await eventually(lambda: server.backend.requests == 0, "the answer is given up")
+        async with server.http.get(f"{server.url}/metrics") as response:
+            assert "loquent_dropped_total 1.0" in await response.text()
+        writer.close()
+
+
+async def test_a_large_answer_arrives_whole() -> None:
+    async with running(ScriptedModel(["x" * 1_000_000] * 3)) as server:
+        async with server.http.post(f"{server.url}/v1/chat/completions", json={"messages": HI}) as response:
+            assert response.headers["Content-Type"] == "application/json; charset=utf-8"
+            assert len((await response.json())["choices"][0]["message"]["content"]) == 3_000_000
+        async with server.http.get(f"{server.url}/v1/models") as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_body_that_is_not_what_its_encoding_says_is_the_clients_error(encoding: str) -> None:
+    async with running(ScriptedModel(["Hi"])) as server:
+        headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+        async with server.http.post(
+            f"{server.url}/v1/chat/completions", data=b"\x1f\x8b no such thing", headers=headers
+        ) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (400, "invalid_encoding")
+
+
+async def test_caches_are_told_that_answers_vary_by_origin_also_without_one() -> None:
+    async with running(ScriptedModel(["Hi"])) as server, server.http.get(f"{server.url}/v1/models") as response:
+        assert "Origin" in response.headers["Vary"]

@@ -21,7 +21,9 @@ from pipelines.image.weights import Drawer
 from server.config import ConfigError, Settings, hash_key
 from server.config import read as read_config
 from server.errors import ApiError
-from server.image_store import PATH, ImageStore, without_links
+from server.image_store import ImageStore
+from server.links import IMAGES as PATH
+from server.links import without_links
 from tests.support import (
     PATIENCE,
     Running,
@@ -33,6 +35,7 @@ from tests.support import (
     running,
     scripted_pipeline,
     scripted_speech,
+    stage_of,
     text_of,
     transcript_of,
 )
@@ -53,7 +56,7 @@ async def drawn(
 ) -> AsyncIterator[Running]:
     """A server that draws, ready for it."""
     settings = Settings.model_validate({"image": image, "server": server or {}, "models": models or {}})
-    stage = drawing(minilm, drawer, **settings.image.model_dump())
+    stage = drawing(minilm, drawer, **settings.image.model_dump(exclude_unset=True))
     speech = scripted_speech(voice) if voice else None
     pipeline = scripted_pipeline(model or ScriptedModel(echo), image=stage, speech=speech)
     async with running(pipeline, settings) as running_:
@@ -162,8 +165,7 @@ async def test_what_can_not_be_drawn_says_what_is_nearest(minilm: Path, drawer: 
 
 async def test_sixteen_requests_at_once_are_drawn_together(minilm: Path, drawer: Drawer) -> None:
     async with drawn(minilm, drawer) as server:
-        stage = server.backend.pipeline.image
-        assert stage is not None
+        stage = stage_of(server.backend.pipeline, ImageStage)
         found = (await stage.understand("cat")).found
         stage.painter.batches.clear()
         await asyncio.gather(*(stage.draw(found) for _ in range(16)))
@@ -174,19 +176,19 @@ async def test_sixteen_requests_at_once_are_drawn_together(minilm: Path, drawer:
 
 
 @contextmanager
-def held(server: Running) -> Iterator[ImageStage]:
-    """Nothing is drawn before the block ends."""
-    stage = server.backend.pipeline.image
-    assert stage is not None
-    go, draw = threading.Event(), stage.painter._draw
+def held(server: Running) -> Iterator[tuple[ImageStage, threading.Event]]:
+    """Nothing is drawn before the block ends; the event says that something would be."""
+    stage = stage_of(server.backend.pipeline, ImageStage)
+    begun, go, draw = threading.Event(), threading.Event(), stage.painter._draw
 
     def wait(*given: Any) -> Any:
+        begun.set()
         go.wait(PATIENCE)
         return draw(*given)
 
     stage.painter._draw = wait  # type: ignore[method-assign, assignment]
     try:
-        yield stage
+        yield stage, begun
     finally:
         go.set()
         stage.painter._draw = draw  # type: ignore[method-assign]
@@ -194,10 +196,10 @@ def held(server: Running) -> Iterator[ImageStage]:
 
 async def test_too_many_get_503_and_are_told_when_to_come_back(minilm: Path, drawer: Drawer) -> None:
     async with drawn(minilm, drawer, waiting=16) as server:
-        with held(server) as stage:
+        with held(server) as (stage, begun):
             found = (await stage.understand("cat")).found
             first = asyncio.create_task(stage.draw(found))
-            await eventually(lambda: not stage.painter.waiting and not first.done(), "it is being drawn")
+            await eventually(lambda: begun.is_set() and not stage.painter.waiting, "it is being drawn")
             rest = asyncio.create_task(stage.draw(found, count=10))
             await eventually(lambda: stage.painter.waiting >= 10, "ten wait")
             async with server.http.post(
@@ -210,8 +212,10 @@ async def test_too_many_get_503_and_are_told_when_to_come_back(minilm: Path, dra
         assert (await post(server, prompt="cat", n=9))[0] == 200
 
 
-async def test_before_the_models_are_loaded_and_where_nothing_draws_it_is_said(minilm: Path, drawer: Drawer) -> None:
-    pipeline = scripted_pipeline(ScriptedModel(echo), image=(stage := drawing(minilm, drawer)))
+async def test_what_is_still_being_loaded_is_waited_for_within_a_limit(
+    minilm: Path, drawer: Drawer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = drawing(minilm, drawer)
     hold = asyncio.Event()
     start = stage.start
 
@@ -220,12 +224,20 @@ async def test_before_the_models_are_loaded_and_where_nothing_draws_it_is_said(m
         await start()
 
     stage.start = late  # type: ignore[method-assign]
-    async with running(pipeline) as server:
-        status, body = await post(server, prompt="cat")
-        assert (status, body["error"]["code"]) == (503, "image_not_ready")
+    async with running(scripted_pipeline(ScriptedModel(echo), image=stage)) as server:
+        with monkeypatch.context() as patched:
+            patched.setattr("pipelines.build.PATIENCE", 0.05)
+            status, body = await post(server, prompt="cat")
+            assert (status, body["error"]["code"]) == (503, "image_not_ready")
+        waiting = asyncio.create_task(post(server, prompt="cat"))
+        embedding = asyncio.create_task(post(server, "/v1/embeddings", input="cat"))
+        await eventually(lambda: server.backend.requests == 2, "both wait")
         hold.set()
-        await eventually(lambda: stage.ready, "it is loaded")
-        assert (await post(server, prompt="cat"))[0] == 200
+        assert (await waiting)[0] == 200
+        assert (await embedding)[0] == 200
+
+
+async def test_where_nothing_draws_it_is_said() -> None:
     async with running(ScriptedModel(echo)) as server:
         status, body = await post(server, prompt="cat")
         assert (status, body["error"]["code"]) == (404, "images_not_found")
@@ -281,7 +293,7 @@ async def test_a_link_opens_without_a_key_and_nothing_else_does(minilm: Path, dr
 async def test_a_link_is_good_only_for_a_while(minilm: Path, drawer: Drawer) -> None:
     async with drawn(minilm, drawer) as server:
         now = 1000.0
-        server.backend.pictures = ImageStore(10**6, 60, clock=lambda: now)
+        server.backend.images = ImageStore(10**6, 60, clock=lambda: now)
         _, body = await post(server, prompt="cat")
         url = body["data"][0]["url"]
         assert body["data"][0]["loquent"]["expires_at"] == 1061
@@ -419,7 +431,7 @@ async def test_the_model_reads_no_links_of_earlier_replies(minilm: Path, drawer:
 async def test_a_realtime_turn_shows_text_then_a_link_that_opens_then_expires(minilm: Path, drawer: Drawer) -> None:
     async with drawn(minilm, drawer) as server, server.client() as client:
         now = 1000.0
-        server.backend.pictures = ImageStore(10**6, 60, clock=lambda: now)
+        server.backend.images = ImageStore(10**6, 60, clock=lambda: now)
         await client.greet()
         events = await client.ask("draw a happy cat")
         deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
@@ -500,7 +512,7 @@ async def test_a_cancelled_reply_leaves_no_picture_and_the_session_goes_on(minil
             assert events[-1]["response"]["status"] == "cancelled"
             assert "loquent" not in events[-1]
         assert text_of(await client.ask("hello there")).split()[-2:] == ["hello", "there"]
-        assert not len(server.backend.pictures)
+        assert not len(server.backend.images)
 
 
 async def test_what_is_drawn_is_counted(minilm: Path, drawer: Drawer) -> None:

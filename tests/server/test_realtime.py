@@ -420,6 +420,62 @@ async def test_a_silent_peer_is_noticed_by_its_heartbeat() -> None:
         writer.close()
 
 
+async def handshake(server: Running) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A websocket whose bytes the test writes itself."""
+    host = server.url.removeprefix("http://")
+    reader, writer = await asyncio.open_connection(*host.split(":"))
+    writer.write(
+        f"GET /v1/realtime HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_a_frame_that_comes_byte_by_byte_is_no_sign_of_life() -> None:
+    settings = Settings(limits=LimitSettings(heartbeat=0.3))
+    async with asyncio.timeout(PATIENCE), running(ScriptedModel(["Hi"]), settings) as server:
+        _, writer = await handshake(server)
+        await eventually(lambda: len(server.backend.connections) == 1, "it is connected")
+        writer.write(bytes([0x81, 0xFE, 0x10, 0x00, 0, 0, 0, 0]))  # a text of 4096 bytes begins
+        while server.backend.connections:
+            writer.write(b" ")
+            await asyncio.sleep(0.02)
+        writer.close()
+
+
+async def test_a_client_that_answers_pings_stays() -> None:
+    settings = Settings(limits=LimitSettings(heartbeat=0.1))
+    async with running(ScriptedModel(["Hi"]), settings) as server, server.client(ping_interval=None) as client:
+        await client.greet()
+        (connection,) = server.backend.connections
+        assert isinstance(connection, Connection)
+        for _ in range(3):
+            await eventually(lambda: connection._pinging is not None, "it is asked for a sign of life")
+            connection._pinging = None
+        assert text_of(await client.ask("Hi")) == "Hi"
+
+
+async def test_a_peers_ping_is_answered() -> None:
+    async with running(ScriptedModel(["Hi"])) as server, server.client() as client:
+        await client.greet()
+        async with asyncio.timeout(PATIENCE):
+            await (await client.socket.ping(b"there?"))
+
+
+async def test_audio_that_nobody_listens_to_is_not_held_while_its_client_does_not_read() -> None:
+    async with running(ScriptedModel(["Hi"])) as server, server.client(max_queue=1) as client:
+        await client.greet()
+        (connection,) = server.backend.connections
+        assert isinstance(connection, Connection)
+        audio = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * 900_000})
+        for _ in range(20):
+            await client.socket.send(audio)
+        assert connection._inbox.held < 256 * 1024
+        await client.send("input_audio_buffer.clear")
+        await client.until("input_audio_buffer.cleared")
+
+
 # The end
 
 

@@ -12,6 +12,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from pipelines.anomaly.stage import AnomalyStage
 from server.config import Settings
 from tests.support import (
     Running,
@@ -22,6 +23,7 @@ from tests.support import (
     scripted_pipeline,
     scripted_speech,
     sound_of,
+    stage_of,
     text_of,
     transcript_of,
 )
@@ -36,7 +38,7 @@ CALM = "What time does the library open on Saturday?"
 async def screened(minilm: Path, *, voice: ScriptedVoice | None = None, **anomaly: Any) -> AsyncIterator[Running]:
     """A server that enforces, unless it is told otherwise."""
     settings = Settings.model_validate({"anomaly": {"mode": "enforce"} | anomaly})
-    stage = anomaly_stage(minilm, **settings.anomaly.model_dump())
+    stage = anomaly_stage(minilm, **settings.anomaly.model_dump(exclude_unset=True))
     speech = scripted_speech(voice) if voice else None
     async with running(scripted_pipeline(ScriptedModel(echo), anomaly=stage, speech=speech), settings) as server:
         yield server
@@ -242,7 +244,7 @@ async def test_in_the_shadow_every_byte_of_a_reply_is_the_same(minilm: Path) -> 
     async with running(ScriptedModel(echo)) as server:
         without = await bytes_of(server)
     async with screened(minilm, mode="shadow") as server:
-        while not server.backend.pipeline.anomaly.ready:  # type: ignore[union-attr]
+        while not stage_of(server.backend.pipeline, AnomalyStage).ready:
             await server.http.get(f"{server.url}/readyz")
         assert await bytes_of(server) == without
 
@@ -271,7 +273,29 @@ async def test_metrics_tell_what_was_screened_and_nothing_of_it(minilm: Path) ->
 
 async def test_a_server_that_enforces_is_not_ready_without_its_detector(minilm: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate({"anomaly": {"mode": "enforce", "detector": str(tmp_path)}})
-    stage = anomaly_stage(minilm, **settings.anomaly.model_dump())
+    stage = anomaly_stage(minilm, **settings.anomaly.model_dump(exclude_unset=True))
     with pytest.raises(ValueError, match="holds no detector"):
         async with running(scripted_pipeline(ScriptedModel(echo), anomaly=stage), settings):
             pass
+
+
+async def test_a_blocked_message_does_not_block_its_session(minilm: Path) -> None:
+    async with screened(minilm) as server, server.client() as client:
+        await client.greet()
+        events = await client.ask(MASH)
+        assert events[-1]["response"]["status_details"]["reason"] == "content_filter"
+        await client.expect("conversation.item.deleted")
+        for text in ("Thanks.", CALM):
+            events = await client.ask(text)
+            assert events[-1]["response"]["status"] == "completed"
+            assert text_of(events).strip() == text
+
+
+async def test_several_responses_to_one_message_are_no_flood(minilm: Path) -> None:
+    async with screened(minilm, checks="deflect", repeats=2, rate=2) as server, server.client() as client:
+        await client.greet()
+        await client.say(CALM)
+        for _ in range(6):
+            await client.send("response.create", response={"conversation": "none"})
+            events = await client.until("response.done")
+            assert events[-1]["response"]["status"] == "completed"

@@ -21,7 +21,7 @@ from pipelines.events import (
     Turn,
     Usage,
 )
-from server.config import LimitSettings, ModelsSettings
+from server.config import LimitSettings
 from server.names import ModelNames, VoiceNames
 from server.realtime import session, wire
 from server.realtime.session import Begin, Output, State, Stop, advance
@@ -38,7 +38,7 @@ class Table:
     state: State = field(
         default_factory=lambda: State(
             id="s",
-            names=ModelNames("tiny", ModelsSettings()),
+            names=ModelNames("tiny"),
             limits=LimitSettings(items=8, responses=3, conversation_bytes=1500),
         )
     )
@@ -598,7 +598,7 @@ def test_a_bad_session_update_changes_nothing_and_names_its_place(table: Table) 
 def test_a_model_that_is_not_here_is_an_error_only_where_configured(table: Table) -> None:
     (updated,) = table.send("session.update", session={"model": "gpt-next"})
     assert updated["session"]["model"] == "tiny"
-    strict = Table(State(id="s", names=ModelNames("tiny", ModelsSettings(unknown="error")), limits=LimitSettings()))
+    strict = Table(State(id="s", names=ModelNames("tiny", ("gpt-realtime",), "error"), limits=LimitSettings()))
     assert error_of(strict.send("session.update", session={"model": "gpt-next"}))["code"] == "model_not_found"
     assert kinds(strict.send("session.update", session={"model": "gpt-realtime"})) == ["session.updated"]
 
@@ -738,3 +738,82 @@ def test_nothing_begins_while_the_server_drains(table: Table) -> None:
     table.give(session.Draining())
     assert kinds(table.produce(response_id, TextDelta("x"), Finished("stop", Usage())))[-1] == "response.done"
     assert error_of(table.send("response.create"))["code"] == "server_shutting_down"
+
+
+BLOCKED = StageError("invalid_request", "content_filter", "The message was refused.")
+
+
+def test_a_blocked_message_leaves_the_conversation_and_the_next_one_is_answered(table: Table) -> None:
+    first = ask(table, "Fine.")
+    table.produce(first, TextDelta("Yes."), Finished("stop", Usage()))
+    blocked = ask(table, "Attack")
+    events = table.give(session.Failed(blocked, BLOCKED))
+    assert [event["type"] for event in events] == ["response.done", "conversation.item.deleted"]
+    assert events[0]["response"]["status_details"]["reason"] == "content_filter"
+    last = ask(table, "Thanks.")
+    turn = table.turns[last]
+    assert [message.content for message in turn.messages] == ["Fine.", "Yes.", "Thanks."]
+    assert turn.new == (2,)
+    table.check()
+
+
+def test_a_turn_says_which_of_its_messages_no_turn_has_brought_before(table: Table) -> None:
+    first = ask(table, "One", instructions="Be brief.")
+    assert table.turns[first].new == (1,)
+    table.give(session.Failed(first, StageError("overloaded", "server_overloaded", "Full.")))
+    again = ask(table, "Two")
+    assert table.turns[again].new == (0, 1), "the first was never screened"
+    table.produce(again, Started(3))
+    table.send("response.create", response={"conversation": "none"})
+    assert table.turns[list(table.turns)[-1]].new == ()
+
+
+def test_responses_beside_each_other_bring_one_message_under_one_id(table: Table) -> None:
+    table.send("conversation.item.create", item=user("One"))
+    for _ in range(3):
+        table.send("response.create", response={"conversation": "none"})
+    turns = list(table.turns.values())
+    assert [turn.new for turn in turns] == [(0,)] * 3
+    assert len({turn.messages[0].id for turn in turns}) == 1
+    assert turns[0].messages[0].id
+
+
+def test_an_item_under_the_id_of_another_is_new(table: Table) -> None:
+    table.send("conversation.item.create", item=user("Harmless") | {"id": "mine"})
+    table.send("response.create")
+    (first,) = table.turns
+    before = table.turns[first].messages[0].id
+    table.produce(first, TextDelta("Yes."), Finished("stop", Usage()))
+    table.send("response.create", response={"conversation": "none", "input": [user("Attack") | {"id": "mine"}]})
+    assert table.turns[list(table.turns)[-1]].new == (0,)
+    table.send("conversation.item.delete", item_id="mine")
+    table.send("conversation.item.create", item=user("Attack") | {"id": "mine"})
+    table.send("response.create")
+    turn = table.turns[list(table.turns)[-1]]
+    assert turn.new == (1,)
+    assert turn.messages[1].id not in ("", before)
+
+
+def test_text_that_nobody_speaks_is_the_transcript_of_a_spoken_reply(table: Table) -> None:
+    table.state = replace(table.state, voices=VoiceNames("joe", (), ()))
+    reply = ask(table, "Hi", output_modalities=["audio"])
+    table.produce(reply, TextDelta("No."), Finished("content_filter", Usage()))
+    kinds = [event["type"] for event in table.events]
+    assert "response.output_audio_transcript.delta" in kinds
+    assert "response.output_text.delta" not in kinds
+    table.check()
+
+
+def test_a_conversation_holds_bytes_not_characters(table: Table) -> None:
+    table.send("conversation.item.create", item=user("漢" * 500))
+    assert table.events[-1]["error"]["code"] == "conversation_full"
+    table.send("conversation.item.create", item=user("a" * 500))
+    assert table.events[-1]["type"] == "conversation.item.done"
+
+
+def test_an_input_of_many_references_is_bounded(table: Table) -> None:
+    table.send("conversation.item.create", item=user("a" * 600) | {"id": "long"})
+    table.send("response.create", response={"input": [{"type": "item_reference", "id": "long"}] * 3})
+    error = table.events[-1]["error"]
+    assert (error["code"], error["param"]) == ("input_too_large", "response.input")
+    assert not table.turns

@@ -35,6 +35,7 @@ from tests.support import (
     scripted_pipeline,
     scripted_speech,
     sound_of,
+    stage_of,
     transcript_of,
 )
 
@@ -121,8 +122,7 @@ def test_a_cancel_at_any_point_lets_no_sound_follow(events_seen: int, twice: boo
             done = next(event for event in client.seen if event["type"] == "response.done")
             told = [part["transcript"] for item in done["response"]["output"] for part in item["content"]]
             assert "".join(told) == transcript_of(client.seen)
-            speech = pipeline.speech
-            assert speech is not None
+            speech = stage_of(pipeline, SpeechStage)
             await eventually(lambda: (speech.speaking, speech.workers.waiting) == (0, 0), "nobody speaks")
             assert transcript_of(await ask_aloud(client, "Again")) == "".join(WORDS)
 
@@ -139,8 +139,7 @@ async def test_a_client_that_vanishes_while_it_is_spoken_to_leaves_nothing_behin
                 await client.send("response.create", response=AUDIO)
                 await client.until("response.output_audio.delta")
                 client.socket.transport.abort()
-        speech = pipeline.speech
-        assert speech is not None
+        speech = stage_of(pipeline, SpeechStage)
         await eventually(lambda: not server.backend.connections, "every connection is gone")
         await eventually(lambda: (speech.speaking, speech.workers.waiting) == (0, 0), "nobody speaks")
         await eventually(lambda: server.engine.running == 0, "the model is free")
@@ -167,8 +166,7 @@ async def test_a_reply_that_nobody_has_a_voice_for_is_refused_clearly() -> None:
         await two.greet()
         await one.say("Hi")
         await one.send("response.create", response=AUDIO)
-        assert pipeline.speech is not None
-        speech = pipeline.speech
+        speech = stage_of(pipeline, SpeechStage)
         await eventually(lambda: speech.speaking == 1, "the only place is taken")
         events = await ask_aloud(two)
         assert events[-1]["response"]["status_details"]["error"]["code"] == "server_overloaded"
@@ -255,8 +253,7 @@ async def test_a_shutdown_cuts_speech_that_does_not_end_by_the_deadline() -> Non
 
 async def _open_when_cut(backend: Backend, gate: threading.Semaphore) -> None:
     """Let the voice's thread go once its reply was told that it ends, so that the test does not wait for it."""
-    speech = backend.pipeline.speech
-    assert speech is not None
+    speech = stage_of(backend.pipeline, SpeechStage)
     await eventually(lambda: backend.draining and not speech.workers.waiting, "its sentence is dropped")
     gate.release(100)
 
@@ -438,8 +435,7 @@ async def test_a_listener_who_leaves_frees_the_voice() -> None:
         async with server.http.post(f"{server.url}/v1/audio/speech", json=body) as answer:
             await answer.content.readany()
             answer.close()
-        speech = pipeline.speech
-        assert speech is not None
+        speech = stage_of(pipeline, SpeechStage)
         gate.release(10)
         await eventually(lambda: speech.speaking == 0, "its place is free")
         await eventually(lambda: server.backend.requests == 0, "no request is in flight")

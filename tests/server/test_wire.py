@@ -121,7 +121,8 @@ def test_what_a_response_says_it_always_says() -> None:
     ("raw", "code", "param"),
     [
         ("{", "invalid_json", None),
-        ("[" * 5000, "invalid_json", None),
+        ("[" * 1500, "invalid_json", None),
+        ("[" * 5000, "message_too_large", None),
         ("[]", "invalid_json", None),
         ('"x"', "invalid_json", None),
         (b"\xff\xfe", "invalid_json", None),
@@ -171,6 +172,19 @@ def test_only_audio_may_be_large() -> None:
     assert isinstance(parse(audio, message_bytes=2000), wire.AudioAppend)
     error = refusal(json.dumps({"type": "conversation.item.create", "item": user("x" * 4000), "event_id": "big"}))
     assert (error.code, error.event_id) == ("message_too_large", "big")
+
+
+def test_a_large_event_that_only_says_that_it_is_audio_is_refused_unread() -> None:
+    junk = '{"type": "input_audio_buffer.append", "audio": "AA", "event_id": "big", "junk": [' + "[]," * 2000 + "[]]}"
+    with pytest.raises(WireError) as refused:
+        parse(junk, message_bytes=2000)
+    assert (refused.value.code, refused.value.event_id) == ("message_too_large", None)
+
+
+def test_audio_is_not_held_while_nothing_listens() -> None:
+    event = parse(json.dumps({"type": "input_audio_buffer.append", "audio": "A" * 4000}), message_bytes=2000)
+    assert isinstance(event, wire.AudioAppend)
+    assert event.audio == ""
 
 
 JSON = st.recursive(

@@ -1,12 +1,10 @@
-"""Who gets in: bounds on requests and on what they bring, decided before any work is done for them."""
+"""Admission: bounds on requests and on the prompts they bring, checked before any work is done for them."""
 
 import threading
-from collections import Counter
 from dataclasses import dataclass
 
+from pipelines.capacity import Capacity
 from pipelines.events import StageError
-
-SHARE = 0.75  # of all places, that one tenant among several may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,53 +15,30 @@ class Limits:
     waiting: int
     waiting_tokens: int = 1 << 30
 
-    @property
-    def places(self) -> int:
-        """For requests, running and waiting."""
-        return self.streams + self.waiting
-
 
 class Admission:
-    """Counts places and the tokens of prompts that wait; called from any thread."""
+    """Counts requests and the tokens of prompts that wait; called from any thread."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._requests = Capacity(
+            limits.streams + limits.waiting, f"requests ({limits.streams} running, {limits.waiting} waiting)"
+        )
         self._lock = threading.Lock()
-        self._held: Counter[str] = Counter()  # places, by tenant; no entry is 0, so it has as many as places
         self._tokens = 0
 
     @property
     def held(self) -> int:
-        """Places that are taken."""
-        return self._held.total()
+        """Requests that run or wait."""
+        return self._requests.held
 
     def reserve(self, tenant: str) -> None:
-        """Take a place. Raises: StageError when there is none, or when the tenant has its share of them."""
-        places = self._limits.places
-        with self._lock:
-            if self._held.total() >= places:
-                raise StageError(
-                    "overloaded",
-                    "server_overloaded",
-                    f"All {places} places for requests are taken ({self._limits.streams} running, "
-                    f"{self._limits.waiting} waiting); try again in a moment.",
-                )
-            share = max(int(places * SHARE), 1)
-            if tenant and self._held[tenant] >= share:
-                raise StageError(
-                    "overloaded",
-                    "too_many_requests",
-                    f"This key has {share} requests in progress, and one key may hold no more of the {places} places; "
-                    "try again in a moment.",
-                )
-            self._held[tenant] += 1
+        """Admit a request. Raises: StageError when there is no capacity, or the tenant has its share of it."""
+        self._requests.acquire(tenant)
 
     def release(self, tenant: str) -> None:
-        """Give a place back."""
-        with self._lock:
-            self._held[tenant] -= 1
-            if not self._held[tenant]:
-                del self._held[tenant]
+        """A request has ended."""
+        self._requests.release(tenant)
 
     def wait(self, tokens: int) -> None:
         """A prompt joins those that wait. Raises: StageError when they would be too long together."""

@@ -35,7 +35,7 @@ class Lookup:
                 return list(tokens[at + MATCH : at + MATCH + most])
         return []
 
-    def told(self, guessed: int, right: int) -> None:
+    def learn(self, guessed: int, right: int) -> None:
         """How a guess turned out."""
         if not guessed:
             return

@@ -21,7 +21,7 @@ from pipelines.chat.engine.prefill import PrefillBudget
 from pipelines.chat.engine.slots import SlotTable
 from pipelines.chat.model.interface import LanguageModel, Segment
 from pipelines.cores import Share
-from pipelines.events import Event, Finished, Sampling, StageError, Usage
+from pipelines.events import Event, Finished, Sampling, StageError, Usage, shutting_down
 from pipelines.worker import told_by_thread
 
 if TYPE_CHECKING:
@@ -36,10 +36,6 @@ RESTART_LONGEST = 30.0
 JOIN_PATIENCE = 30.0  # seconds that a closing engine waits for the step in progress
 GUESSING_STREAMS = 4  # above so many there is no compute to spare for guesses
 GUESSES = 4  # tokens a stream
-
-
-def _closing() -> StageError:
-    return StageError("unavailable", "server_shutting_down", "The server is shutting down.")
 
 
 def _failed() -> StageError:
@@ -108,7 +104,7 @@ class Engine:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, JOIN_PATIENCE)
             if not self._thread.is_alive():
-                self._fail_all(_closing())  # what came in behind the Close
+                self._fail_all(shutting_down())  # what came in behind the Close
         self.state = EngineState.CLOSED
 
     @property
@@ -135,7 +131,7 @@ class Engine:
     def model(self) -> LanguageModel:
         """The loaded model. Raises: StageError while there is none."""
         if self._closing.is_set():
-            raise _closing()
+            raise shutting_down()
         if self._model is None or not self.ready:
             raise StageError("unavailable", "model_not_ready", f"The language model is {self.state.value}; try again.")
         return self._model
@@ -168,7 +164,7 @@ class Engine:
         """
         try:
             if self._closing.is_set():
-                raise _closing()
+                raise shutting_down()
             self._admission.wait(len(prompt))
         except StageError as error:
             self.refusals += error.kind == "overloaded"
@@ -217,7 +213,7 @@ class Engine:
                 wait = min(2 * wait, RESTART_LONGEST)
 
     def _serve(self, model: LanguageModel, slots: SlotTable) -> None:
-        while self._collect(model, slots, wait=not self._running):
+        while self._collect(model, slots, wait=not self._running and not self._waiting):
             if self._running:
                 self._spread()
                 with self._post:
@@ -240,6 +236,7 @@ class Engine:
         """Take in messages and give out free places. Returns False when the engine is to close."""
         if wait and self._share is not None:
             self._share.active = False
+        # Only an idle engine waits for a message: while requests wait, a slot that has become free is theirs.
         while wait or not self._inbox.empty():
             if not self._take(self._inbox.get()):
                 return False
@@ -266,15 +263,20 @@ class Engine:
         return request
 
     def _admit(self, request: Generate, model: LanguageModel, slots: SlotTable) -> None:
+        """Give a request a slot; one whose stream can't be built fails alone."""
         from pipelines.chat.engine.stream import Stream  # here, because torch takes seconds to import
 
+        slot = None
         try:
             slot = slots.take(list(request.prompt), request.tenant)
             self._running.append(Stream(request, model, slot))
-        except BaseException:
+        except Exception:
+            log.exception("request %s failed before its first step", request.id)
+            if slot is not None:
+                slots.give_back(slot)
             request.mailbox.put(_failed())
             self.release(request.tenant)
-            raise
+            return
         self.reused_tokens += slot.computed
         self.reuses += bool(slot.computed)
 
@@ -345,7 +347,7 @@ class Engine:
             case Cancel(id):
                 self._cancel(id)
             case Close():
-                self._fail_all(_closing())
+                self._fail_all(shutting_down())
                 return False
         return True
 

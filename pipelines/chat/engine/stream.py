@@ -77,7 +77,7 @@ class Stream:
                 break
             right += 1
         self.slot.computed += len(said)
-        self._lookup.told(len(self._guesses), right)
+        self._lookup.learn(len(self._guesses), right)
         self._push(said, logits)
 
     def _draw(self, logits: Tensor, likeliest: int) -> int:

@@ -28,6 +28,7 @@ from pipelines.chat.settings import ChatSettings
 from pipelines.cores import cores
 from pipelines.downloads.cache import cache_folder
 from pipelines.events import Message, StageError
+from pipelines.loading import one_at_a_time
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,8 @@ def load(folder: Path, settings: ChatSettings) -> Transformer | SerialTransforme
     torch.set_num_threads(settings.threads or cores())
     tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(folder))
     placed = placement(settings.device, weight_bytes(folder), psutil.virtual_memory().available)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(settings), **placed)
+    with one_at_a_time:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(settings), **placed)
     model.eval()
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or settings.context
     context = min(settings.context, limit)

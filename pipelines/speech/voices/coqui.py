@@ -16,6 +16,7 @@ from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.timing import even_word_ends
 from pipelines.speech.voices.coqui_convert import CONFIG, MARK
 from pipelines.speech.voices.interface import Samples, VoiceError, check_speaker
+from pipelines.speech.voices.phonemizer import Phonemizer
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,12 @@ WARM_UP = "Ready to speak."
 class CoquiVoice:
     """One voice; see ``Voice``."""
 
-    def __init__(self, synthesizer: Any, language: str, settings: SpeechSettings) -> None:
+    def __init__(
+        self, synthesizer: Any, language: str, settings: SpeechSettings, phonemizer: Phonemizer | None = None
+    ) -> None:
         self._synthesizer = synthesizer
         self._model = synthesizer.tts_model
+        self._phonemizer = phonemizer  # of a voice that was converted
         self._lock = threading.Lock()  # how fast the model speaks is a part of its state
         self._asked_language = settings.language or None
         self._clone = str(Path(settings.clone).expanduser()) if settings.clone else None
@@ -51,6 +55,11 @@ class CoquiVoice:
         for begin in range(0, len(audio), step):
             yield Samples(audio[begin : begin + step], words)
             words = ()
+
+    def close(self) -> None:
+        """End the process that reads text."""
+        if self._phonemizer is not None:
+            self._phonemizer.close()
 
     def _synthesize(self, text: str, speaker: str | None, speed: float) -> "np.ndarray[Any, np.dtype[np.float32]]":
         more: dict[str, Any] = {}
@@ -86,9 +95,9 @@ def load(place: Path | str, settings: SpeechSettings, threads: int) -> CoquiVoic
 
         torch.set_num_threads(threads)
         with _quiet():
-            synthesizer, language = _open(place, settings)
+            synthesizer, language, phonemizer = _open(place, settings)
         _remove_weight_norm(synthesizer.tts_model)
-        voice = CoquiVoice(synthesizer, language, settings)
+        voice = CoquiVoice(synthesizer, language, settings, phonemizer)
         for _ in voice.say(WARM_UP, settings.speaker, 1.0, lambda: threads):
             pass
     except VoiceError:
@@ -100,7 +109,8 @@ def load(place: Path | str, settings: SpeechSettings, threads: int) -> CoquiVoic
     return voice
 
 
-def _open(place: Path | str, settings: SpeechSettings) -> tuple[Any, str]:
+def _open(place: Path | str, settings: SpeechSettings) -> tuple[Any, str, Phonemizer | None]:
+    phonemizer = None
     if isinstance(place, str):
         from TTS.api import TTS
 
@@ -110,10 +120,10 @@ def _open(place: Path | str, settings: SpeechSettings) -> tuple[Any, str]:
 
         checkpoint, config = _files(place)
         if (config.parent / MARK).is_file():
-            use_bundled_espeak()
+            phonemizer = use_bundled_espeak()
         synthesizer = Synthesizer(tts_checkpoint=checkpoint, tts_config_path=config)
     language = settings.language or synthesizer.tts_config.get("phoneme_language") or "en"
-    return synthesizer, str(language)
+    return synthesizer, str(language), phonemizer
 
 
 def _files(place: Path) -> tuple[Path, Path]:

@@ -43,7 +43,12 @@ class Voice(Protocol):
 
         A text that the voice has no sounds for gives no samples. ``None`` says that there is still something to compute
         before the next ones, and that others may do so first.
+
+        Raises: StageError when this sentence can't be spoken; the next one may.
         """
+
+    def close(self) -> None:
+        """End what runs beside the voice. Callable twice, and while a sentence is being spoken."""
 
 
 def check_speaker(voice: Voice, place: object, speaker: str) -> None:

@@ -8,6 +8,7 @@ the whole. Between two windows others may have the processor.
 
 import json
 import logging
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from numpy.typing import NDArray
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.timing import even_word_ends, word_ends
 from pipelines.speech.voices.interface import Samples, VoiceError, WordEnd, check_speaker
+from pipelines.speech.voices.phonemizer import Phonemizer
 from pipelines.speech.voices.piper_graph import PARTS
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-    from piper import PiperVoice as PiperLibraryVoice
+    from piper import PiperConfig
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +44,13 @@ WARM_UP = "Ready to speak."
 class PiperVoice:
     """One voice; see ``Voice``."""
 
-    def __init__(self, library: "PiperLibraryVoice", model: "_Model", settings: SpeechSettings) -> None:
-        config = library.config
+    def __init__(
+        self, config: "PiperConfig", phonemizer: Phonemizer | None, model: "_Model", settings: SpeechSettings
+    ) -> None:
         self.rate = config.sample_rate
         self.language = config.espeak_voice
         self.speakers = tuple(config.speaker_id_map)
-        self._library = library
+        self._phonemizer = phonemizer  # None where the voice reads characters
         self._config = config
         self._model = model
         self._noise = config.noise_scale if settings.noise == "voice" else settings.noise
@@ -59,6 +62,11 @@ class PiperVoice:
         told = text if len(parts) == 1 else ""  # which words are in which of several parts, nobody knows
         for phonemes in parts:
             yield from self._say(told, phonemes, speaker, speed, threads)
+
+    def close(self) -> None:
+        """End the process that reads text."""
+        if self._phonemizer is not None:
+            self._phonemizer.close()
 
     def _say(
         self, text: str, phonemes: list[str], speaker: str, speed: float, threads: Callable[[], int]
@@ -80,7 +88,16 @@ class PiperVoice:
 
     def _phonemes(self, text: str) -> list[str]:
         """All of the text's as one utterance; espeak-ng may see several sentences in it."""
-        return [phoneme for group in self._library.phonemize(text) for phoneme in (*group, " ")][:-1]
+        return self._phonemes_of([text])[0]
+
+    def _phonemes_of(self, texts: Sequence[str]) -> list[list[str]]:
+        """Those of each text."""
+        if self._phonemizer is None:
+            return [list(unicodedata.normalize("NFD", text)) for text in texts]
+        return [
+            [phoneme for group in groups for phoneme in (*group, " ")][:-1]
+            for groups in self._phonemizer.phonemes(texts)
+        ]
 
     def _ids(self, phonemes: Sequence[str]) -> tuple[list[int], list[int]]:
         """What the model reads, and how many of its ids there are behind each phoneme; one that it lacks is silent.
@@ -104,7 +121,15 @@ class PiperVoice:
             return even_word_ends(text, plan.frames * self._model.frame)
         behind = np.cumsum(plan.durations) * self._model.frame
         ends = [int(behind[place - 1]) for place in places]
-        return word_ends(text, phonemes, ends, lambda word: len(self._phonemes(word)))
+        counts: dict[str, int] = {}
+
+        def count(word: str) -> int:
+            if not counts:  # all in one request: each costs two switches of the process
+                words = list(dict.fromkeys(text.split()))
+                counts.update(zip(words, map(len, self._phonemes_of(words)), strict=True))
+            return counts[word]
+
+        return word_ends(text, phonemes, ends, count)
 
 
 def _parted(phonemes: list[str]) -> Iterator[list[str]]:
@@ -237,14 +262,12 @@ def load(path: Path, parts: Path, settings: SpeechSettings, threads: int) -> Pip
 
     Raises: VoiceError that names the file and says what is wrong with it.
     """
-    from piper import PiperVoice as PiperLibraryVoice
-
-    logging.getLogger("piper").setLevel(logging.ERROR)  # at lower levels it logs what it is to say
-    config = _read_config(path.with_name(path.name + ".json"))
+    about = path.with_name(path.name + ".json")
+    config = _read_config(about)
+    phonemizer = _phonemizer(config, about)
     try:
         model = _Model(parts, threads)
-        library = PiperLibraryVoice(session=model.reader.with_threads(1), config=config)
-        voice = PiperVoice(library, model, settings)
+        voice = PiperVoice(config, phonemizer, model, settings)
         for _ in voice.say(WARM_UP, "", 1.0, lambda: threads):  # espeak-ng reads its tables at its first word
             pass
     except Exception as error:
@@ -268,6 +291,16 @@ def _read_config(path: Path) -> Any:
     if missing := {"_", "^", "$"} - set(config.phoneme_id_map):
         raise VoiceError(f"{path}: phoneme_id_map lacks {', '.join(sorted(missing))}.")
     return config
+
+
+def _phonemizer(config: "PiperConfig", about: Path) -> Phonemizer | None:
+    from piper.config import PhonemeType
+
+    if config.phoneme_type == PhonemeType.TEXT:
+        return None
+    if config.phoneme_type == PhonemeType.ESPEAK and config.espeak_voice != "ar":  # Piper first puts vowels into Arabic
+        return Phonemizer(config.espeak_voice, config.vowel_clusters or ())
+    return Phonemizer(config.espeak_voice, config=about)
 
 
 def _session(file: Path, threads: int) -> "InferenceSession":

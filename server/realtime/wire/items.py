@@ -66,7 +66,7 @@ class Item(Sparse):
     @property
     def size(self) -> int:
         """Bytes that it takes on the wire."""
-        return len(self.model_dump_json())
+        return len(self.model_dump_json().encode())
 
     @property
     def words(self) -> str:

@@ -79,14 +79,14 @@ def test_what_is_not_normal_is_found_and_by_whom(detector: Detector, model: Mini
 )
 def test_what_is_normal_is_let_be(detector: Detector, model: MiniLM, text: str) -> None:
     (verdict,) = screen(detector, model, [text], threads=1)
-    assert not verdict.anomalous, verdict.told()
+    assert not verdict.anomalous, verdict.to_json()
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a" * 100_000, "\x00", "\u202e" * 500, "़" * 300, "\n" * 1000, "🏳️‍🌈" * 99])
 def test_any_text_gets_a_verdict(detector: Detector, model: MiniLM, text: str) -> None:
     (verdict,) = screen(detector, model, [text], threads=1)
     assert 0 < verdict.p_value <= 1
-    json.dumps(verdict.told())
+    json.dumps(verdict.to_json())
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_head_is_blind_to_no_kind_of_message(detector: Detector) -> None:
 
 def test_a_verdict_says_why(detector: Detector, model: MiniLM) -> None:
     (verdict,) = screen(detector, model, ["!!!! $$$$ CALL 0800 NOW !!!! $$$$ 100% FREE $$$$ !!!!"], threads=1)
-    told = verdict.told()
+    told = verdict.to_json()
     assert set(told["heads"]) == set(HEADS)
     assert told["deviations"]
     assert {each["feature"] for each in told["deviations"]} <= set(FEATURES)
@@ -151,7 +151,7 @@ def test_a_detector_is_the_same_after_it_was_kept(detector: Detector, model: Min
     for one, other in zip(
         screen(detector, model, texts, threads=1), screen(again, model, texts, threads=1), strict=True
     ):
-        assert one.told() == other.told()
+        assert one.to_json() == other.to_json()
 
 
 def _scores(folder: Path, change: Callable[[dict[str, np.ndarray]], None], *, sign: bool = True) -> None:

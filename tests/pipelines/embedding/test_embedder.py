@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.embedding import minilm as embed
+from pipelines.embedding import embedder as embedder_module
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.minilm import DIMENSIONS, Embedding, MiniLM, Passage
 from pipelines.events import StageError
@@ -107,7 +107,7 @@ async def test_what_waits_is_computed_together_and_bulk_last(minilm: Path) -> No
 async def test_too_many_texts_are_refused_and_a_cancel_makes_room(
     minilm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "WAITING", 2)
+    monkeypatch.setattr(embedder_module, "WAITING", 2)
     embedder = Gated(minilm)
     await embedder.start()
     running = await given(embedder, "running")
@@ -128,9 +128,9 @@ async def test_too_many_texts_are_refused_and_a_cancel_makes_room(
 
 async def test_a_batch_that_fails_takes_no_other_with_it(minilm: Path) -> None:
     class Faulty(Embedder):
-        def _next(self) -> list[Any]:
-            jobs = super()._next()
-            for job in jobs:
+        def _batch(self) -> list[Any] | None:
+            jobs = super()._batch()
+            for job in jobs or ():
                 if any(passage.text == "bad" for passage in job.passages):
                     job.passages[0] = None  # type: ignore[call-overload] # what no caller can do
             return jobs

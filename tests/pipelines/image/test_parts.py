@@ -256,7 +256,7 @@ async def test_a_seed_and_a_caption_decide_a_picture_whoever_else_is_drawn_for()
 
 async def test_too_many_are_refused_at_once_and_places_come_back() -> None:
     made = await painter(waiting=3)
-    with pytest.raises(StageError, match="Too many pictures") as caught:
+    with pytest.raises(StageError, match="capacity for 3 pictures") as caught:
         await made.paint([order()] * 4)
     assert caught.value.kind == "overloaded"
     assert len(await made.paint([order()] * 3)) == 3
@@ -363,7 +363,7 @@ async def test_closing_ends_what_waits_and_refuses_what_comes() -> None:
     second = asyncio.create_task(made.paint([order()]))
     await eventually(lambda: made.waiting == 1, "the second waits")
     closing = asyncio.create_task(made.close())
-    await eventually(lambda: made._closing, "it closes")
+    await eventually(lambda: made._worker.closing, "it closes")
     made.go.set()
     await closing
     assert len(await first) == 1

@@ -3,15 +3,16 @@
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from pipelines.chat.stage import ChatStage
 from pipelines.events import AudioDelta, Event, Finished, Message, Picture, Speech, TextDelta, Turn, Usage
-from pipelines.flow import flow
+from pipelines.flow import Next, flow
 from pipelines.image.painter import Order, Painter
 from pipelines.image.settings import ImageSettings
 from pipelines.image.stage import ImageStage
@@ -23,9 +24,11 @@ from tests.support import (
     ScriptedVoice,
     drawing,
     echo,
+    engine_of,
     eventually,
     scripted_pipeline,
     scripted_speech,
+    stage_of,
 )
 
 
@@ -38,15 +41,14 @@ async def run(
 ) -> list[Event]:
     """What a turn comes to; the model says its message again."""
     pipeline = scripted_pipeline(model or ScriptedModel(echo), image=stage, speech=speech)
-    await pipeline.engine.start()
+    await engine_of(pipeline).start()
     if speech is not None:
         await speech.start()
-    before, behind = stage.around()
     try:
-        async with asyncio.timeout(PATIENCE), flow(given, before, *pipeline.stages, behind) as events:
+        async with asyncio.timeout(PATIENCE), flow(given, pipeline.stages) as events:
             return [event async for event in events]
     finally:
-        await pipeline.chat.close()
+        await stage_of(pipeline, ChatStage).close()
         if speech is not None:
             await speech.close()
 
@@ -82,7 +84,7 @@ async def with_settings(minilm: Path, drawer: Drawer, **settings: Any) -> ImageS
 async def test_a_message_that_asks_for_a_picture_is_answered_by_a_line_and_the_picture(stage: ImageStage) -> None:
     model = ScriptedModel(["never"])
     events = await run(stage, turn("Draw me a happy cat, please!"), model)
-    assert kinds(events) == ["Turn", "TextDelta", "Picture", "Finished"]
+    assert kinds(events) == ["TextDelta", "TextDone", "Picture", "Finished"]
     assert said(events) == stage.settings.line
     assert events[-1] == Finished("stop", Usage())
     (picture,) = pictures(events)
@@ -111,7 +113,7 @@ async def test_what_is_meant_is_drawn_in_the_colour_that_is_meant(stage: ImageSt
 @pytest.mark.parametrize("text", ["draw a medieval castle", "Draw a conclusion.", "/image a chart of our sales in May"])
 async def test_what_is_like_nothing_known_goes_to_the_model_without_an_error(stage: ImageStage, text: str) -> None:
     events = await run(stage, turn(text))
-    assert kinds(events) == ["Turn", "Started", "TextDelta", "Finished"]
+    assert kinds(events) == ["Started", "TextDelta", "TextDone", "Finished"]
     assert said(events).split() == text.split()
     assert stage.outcomes == {"abstained": 1}
 
@@ -122,7 +124,7 @@ async def test_a_message_that_asks_for_no_picture_is_not_even_embedded(stage: Im
 
     stage.embedder.embed = never  # type: ignore[method-assign]
     events = await run(stage, turn("I am so happy for you, congratulations!"))
-    assert kinds(events) == ["Turn", "Started", "TextDelta", "Finished"]
+    assert kinds(events) == ["Started", "TextDelta", "TextDone", "Finished"]
     assert not stage.outcomes
 
 
@@ -141,7 +143,7 @@ async def test_a_reply_comes_with_a_picture_of_its_mood_where_it_has_one(
 ) -> None:
     stage = await with_settings(minilm, drawer, when="mood" if by == "configuration" else "asked")
     events = await run(stage, turn(text, image=True if by == "client" else None))
-    expected = ["Turn", "Started", "TextDelta", *(["Picture"] if caption else []), "Finished"]
+    expected = ["Started", "TextDelta", "TextDone", *(["Picture"] if caption else []), "Finished"]
     assert kinds(events) == expected
     assert [picture.caption for picture in pictures(events)] == ([caption] if caption else [])
     assert stage.outcomes == ({"drawn": 1} if caption else {"abstained": 1})
@@ -160,12 +162,27 @@ async def test_no_picture_comes_where_the_client_or_the_configuration_wants_none
 ) -> None:
     for settings, image in (({"when": "never"}, None), ({"when": "never"}, True), ({"when": "mood"}, False)):
         stage = await with_settings(minilm, drawer, **settings)
-        assert kinds(await run(stage, turn(text, image=image))) == ["Turn", "Started", "TextDelta", "Finished"]
+        assert kinds(await run(stage, turn(text, image=image))) == ["Started", "TextDelta", "TextDone", "Finished"]
         await stage.close()
 
 
-async def test_a_turn_that_was_answered_before_gets_no_picture(stage: ImageStage) -> None:
-    assert not pictures(await run(stage, turn("draw a happy cat", answered=True)))
+async def test_a_turn_that_a_stage_around_it_answers_gets_no_picture(stage: ImageStage) -> None:
+    async def deflects(turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        yield TextDelta("No.")
+        yield Finished("content_filter", Usage())
+
+    async with flow(turn("draw a happy cat"), [deflects, stage]) as events:
+        assert not pictures([event async for event in events])
+    assert not stage.outcomes
+
+
+async def test_a_reply_that_was_filtered_within_it_gets_no_picture(stage: ImageStage) -> None:
+    async def deflects(turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        yield TextDelta("happy birthday")
+        yield Finished("content_filter", Usage())
+
+    async with flow(turn("Hello", image=True), [stage, deflects]) as events:
+        assert not pictures([event async for event in events])
 
 
 async def test_only_the_last_message_asks(stage: ImageStage) -> None:
@@ -176,7 +193,7 @@ async def test_only_the_last_message_asks(stage: ImageStage) -> None:
 
 async def test_the_line_is_spoken_and_the_picture_comes_behind_it(stage: ImageStage) -> None:
     events = await run(stage, turn("draw a happy cat", speech=Speech()), speech=scripted_speech(ScriptedVoice()))
-    assert kinds(events) == ["Turn", "AudioDelta", "Picture", "Finished"]
+    assert kinds(events) == ["AudioDelta", "TextDone", "Picture", "Finished"]
     assert said(events) == stage.settings.line
 
 
@@ -206,11 +223,10 @@ async def stuck(minilm: Path, drawer: Drawer, **settings: Any) -> tuple[ImageSta
 async def test_text_does_not_wait_for_the_picture(minilm: Path, drawer: Drawer) -> None:
     stage, painter = await stuck(minilm, drawer)
     pipeline = scripted_pipeline(ScriptedModel(echo), image=stage)
-    await pipeline.engine.start()
+    await engine_of(pipeline).start()
     for given, text in ((turn("draw a cat"), stage.settings.line), (turn("happy birthday", image=True), "happy ")):
-        before, behind = stage.around()
         painter.go.clear()
-        async with asyncio.timeout(PATIENCE), flow(given, before, *pipeline.stages, behind) as events:
+        async with asyncio.timeout(PATIENCE), flow(given, pipeline.stages) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     break
@@ -218,13 +234,13 @@ async def test_text_does_not_wait_for_the_picture(minilm: Path, drawer: Drawer) 
             assert event.text.startswith(text), "while the picture can't be drawn"
             painter.go.set()
             assert kinds([event async for event in events])[-2:] == ["Picture", "Finished"]
-    await pipeline.chat.close()
+    await stage_of(pipeline, ChatStage).close()
     await stage.close()
 
 
 async def test_a_picture_that_takes_too_long_is_left_out(minilm: Path, drawer: Drawer) -> None:
     stage, painter = await stuck(minilm, drawer, deadline=0.2)
-    assert kinds(await run(stage, turn("draw a happy cat"))) == ["Turn", "TextDelta", "Finished"]
+    assert kinds(await run(stage, turn("draw a happy cat"))) == ["TextDelta", "TextDone", "Finished"]
     assert stage.outcomes == {"deadline": 1}
     painter.go.set()
     assert len(pictures(await run(stage, turn("draw a happy cat")))) == 1
@@ -233,9 +249,7 @@ async def test_a_picture_that_takes_too_long_is_left_out(minilm: Path, drawer: D
 
 async def test_a_turn_that_is_left_drops_its_picture(minilm: Path, drawer: Drawer) -> None:
     stage, painter = await stuck(minilm, drawer)
-    before, behind = stage.around()
-    async with flow(turn("draw a happy cat"), before, behind) as events:
-        assert isinstance(await anext(events), Turn)
+    async with flow(turn("draw a happy cat"), [stage]) as events:
         assert isinstance(await anext(events), TextDelta)
         await eventually(lambda: painter.begun == 1, "it is being drawn")
     painter.go.set()
@@ -251,7 +265,7 @@ async def test_a_reply_comes_without_a_picture_when_drawing_fails(
 
     stage.painter._draw = fail  # type: ignore[assignment, method-assign]
     events = await run(stage, turn("draw a happy cat"))
-    assert kinds(events) == ["Turn", "TextDelta", "Finished"]
+    assert kinds(events) == ["TextDelta", "TextDone", "Finished"]
     assert stage.outcomes == {"RuntimeError": 1}
     assert "happy cat" not in caplog.text
 
@@ -259,7 +273,7 @@ async def test_a_reply_comes_without_a_picture_when_drawing_fails(
 async def test_while_the_models_load_the_model_answers(minilm: Path, drawer: Drawer) -> None:
     stage = drawing(minilm, drawer)
     events = await run(stage, turn("draw a happy cat"))
-    assert kinds(events) == ["Turn", "Started", "TextDelta", "Finished"]
+    assert kinds(events) == ["Started", "TextDelta", "TextDone", "Finished"]
     assert stage.outcomes == {"image_not_ready": 1}
     await stage.close()
 
@@ -272,11 +286,13 @@ async def test_a_generator_that_can_not_be_loaded_is_said_once_and_replies_go_on
 
     made = drawing(minilm, drawer)
     stage = ImageStage(made.embedder, Painter(load, waiting=8), ImageSettings())
-    stage.start_later()
-    await eventually(lambda: "no pictures are drawn: no generator here" in caplog.text, "it is said")
+    pipeline = scripted_pipeline(ScriptedModel(echo), image=stage)
+    await pipeline.start(lambda step: None)
+    await eventually(lambda: "image is not available: no generator here" in caplog.text, "it is said")
+    await pipeline.close()
     for _ in range(3):
         events = await run(stage, turn("draw a happy cat"))
-        assert kinds(events) == ["Turn", "Started", "TextDelta", "Finished"]
+        assert kinds(events) == ["Started", "TextDelta", "TextDone", "Finished"]
     assert stage.outcomes == {"image_failed": 3}
     assert caplog.text.count("replies have no pictures: image_failed") == 1
     await stage.close()
@@ -291,22 +307,20 @@ async def test_a_message_that_can_not_be_understood_in_time_goes_to_the_model(
     monkeypatch.setattr(stage.embedder, "embed", never)
     monkeypatch.setattr("pipelines.image.stage.UNDERSTANDING", 0.01)
     events = await run(stage, turn("draw a happy cat"))
-    assert kinds(events) == ["Turn", "Started", "TextDelta", "Finished"]
+    assert kinds(events) == ["Started", "TextDelta", "TextDone", "Finished"]
     assert stage.outcomes == {"deadline": 1}
 
 
 async def test_a_turn_that_is_left_before_its_picture_is_begun_leaves_nothing(stage: ImageStage) -> None:
-    before, behind = stage.around()
-    async with flow(turn("draw a happy cat"), before, behind) as events:
-        assert isinstance(await anext(events), Turn)
+    async with flow(turn("draw a happy cat"), [stage]):
+        pass
     assert not stage.outcomes
 
 
 async def test_closing_while_it_loads_leaves_nothing(minilm: Path, drawer: Drawer) -> None:
-    stage = drawing(minilm, drawer)
-    stage.start_later()
-    await asyncio.sleep(0)
-    await stage.close()
+    pipeline = scripted_pipeline(ScriptedModel(echo), image=drawing(minilm, drawer))
+    await pipeline.start(lambda step: None)
+    await pipeline.close()
 
 
 async def test_a_seed_decides_a_picture_and_styles_take_turns(stage: ImageStage) -> None:

@@ -32,6 +32,11 @@ from pipelines.speech.normalise import speakable
         ("10-20 km, 2026-11-24, 555-1234", "10 to 20 kilometers, 2026-11-24, 555-1234"),
         ("Wow… nooooooo!!!!!!! ----", "Wow, nooo!!! -"),
         ("naïve café", "naïve café"),
+        ("the U.S.A. and 1.2.3.4.5.6.7.8.9.10.11.12", "the U.S.A. and 1.2.3.4.5.6.7.8.9.10.11.12"),
+        ("A." * 25, "A.A.A.A.A.A.A.A.A.A, A.A.A.A.A.A.A.A.A.A, A.A.A.A.A."),
+        ("x.y.-" * 6 + "z", "x.y.-x.y.-x.y.-x.y.-x.y, x.y.-z"),
+        ("'s" * 50, "'s" * 32 + " " + "'s" * 18),
+        ("u.s.a. " * 5, "u.s.a. u.s.a. u.s.a. u, s.a. u.s.a."),
         ("😀 fun 👍🏽 ❤️", "fun"),
         ("你好世界 hello Привет", "hello"),
         ("😀🎉", ""),
@@ -66,6 +71,14 @@ def test_words_that_stay_keep_their_places() -> None:
         assert text[: spoken.origins[end - 1]].endswith(word)
     end = spoken.text.index("cents") + len("cents")
     assert text[: spoken.origins[end - 1]].endswith("$5.50")
+
+
+def test_a_pause_in_a_long_abbreviation_leaves_its_words_where_they_are() -> None:
+    text = "**Say** " + "x.y. " * 12 + "end"
+    spoken = speakable(text, "en")
+    assert "x.y. x.y, x.y." in spoken.text
+    assert text[: spoken.origins[spoken.text.index(",") - 1]] == "**Say** " + "x.y. " * 4 + "x.y"
+    assert text[: spoken.origins[-1]].endswith("end")
 
 
 @pytest.mark.parametrize("text", ["-" * 299 + "(", "|-" * 149 + "(", "<" * 300, "[" * 300, "https://" * 37, "$1" * 150])

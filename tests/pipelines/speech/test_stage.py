@@ -21,10 +21,11 @@ from pipelines.events import (
     StageError,
     Started,
     TextDelta,
+    TextDone,
     Turn,
     Usage,
 )
-from pipelines.flow import Stage, flow
+from pipelines.flow import Next, Stage, flow
 from pipelines.speech.stage import DELTA, SpeechStage
 from pipelines.speech.workers import Sentence, Workers
 from tests.support import PATIENCE, ScriptedVoice, eventually, scripted_speech
@@ -40,13 +41,12 @@ def turn(speech: Speech | None = None) -> Turn:
 def writes(text: str, size: int = 3) -> Stage:
     """A stage that answers with ``text``, so many characters at a time."""
 
-    async def stage(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        async for event in events:
-            yield event
-            yield Started(3)
-            for at in range(0, len(text), size):
-                yield TextDelta(text[at : at + size])
-            yield END
+    async def stage(turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        yield Started(3)
+        for at in range(0, len(text), size):
+            yield TextDelta(text[at : at + size])
+        yield TextDone()
+        yield END
 
     return stage
 
@@ -54,7 +54,7 @@ def writes(text: str, size: int = 3) -> Stage:
 async def spoken(stage: SpeechStage, text: str = TEXT, speech: Speech | None = None) -> list[Event]:
     await stage.start()
     try:
-        async with asyncio.timeout(PATIENCE), flow(turn(speech or Speech()), writes(text), stage) as events:
+        async with asyncio.timeout(PATIENCE), flow(turn(speech or Speech()), [stage, writes(text)]) as events:
             return [event async for event in events]
     finally:
         await stage.close()
@@ -67,7 +67,7 @@ def sound(events: list[Event]) -> list[AudioDelta]:
 async def test_a_reply_becomes_sound_and_its_transcript_is_its_text() -> None:
     voice = ScriptedVoice()
     events = await spoken(scripted_speech(voice))
-    assert [type(event) for event in events if not isinstance(event, AudioDelta)] == [Turn, Started, Finished]
+    assert [type(event) for event in events if not isinstance(event, AudioDelta)] == [Started, TextDone, Finished]
     assert events[-1] == END
     deltas = sound(events)
     assert "".join(delta.text for delta in deltas) == TEXT
@@ -96,8 +96,8 @@ async def test_text_comes_with_the_sound_that_says_it() -> None:
 
 async def test_a_turn_that_is_not_to_be_spoken_passes_through() -> None:
     stage = scripted_speech(ScriptedVoice())
-    async with flow(turn(), writes("Hi."), stage) as events:
-        assert [event async for event in events] == [turn(), Started(3), TextDelta("Hi."), END]
+    async with flow(turn(), [stage, writes("Hi.")]) as events:
+        assert [event async for event in events] == [Started(3), TextDelta("Hi."), TextDone(), END]
 
 
 async def test_sound_has_no_seams_between_pieces() -> None:
@@ -152,7 +152,7 @@ async def test_sound_is_sent_five_seconds_ahead_and_not_more() -> None:
     )
     await stage.start()
     sent = 0.0
-    async with flow(turn(Speech()), writes("word " * 100 + "."), stage) as events:
+    async with flow(turn(Speech()), [stage, writes("word " * 100 + ".")]) as events:
         async for event in events:
             if isinstance(event, AudioDelta):
                 sent += event.samples / AUDIO_RATE
@@ -166,22 +166,20 @@ async def test_sound_is_sent_five_seconds_ahead_and_not_more() -> None:
 async def test_a_listener_who_had_to_wait_is_counted() -> None:
     watch = Watch()
 
-    async def stalls(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        async for event in events:
-            yield event
-            yield TextDelta("One two.\n")
-            await eventually(lambda: bool(stage.workers.spoken_seconds), "the first sentence is spoken")
-            for _ in range(50):
-                await asyncio.sleep(0.001)
-            watch.now += 60
-            yield TextDelta("Three four.\n")
-            yield END
+    async def stalls(turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        yield TextDelta("One two.\n")
+        await eventually(lambda: bool(stage.workers.spoken_seconds), "the first sentence is spoken")
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        watch.now += 60
+        yield TextDelta("Three four.\n")
+        yield END
 
     stage = SpeechStage(
         Workers(ScriptedVoice), scripted_speech(ScriptedVoice())._settings, clock=watch, sleep=watch.sleep
     )
     await stage.start()
-    async with flow(turn(Speech()), stalls, stage) as events:
+    async with flow(turn(Speech()), [stage, stalls]) as events:
         assert len([event async for event in events]) > 3
     await stage.close()
     assert stage.underruns == 1
@@ -194,13 +192,13 @@ def test_a_reply_can_be_left_at_any_point(events_taken: int, size: int) -> None:
         stage = scripted_speech(ScriptedVoice())
         await stage.start()
         async with asyncio.timeout(PATIENCE):
-            async with flow(turn(Speech()), writes(TEXT, size), stage) as events:
+            async with flow(turn(Speech()), [stage, writes(TEXT, size)]) as events:
                 for _ in range(events_taken):
                     if await anext(events, None) is None:
                         break
             assert stage.speaking == 0
             await eventually(lambda: stage.workers.waiting == 0, "no sentence is left")
-            async with flow(turn(Speech()), writes("Again.", size), stage) as events:
+            async with flow(turn(Speech()), [stage, writes("Again.", size)]) as events:
                 assert "".join(delta.text for delta in sound([event async for event in events])) == "Again."
         await stage.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -213,7 +211,7 @@ async def test_a_voice_that_fails_ends_its_reply_and_no_other() -> None:
     await stage.start()
 
     async def speak(text: str) -> list[Event]:
-        async with flow(turn(Speech()), writes(text), stage) as events:
+        async with flow(turn(Speech()), [stage, writes(text)]) as events:
             return [event async for event in events]
 
     results = await asyncio.gather(
@@ -232,20 +230,18 @@ async def test_a_place_that_nobody_has_is_refused_before_the_model_runs() -> Non
     gate = threading.Semaphore(0)
     stage = scripted_speech(ScriptedVoice(gate=gate), streams=1)
     await stage.start()
-    asked: list[Event] = []
+    asked: list[Turn] = []
 
-    async def model(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        async for event in events:
-            yield event
-            asked.append(event)
-            yield TextDelta("Hi.")
-            yield END
+    async def model(turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        asked.append(turn)
+        yield TextDelta("Hi.")
+        yield END
 
-    async with flow(turn(Speech()), model, stage) as first:
+    async with flow(turn(Speech()), [stage, model]) as first:
         task = asyncio.ensure_future(_all(first))
         await eventually(lambda: len(asked) == 1, "the first one has the place")
         with pytest.raises(StageError) as refused:
-            async with flow(turn(Speech()), model, stage) as second:
+            async with flow(turn(Speech()), [stage, model]) as second:
                 await _all(second)
         assert refused.value.code == "server_overloaded"
         assert len(asked) == 1
@@ -258,13 +254,35 @@ async def _all(events: AsyncGenerator[Event]) -> list[Event]:
     return [event async for event in events]
 
 
+async def test_the_last_sentence_is_spoken_before_what_follows_the_text() -> None:
+    stage = scripted_speech(ScriptedVoice())
+    await stage.start()
+    drawn = asyncio.Event()
+
+    async def with_a_picture(turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        yield TextDelta("One two three")
+        yield TextDone()
+        await drawn.wait()
+        yield END
+
+    async with asyncio.timeout(PATIENCE), flow(turn(Speech()), [stage, with_a_picture]) as events:
+        text = ""
+        async for event in events:
+            if isinstance(event, AudioDelta):
+                text += event.text
+            if isinstance(event, TextDone):
+                assert text == "One two three", "while the picture is being drawn"
+                drawn.set()
+    await stage.close()
+
+
 async def test_closing_the_workers_ends_what_is_being_said() -> None:
     gate = threading.Semaphore(1)
     stage = scripted_speech(ScriptedVoice(gate=gate))
     await stage.start()
 
     async def speak() -> None:
-        async with flow(turn(Speech()), writes("One two three four."), stage) as events:
+        async with flow(turn(Speech()), [stage, writes("One two three four.")]) as events:
             await _all(events)
 
     task = asyncio.ensure_future(speak())
@@ -275,8 +293,9 @@ async def test_closing_the_workers_ends_what_is_being_said() -> None:
     assert ended.value.code == "server_shutting_down"
     gate.release(10)
     await closing
-    with pytest.raises(StageError):
+    with pytest.raises(StageError) as refused:
         await speak()
+    assert refused.value.code == "server_shutting_down"
 
 
 async def test_who_would_fall_silent_soon_goes_first_and_then_whoever_has_not_begun() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.build import Pipeline
 from pipelines.downloads.cache import cache_folder
 from pipelines.downloads.progress import Progress
 from server.app import listen
@@ -238,7 +239,8 @@ async def test_a_preparation_that_can_not_be_stopped_does_not_keep_the_server() 
         yield Progress("fetching")
         release.wait(60)
 
-    pipeline = replace(scripted_pipeline(ScriptedModel(["Hi"])), prepare=endless)
+    made = scripted_pipeline(ScriptedModel(["Hi"]))
+    pipeline = Pipeline([replace(made.parts[0], prepare=endless)])
     stop, shown = asyncio.Event(), asyncio.Event()
     listener = listen("127.0.0.1", 0)
     serving = asyncio.create_task(

@@ -2,6 +2,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from pipelines.chat.engine import engine as engine_module
 from pipelines.chat.engine.admission import Limits
 from pipelines.chat.engine.engine import Engine, EngineState
-from pipelines.chat.engine.mailbox import Mailbox, Post
+from pipelines.chat.engine.mailbox import Generate, Mailbox, Post
 from pipelines.chat.model.interface import Segment
 from pipelines.events import Event, Finished, Sampling, StageError, Started, TextDelta, TokenLogprob, Usage
 from tests.support import PATIENCE, ScriptedModel, eventually
@@ -90,7 +91,7 @@ async def test_one_more_than_all_places_is_refused_with_the_numbers() -> None:
     async with started(ScriptedModel("a", gate=gate), streams=1, waiting=1) as engine:
         requests = [asyncio.create_task(generate(engine, f"r{i}")) for i in range(2)]
         await eventually(lambda: engine.running == 1, "one runs")
-        with pytest.raises(StageError, match="All 2 places") as refused:
+        with pytest.raises(StageError, match=r"2 requests \(1 running, 1 waiting\)") as refused:
             engine.reserve()
         assert (refused.value.kind, refused.value.code) == ("overloaded", "server_overloaded")
         gate.release(100)
@@ -241,6 +242,39 @@ async def test_a_request_that_the_model_fails_on_takes_no_other_with_it() -> Non
         assert poisoned.code == "generation_failed"
         assert "fault" not in poisoned.message  # what broke is for the log
         assert engine.ready
+
+
+async def test_a_request_whose_stream_can_not_be_built_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.chat.engine import stream
+
+    real = stream.Stream.__init__
+
+    def broken(self: stream.Stream, request: Generate, *rest: Any) -> None:
+        if request.id == "bad":
+            raise ValueError("a fault in what it asks for")
+        real(self, request, *rest)
+
+    monkeypatch.setattr(stream.Stream, "__init__", broken)
+    async with started(ScriptedModel(["fine"]), streams=2, waiting=2) as engine:
+        good, bad = await asyncio.gather(generate(engine, "good"), generate(engine, "bad"), return_exceptions=True)
+        assert isinstance(bad, StageError)
+        assert bad.code == "generation_failed"
+        assert isinstance(good, list)
+        assert text(good) == "fine", "the others go on"
+        assert text(await generate(engine, "next")) == "fine"
+        assert (engine.restarts, engine.running, engine.queued) == (0, 0, 0)
+
+
+async def test_a_request_that_waits_runs_when_a_slot_is_free_though_no_message_comes() -> None:
+    """One whose reader is slow, as a spoken reply's is, has ended in the engine long before its stream is closed."""
+    async with started(ScriptedModel(["fine"]), streams=1, waiting=4) as engine:
+        engine.reserve()
+        slow = engine.generate("slow", [1, 2], PLENTY)
+        assert isinstance(await anext(slow), Started)
+        async with asyncio.timeout(PATIENCE):
+            replies = await asyncio.gather(*(generate(engine, f"r{n}") for n in range(3)))
+        assert [text(reply) for reply in replies] == ["fine"] * 3
+        await slow.aclose()
 
 
 class WorkerDied(BaseException):

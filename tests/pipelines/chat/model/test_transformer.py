@@ -35,7 +35,7 @@ from pipelines.chat.model.transformer import ChatTokenizer, SerialTransformer, T
 from pipelines.chat.settings import ChatSettings
 from pipelines.events import Finished, Message, Sampling, StageError, TextDelta, Turn
 from pipelines.flow import flow
-from tests.support import replies
+from tests.support import engine_of, replies
 
 GREEDY = Sampling(temperature=0)
 HELLO = (Message("user", "Hello there"),)
@@ -394,7 +394,7 @@ def test_the_bundled_models_control_words_are_defused(bundled: Transformer) -> N
 
 async def test_a_local_folder_is_a_model(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path, "llama")
-    pipeline = build(["chat"], settings(folder, max_tokens=20))
+    pipeline = build({"chat": settings(folder, max_tokens=20)})
     seen: list[str] = []
     await pipeline.start(lambda step: seen.append(step.text))
     try:
@@ -409,15 +409,15 @@ async def test_a_local_folder_is_a_model(tmp_path: Path) -> None:
 
 
 async def test_closing_a_reply_early_frees_its_place(tmp_path: Path) -> None:
-    pipeline = build(["chat"], settings(tiny_folder(tmp_path, "llama")))
+    pipeline = build({"chat": settings(tiny_folder(tmp_path, "llama"))})
     await pipeline.start(lambda step: None)
     try:
-        async with flow(Turn("t", HELLO), *pipeline.stages) as events, aclosing(events):
+        async with flow(Turn("t", HELLO), pipeline.stages) as events, aclosing(events):
             await anext(events)
             await anext(events)
     finally:
         await pipeline.close()
-    assert (pipeline.engine.running, pipeline.engine.queued) == (0, 0)
+    assert (engine_of(pipeline).running, engine_of(pipeline).queued) == (0, 0)
 
 
 def test_loading_the_bundled_model_asks_nobody_on_the_network() -> None:

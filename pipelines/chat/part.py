@@ -1,0 +1,99 @@
+"""The language model as a part of the pipeline."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from prometheus_client import Counter
+from prometheus_client.registry import Collector
+
+from pipelines.chat.engine.admission import Limits
+from pipelines.chat.engine.engine import Engine
+from pipelines.chat.model.files import prepare
+from pipelines.chat.model.interface import LanguageModel
+from pipelines.chat.settings import ChatSettings
+from pipelines.chat.stage import ChatStage, Observer
+from pipelines.downloads.progress import Progress
+from pipelines.events import Usage
+from pipelines.metrics import counter, gauge, latency
+from pipelines.part import Part, Shared
+
+
+def part(settings: ChatSettings, shared: Shared) -> Part:
+    """The chat stage, on the model that the settings name."""
+    folder = Path()
+
+    def put_on_disk(stop: threading.Event) -> Iterator[Progress]:
+        nonlocal folder
+        folder = yield from prepare(settings.model, stop)
+
+    def load_model() -> LanguageModel:
+        from pipelines.chat.model.transformer import load  # on the engine's thread: the server answers meanwhile
+
+        return load(folder, settings)
+
+    limits = Limits(settings.streams, settings.waiting, settings.waiting_tokens)
+    engine = Engine(load_model, limits, share=shared.cores.share(max(shared.cores.total // 2, 1)))
+    return replace(
+        assemble(engine, settings),
+        prepare=put_on_disk,
+        imports=("torch", "transformers.generation", "pipelines.chat.model.transformer"),
+    )
+
+
+def assemble(engine: Engine, settings: ChatSettings) -> Part:
+    """The chat stage around an engine that loads its own model."""
+    measured = _Measured()
+    stage = ChatStage(engine, settings, observer=measured)
+    return Part(
+        "chat",
+        stage,
+        start=engine.start,
+        close=stage.close,
+        ready=lambda: engine.ready,
+        metrics=(*measured.collectors, *metrics(engine)),
+    )
+
+
+class _Measured(Observer):
+    """Counts what replies are made of."""
+
+    def __init__(self) -> None:
+        self._ttft = latency("loquent_time_to_first_token_seconds", "From the turn to its first text.")
+        self._itl = latency("loquent_inter_token_latency_seconds", "Between texts, for each token.")
+        self._prompt = Counter("loquent_prompt_tokens", "Tokens of prompts.", registry=None)
+        self._generated = Counter("loquent_generation_tokens", "Tokens generated.", registry=None)
+
+    @property
+    def collectors(self) -> tuple[Collector, ...]:
+        return self._ttft, self._itl, self._prompt, self._generated
+
+    def first_token(self, seconds: float) -> None:
+        self._ttft.observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        self._itl.observe(seconds)
+
+    def finished(self, usage: Usage) -> None:
+        self._prompt.inc(usage.input_tokens)
+        self._generated.inc(usage.output_tokens)
+
+
+def metrics(engine: Engine) -> tuple[Collector, ...]:
+    """What the engine counts."""
+
+    return (
+        gauge("loquent_requests_running", "Requests that generate.", lambda: engine.running),
+        gauge("loquent_requests_waiting", "Requests that wait to run.", lambda: engine.queued),
+        gauge(
+            "loquent_engine_restarts", "Times that the model's worker died and was restarted.", lambda: engine.restarts
+        ),
+        gauge("loquent_kv_tokens", "Tokens in the KV cache slots of running requests.", lambda: engine.held_tokens),
+        counter("loquent_engine_steps", "Forward passes.", lambda: engine.steps),
+        counter("loquent_prompt_tokens_computed", "Prompt tokens prefilled.", lambda: engine.read_tokens),
+        counter("loquent_prefix_cache_tokens", "Prompt tokens found in a KV cache slot.", lambda: engine.reused_tokens),
+        counter("loquent_prefix_cache_hits", "Requests that found some of their prompt.", lambda: engine.reuses),
+        counter("loquent_refusals", "Requests refused for lack of capacity.", lambda: engine.refusals),
+        counter("loquent_aborted", "Requests that were cancelled, or whose reader left.", lambda: engine.aborted),
+    )

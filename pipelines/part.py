@@ -1,0 +1,71 @@
+"""What a stage's package tells the server about itself: how it is prepared, started, closed and measured.
+
+A package exports one function, ``part(settings, shared) -> Part``. The annotation of ``settings`` is the model of its
+section in the configuration.
+"""
+
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.registry import Collector
+from pydantic import BaseModel
+
+from pipelines.cores import Cores
+from pipelines.downloads.progress import Progress
+from pipelines.embedding.embedder import Embedder
+from pipelines.flow import Stage
+
+Prepare = Callable[[threading.Event], Iterator[Progress]]
+
+
+class Shared:
+    """What the parts of one server have in common."""
+
+    def __init__(self) -> None:
+        self.cores = Cores()
+        self.embedder: Embedder | None = None
+
+    def embeds(self) -> Embedder:
+        """The embedder, made when the first part asks for it."""
+        if self.embedder is None:
+            self.embedder = Embedder(share=self.cores.share(1))
+        return self.embedder
+
+
+def _no_preparation(stop: threading.Event) -> Iterator[Progress]:
+    return iter(())
+
+
+async def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One stage and its life cycle."""
+
+    name: str
+    stage: Stage
+    required: bool = True  # turns wait until it is ready; another part starts behind that
+    prepare: Prepare = _no_preparation  # puts what it loads on the disk; runs in a thread, and looks at the event
+    imports: tuple[str, ...] = ()  # modules that take seconds; imported one after the other, before any part starts
+    start: Callable[[], Awaitable[None]] = _nothing  # returns once it is ready; raises what loading raises
+    close: Callable[[], Awaitable[None]] = _nothing
+    ready: Callable[[], bool] = lambda: True
+    missing: str = ""  # why it will never be ready, where that is known and no error
+    metrics: tuple[Collector, ...] = field(default=())
+
+
+MakePart = Callable[[Any, Shared], Part]
+
+
+def settings_model(make: MakePart) -> type[BaseModel]:
+    """The model of the settings that ``make`` takes. Raises: TypeError where it is not annotated with one."""
+    from typing import get_type_hints
+
+    hints = [hint for name, hint in get_type_hints(make).items() if name != "return"]
+    if not hints or not (isinstance(hints[0], type) and issubclass(hints[0], BaseModel)):
+        raise TypeError(f"{make!r} must be annotated as part(settings: A_PYDANTIC_MODEL, shared: Shared) -> Part")
+    return hints[0]

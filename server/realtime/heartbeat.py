@@ -1,0 +1,54 @@
+"""Notices a peer that is gone, or that sends a frame byte by byte.
+
+Every whole frame counts as a sign of life; bytes alone do not. A silent peer is pinged, and cut when it stays silent.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Heartbeat:
+    """Calls ``ping`` after ``seconds`` without a whole frame, and ``cut`` after as many again."""
+
+    def __init__(self, seconds: float, *, ping: Callable[[], None], cut: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._ping = ping
+        self._cut = cut
+        self._loop = asyncio.get_running_loop()
+        self._seen = self._loop.time()
+        self._pinged = False
+        self._paused = False
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def beat(self) -> None:
+        """A whole frame has arrived."""
+        self._seen = self._loop.time()
+        self._pinged = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the block runs the peer is not to blame: what it sends is not read."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+            self.beat()
+
+    def stop(self) -> None:
+        """Call neither of them any more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._paused:
+            self.beat()
+        due = self._seen + self._seconds * (2 if self._pinged else 1)
+        if self._loop.time() >= due:
+            if self._pinged:
+                self._cut()
+                return
+            self._pinged = True
+            self._ping()
+            due = self._seen + 2 * self._seconds
+        self._timer = self._loop.call_at(due, self._look)

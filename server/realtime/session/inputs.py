@@ -1,0 +1,72 @@
+"""What comes into a session besides the client's events, and what it puts out besides the server's."""
+
+from dataclasses import dataclass
+
+from pipelines import events
+from pipelines.events import (
+    StageError,
+    Turn,
+)
+from server.realtime import wire
+from server.realtime.session.state import State
+from server.realtime.wire import WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The socket is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The socket is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The server wants to stop: what is in progress may finish, nothing new begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The client sent something that is no event."""
+
+    error: WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """The pipeline has an event for a response."""
+
+    response_id: str
+    event: events.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The pipeline could not go on with a response."""
+
+    response_id: str
+    error: StageError
+
+
+Input = wire.ClientEvent | Connected | Disconnected | Draining | Rejected | Produced | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Run this turn; what it produces belongs to ``response_id``."""
+
+    response_id: str
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop the turn of this response."""
+
+    response_id: str
+
+
+Output = wire.ServerEvent | Begin | Stop
+Step = tuple[State, list[Output]]

@@ -1,0 +1,102 @@
+"""The conversation's items: create, find, truncate."""
+
+from dataclasses import replace
+from typing import Literal
+
+from pipelines.events import (
+    AUDIO_RATE,
+)
+from server.realtime import wire
+from server.realtime.session.inputs import Output, Step, Stop
+from server.realtime.session.replies import CANCELLED, close_reply
+from server.realtime.session.state import Sound, State, check_room, new_id, splice, taken_ids
+from server.realtime.wire import Item, WireError
+
+
+def create_item(state: State, event: wire.ItemCreate) -> Step:
+    item = event.item
+    if item.type == "item_reference":
+        raise WireError("invalid_value", "A reference is no item of its own.", param="item.type")
+    check_room(state)
+    if state.held + item.size > state.limits.conversation_bytes:
+        raise WireError("conversation_full", f"The conversation holds {state.held} bytes; delete some of its items.")
+    if item.id is None:
+        state, id = new_id(state, "item")
+        item = item.model_copy(update={"id": id})
+    elif item.id in taken_ids(state):
+        raise WireError("item_create_duplicate_item_id", f"There is an item {item.id!r} already.", param="item.id")
+    item = _normal(item)
+    at = _place(state, event.previous_item_id)
+    before = state.items[at - 1].id if at else None
+    state = splice(state, at, item)
+    if item.role == "user" or item.type == "function_call_output":
+        serial = state.serial + 1  # not the item's id: a client may use that again
+        state = replace(state, serial=serial, unscreened={**state.unscreened, item.id or "": serial})
+    return state, [
+        wire.ItemAdded(previous_item_id=before, item=item),
+        wire.ItemDone(previous_item_id=before, item=item),
+    ]
+
+
+def known_item(state: State, id: str, code: str) -> Item:
+    for item in state.items:
+        if item.id == id:
+            return item
+    raise WireError(code, f"There is no item {id!r:.140} in this conversation.", param="item_id")
+
+
+def _normal(item: Item) -> Item:
+    """The item as the server keeps it: complete, and its parts named as the role wants it."""
+    update: dict[str, object] = {"object": "realtime.item", "status": "completed"}
+    if item.type == "message":
+        side: Literal["input", "output"] = "output" if item.role == "assistant" else "input"
+        update["content"] = [_normal_part(part, side) for part in item.content or ()]
+    return item.model_copy(update=update)
+
+
+def _normal_part(part: wire.Content, side: Literal["input", "output"]) -> wire.Content:
+    kind = "audio" if "audio" in part.type else "text"
+    return part.model_copy(update={"type": f"{side}_{kind}"})
+
+
+def _place(state: State, previous: str | None) -> int:
+    """Where an item behind ``previous`` goes; without one, at the end."""
+    if previous is None:
+        return len(state.items)
+    if previous == "root":
+        return 0
+    for index, item in enumerate(state.items):
+        if item.id == previous:
+            return index + 1
+    raise WireError(
+        "item_create_invalid_previous_item_id",
+        f"There is no item {previous!r:.140}.",
+        param="previous_item_id",
+    )
+
+
+def truncate_item(state: State, event: wire.ItemTruncate) -> Step:
+    """Cut what was not heard of a spoken reply. A reply without sound was read, so its text stays."""
+    item = known_item(state, event.item_id, "item_truncate_invalid_item_id")
+    if item.role != "assistant":
+        raise WireError("invalid_value", "Only the assistant's messages can be truncated.", param="item_id")
+    if event.content_index >= max(len(item.content or ()), 1):
+        raise WireError("invalid_value", "The item has no such part.", param="content_index")
+    outputs: list[Output] = []
+    reply = next((reply for reply in state.replies if reply.item_id == item.id and reply.sound is not None), None)
+    if reply is not None:  # whoever cuts a reply that is still being spoken does not listen to the rest
+        state, outputs = close_reply(state, reply, "cancelled", CANCELLED)
+        outputs.insert(0, Stop(reply.id))
+        item = known_item(state, event.item_id, "item_truncate_invalid_item_id")
+    sound = state.sounds.get(event.item_id, Sound())
+    end = min(event.audio_end_ms, sound.milliseconds)
+    if end < sound.milliseconds:
+        heard = tuple(word for word in sound.heard if word.samples <= end * AUDIO_RATE // 1000)
+        transcript = "".join(part.transcript or "" for part in item.content or ())
+        kept = transcript[: heard[-1].characters if heard else 0]
+        cut = item.model_copy(update={"content": [wire.Content(type="output_audio", transcript=kept)]})
+        state = splice(state, state.items.index(item), cut, removed=1)
+        left = Sound(end * AUDIO_RATE // 1000, heard)
+        state = replace(state, sounds={**state.sounds, event.item_id: left})
+    truncated = wire.ItemTruncated(item_id=event.item_id, content_index=event.content_index, audio_end_ms=end)
+    return state, [*outputs, truncated]

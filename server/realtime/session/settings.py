@@ -1,0 +1,82 @@
+"""The session's configuration: ``session.update``, and what of it can't be had."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import ValidationError
+
+from pipelines.events import (
+    StageError,
+)
+from server.realtime import wire
+from server.realtime.session.inputs import Step
+from server.realtime.session.state import State
+from server.realtime.wire import SessionConfig, WireError
+
+NO_VOICE = "No voice is loaded: replies come as text."
+NO_VERDICTS = "This server does not tell verdicts."
+NO_IMAGES = "This server does not draw."
+PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
+
+
+def update_session(state: State, event: wire.SessionUpdate) -> Step:
+    asked = event.session
+    if asked.get("type", "realtime") != "realtime":
+        raise WireError("invalid_value", "The only type of session here is 'realtime'.", param="session.type")
+    whole = {key: asked[key] for key in ("tracing", "truncation", "tool_choice") if key in asked}
+    merged = wire.merge(state.config.model_dump(), asked) | whole  # of free form, so there is nothing to merge
+    try:
+        config = SessionConfig.model_validate({key: value for key, value in merged.items() if value is not None})
+    except ValidationError as error:
+        raise wire.explain(error, above="session.") from None
+    _named(state.names.resolve, config.model, "session.model")
+    speaker_of(state, config.audio.output.speaker, "session.audio.output.voice")
+    warnings = []
+    update: dict[str, object] = {}
+    output = config.audio.output
+    if config.output_modalities != ["text"] and state.voices is None:
+        warnings.append(NO_VOICE)
+        update["output_modalities"] = ["text"]
+    if output.format.type != wire.PCM.type:
+        warnings.append(PCM_ONLY)
+        output = output.model_copy(update={"format": wire.PCM})
+    if said("verdicts", config.loquent) and not state.verdicts:
+        warnings.append(NO_VERDICTS)
+    if said("image", config.loquent) and not state.draws:
+        warnings.append(NO_IMAGES)
+    if config.audio.input.turn_detection is not None:
+        warnings.append("This server does not listen: turn_detection stays null.")
+    listening = config.audio.input.model_copy(update={"turn_detection": None})
+    update["audio"] = config.audio.model_copy(update={"input": listening, "output": output})
+    config = config.model_copy(update=update)
+    state = replace(state, config=config)
+    told = wire.Warnings(warnings=warnings) if warnings else None
+    return state, [wire.SessionUpdated(session=session_of(state), loquent=told)]
+
+
+def session_of(state: State) -> wire.Session:
+    config = state.config.model_copy(update={"model": state.names.here})
+    if state.voices is not None and config.audio.output.voice is None:
+        output = config.audio.output.model_copy(update={"voice": state.voices.here})
+        config = config.model_copy(update={"audio": config.audio.model_copy(update={"output": output})})
+    return wire.Session(id=f"sess_{state.id}", **dict(config))
+
+
+def speaker_of(state: State, voice: str | None, param: str) -> str:
+    """The speaker that a client means by ``voice``."""
+    return "" if state.voices is None else _named(state.voices.resolve, voice, param)
+
+
+def _named(resolve: Callable[[str | None], str], name: str | None, param: str) -> str:
+    """What a client means by ``name``; an unknown one is the client's error where the configuration wants that."""
+    try:
+        return resolve(name)
+    except StageError as error:
+        raise WireError(error.code, error.message, param=param) from None
+
+
+def said(name: Literal["verdicts", "image"], *extensions: wire.Extension | None) -> bool | None:
+    """What the first of them says that says anything about it."""
+    said = (getattr(each, name) for each in extensions if each is not None)
+    return next((value for value in said if value is not None), None)

@@ -1,0 +1,141 @@
+"""What a realtime session knows, and the small changes of it that the event families share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from pipelines.events import (
+    AUDIO_RATE,
+    Heard,
+    Usage,
+    audio_tokens,
+)
+from server.names import ModelNames, VoiceNames
+from server.realtime import wire
+from server.realtime.wire import Item, SessionConfig, WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What a spoken reply sounds like, as far as the client has it."""
+
+    samples: int = 0
+    heard: tuple[Heard, ...] = ()  # its words; what is not heard can be cut
+
+    @property
+    def milliseconds(self) -> int:
+        return self.samples * 1000 // AUDIO_RATE
+
+    @property
+    def tokens(self) -> int:
+        """What it counts for in the usage."""
+        return audio_tokens(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response in progress."""
+
+    id: str
+    item_id: str
+    out_of_band: bool
+    config: wire.Response  # as announced by ``response.created``
+    opened: bool = False  # its item and part are announced
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+    sound: Sound | None = None  # None where it is not spoken
+    screening: wire.Screening | None = None  # how its messages were screened, where the client wants to know
+    images: tuple[wire.Image, ...] = ()  # that belong to it
+    screens: tuple[str, ...] = ()  # items that no turn has brought to screening before this one
+
+
+class Limits(Protocol):
+    """What a session may hold."""
+
+    @property
+    def items(self) -> int:
+        """Items of a conversation."""
+
+    @property
+    def conversation_bytes(self) -> int:
+        """Bytes of all of them."""
+
+    @property
+    def responses(self) -> int:
+        """Responses in progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that a session knows."""
+
+    id: str
+    names: ModelNames
+    limits: Limits
+    tenant: str = ""  # whose session this is
+    voices: VoiceNames | None = None  # None where nothing can be spoken
+    verdicts: bool = False  # whether clients may be told them
+    draws: bool = False  # whether replies can come with pictures
+    config: SessionConfig = field(default_factory=SessionConfig)
+    items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
+    held: int = 0  # bytes of ``items``, at most ``limits.conversation_bytes`` and what replies add
+    sounds: Mapping[str, Sound] = field(default_factory=dict)  # of items that were spoken; as many words as they have
+    unscreened: Mapping[str, int] = field(default_factory=dict)  # items no turn has answered yet, each with its serial
+    replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
+    serial: int = 0
+    draining: bool = False
+    closed: bool = False
+
+    @property
+    def conversation_id(self) -> str:
+        return f"conv_{self.id}"
+
+    @property
+    def active(self) -> Reply | None:
+        """The response in progress in the conversation."""
+        return next((reply for reply in self.replies if not reply.out_of_band), None)
+
+
+def find_reply(state: State, response_id: str) -> Reply | None:
+    return next((reply for reply in state.replies if reply.id == response_id), None)
+
+
+def put_reply(state: State, reply: Reply) -> State:
+    return replace(state, replies=tuple(reply if held.id == reply.id else held for held in state.replies))
+
+
+def new_id(state: State, kind: str) -> tuple[State, str]:
+    """An id that no item of the conversation has, whatever ids the client made up."""
+    taken = taken_ids(state)
+    serial = state.serial
+    while True:
+        serial += 1
+        id = f"{kind}_{state.id}{serial}"
+        if id not in taken:
+            return replace(state, serial=serial), id
+
+
+def taken_ids(state: State) -> set[str | None]:
+    return {item.id for item in state.items} | {reply.item_id for reply in state.replies}
+
+
+def splice(state: State, at: int, *added: Item, removed: int = 0) -> State:
+    """The state with ``removed`` items from ``at`` on replaced by ``added``."""
+    change = sum(item.size for item in added) - sum(item.size for item in state.items[at : at + removed])
+    return replace(state, items=(*state.items[:at], *added, *state.items[at + removed :]), held=state.held + change)
+
+
+def delete_item(state: State, item: Item) -> State:
+    """The state without an item, and without what is known of it."""
+    state = splice(state, state.items.index(item), removed=1)
+    return replace(
+        state,
+        sounds={id: sound for id, sound in state.sounds.items() if id != item.id},
+        unscreened={id: serial for id, serial in state.unscreened.items() if id != item.id},
+    )
+
+
+def check_room(state: State) -> None:
+    pending = 1 if state.active and not state.active.opened else 0  # its item will come
+    if len(state.items) + pending >= state.limits.items:
+        raise WireError("conversation_full", f"A conversation has at most {state.limits.items} items; delete some.")

@@ -1,0 +1,106 @@
+"""One input's effect on a session, whatever comes in whatever order."""
+
+from dataclasses import replace
+
+from server.realtime import wire
+from server.realtime.session.inputs import (
+    Connected,
+    Disconnected,
+    Draining,
+    Failed,
+    Input,
+    Output,
+    Produced,
+    Rejected,
+    Step,
+    Stop,
+)
+from server.realtime.session.items import create_item, known_item, truncate_item
+from server.realtime.session.replies import CANCELLED, close_reply, take_event
+from server.realtime.session.responses import block_response, cancel_response, create_response, failure_of
+from server.realtime.session.settings import session_of, update_session
+from server.realtime.session.state import State, delete_item, find_reply
+from server.realtime.wire import WireError
+
+
+def advance(state: State, given: Input) -> Step:
+    """One input's effect. Whatever a client sends, the outcome is events; nothing is raised."""
+    if state.closed:
+        return state, []
+    match given:
+        case Connected():
+            conversation = wire.Conversation(id=state.conversation_id)
+            return state, [
+                wire.SessionCreated(session=session_of(state)),
+                wire.ConversationCreated(conversation=conversation),
+            ]
+        case Produced(response_id, event):
+            reply = find_reply(state, response_id)
+            return take_event(state, reply, event) if reply else (state, [])
+        case Failed(response_id, error):
+            reply = find_reply(state, response_id)
+            if reply is None:
+                return state, []
+            if error.code == "content_filter":
+                return block_response(state, reply)
+            return close_reply(state, reply, "failed", failure_of(error))
+        case Disconnected():
+            return _disconnect(state)
+        case Draining():
+            return replace(state, draining=True), []
+        case Rejected(error):
+            return state, [_error(error, error.event_id)]
+        case wire.ClientEvent():
+            try:
+                return _client(state, given)
+            except WireError as error:
+                return state, [_error(error, given.event_id)]
+
+
+def _client(state: State, event: wire.ClientEvent) -> Step:
+    match event:
+        case wire.SessionUpdate():
+            return update_session(state, event)
+        case wire.ItemCreate():
+            return create_item(state, event)
+        case wire.ItemDelete():
+            item = known_item(state, event.item_id, "item_delete_invalid_item_id")
+            if item.status == "in_progress":
+                raise WireError("item_in_progress", "The item is still being generated; cancel its response first.")
+            return delete_item(state, item), [wire.ItemDeleted(item_id=event.item_id)]
+        case wire.ItemRetrieve():
+            item = known_item(state, event.item_id, "item_retrieve_invalid_item_id")
+            return state, [wire.ItemRetrieved(item=item)]
+        case wire.ItemTruncate():
+            return truncate_item(state, event)
+        case wire.ResponseCreate():
+            return create_response(state, event.response or wire.ResponseConfig())
+        case wire.ResponseCancel():
+            return cancel_response(state, event)
+        case wire.AudioAppend():
+            return state, []
+        case wire.AudioClear():
+            return state, [wire.AudioCleared()]
+        case wire.AudioCommit():
+            raise WireError("input_audio_not_supported", "This server does not listen; send the user's words as text.")
+        case _:  # output_audio_buffer.clear
+            raise WireError("unsupported_event", f"{event.type} belongs to WebRTC, which this server does not speak.")
+
+
+def _disconnect(state: State) -> Step:
+    outputs: list[Output] = []
+    for reply in state.replies:
+        state, closing = close_reply(state, reply, "cancelled", CANCELLED)
+        outputs += [Stop(reply.id), *closing]
+    return replace(state, closed=True), outputs
+
+
+def _error(error: WireError, event_id: str | None) -> wire.Error:
+    body = wire.ErrorBody(
+        type="invalid_request_error",
+        code=error.code,
+        message=error.message,
+        param=error.param,
+        event_id=event_id,
+    )
+    return wire.Error(error=body)
