@@ -265,7 +265,7 @@ def show(configuration: Configuration) -> Iterator[tuple[str, Any, str]]:
 
 def _toml(file: Path) -> Values:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{file} can't be read: {error}") from None
 

@@ -12,7 +12,7 @@ def public_name(model: str) -> str:
     path = Path(model).expanduser()
     if not path.exists():
         return model
-    return path.stem if path.suffix in (".gguf", ".onnx") else path.resolve().name
+    return path.stem if path.suffix.lower() in (".gguf", ".onnx") else path.resolve().name
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(python: Path) -> Iterator[str]:
     """A server with the stage, in a process of its own."""
-    command = [str(python), "-m", "server.cli", "serve", "--port", "0", "--log-level", "warning"]
+    command = [str(python), "-m", "server.commands", "serve", "--port", "0", "--log-level", "warning"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(), cwd="/") as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -85,10 +85,10 @@ def _check(reply: str) -> None:
 
 
 def test_its_settings_are_checked_by_its_own_model(python: Path) -> None:
-    checked = run(python, "-m", "server.cli", "config", "check", env=ENVIRONMENT)
+    checked = run(python, "-m", "server.commands", "config", "check", env=ENVIRONMENT)
     assert checked.returncode == 0, checked.stderr
     assert "stages.mask.mask" in checked.stdout
-    wrong = run(python, "-m", "server.cli", "config", "check", env=ENVIRONMENT, LOQUENT__STAGES__MASK__MSK="x")
+    wrong = run(python, "-m", "server.commands", "config", "check", env=ENVIRONMENT, LOQUENT__STAGES__MASK__MSK="x")
     assert wrong.returncode == 2
     assert "stages.mask.msk" in wrong.stderr
 

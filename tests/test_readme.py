@@ -16,7 +16,7 @@ PROGRAMS = [block for language, block in BLOCKS if language == "python"]
 ELSEWHERE = {
     "make serve": "the Makefile's own dry run",
     ".venv/bin/loquent chat": "tests/clients/test_terminal.py, on a terminal",
-    ".venv/bin/loquent train image --minutes 60 --out my-generator": "tests/server/test_train_image.py",
+    ".venv/bin/loquent train image --minutes 60 --out my-generator": "tests/server/commands/test_train_image.py",
     ".venv/bin/loquent train anomaly --normal my_messages.jsonl --out my-detector": "tests/clients/test_screen.py",
 }
 

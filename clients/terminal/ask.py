@@ -1,20 +1,13 @@
 """``loquent ask``: one question, one streamed answer."""
 
-import json
 import sys
-from collections.abc import Sequence
 from contextlib import aclosing
 
 from rich.console import Console
 
 from clients.terminal.connection import Done, Target, session
+from clients.terminal.output import print_json
 from clients.terminal.render import MarkdownStream
-
-
-def question(words: Sequence[str]) -> str:
-    """The words of the command line, and what comes on standard input behind them."""
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
-    return "\n\n".join(part for part in (" ".join(words).strip(), piped.strip()) if part)
 
 
 async def ask(target: Target, text: str, *, as_json: bool) -> None:
@@ -30,7 +23,7 @@ async def ask(target: Target, text: str, *, as_json: bool) -> None:
                 if isinstance(piece, str):
                     out.write(piece)
                 elif as_json and isinstance(piece, Done):
-                    print(json.dumps(_summary(piece, opened.model), ensure_ascii=False))
+                    print_json(_summary(piece, opened.model), sys.stdout)
 
 
 def _summary(done: Done, model: str) -> dict[str, object]:

@@ -4,14 +4,14 @@ import asyncio
 import signal
 import sys
 import termios
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import platformdirs
 from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import HTML
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.markup import escape
 from clients.terminal.connection import ClientError, ConnectionFailedError, Done, Session, Sound, Target, session
 from clients.terminal.render import MarkdownStream
 from clients.terminal.sound import Player
+from clients.terminal.texts import clean
 
 HELP = "Enter sends, Alt-Enter starts a new line, Ctrl-C cancels a reply, Ctrl-D leaves."
 
@@ -30,7 +31,7 @@ async def chat(target: Target, *, spoken: bool = False) -> None:
     Raises: ConnectionFailedError when the server is not there or goes away, ClientError without a sound card.
     """
     console = Console()
-    prompt = _prompt()
+    prompt = _prompt(_history(console))
     with Player() if spoken else nullcontext() as player:
         async with session(target, waiting=console.print) as opened:
             console.print(f"[bold]{escape(opened.model)}[/bold] at {escape(target.url)}\n[dim]{HELP}[/dim]\n")
@@ -42,7 +43,7 @@ async def chat(target: Target, *, spoken: bool = False) -> None:
     console.print("[dim]Goodbye.[/dim]")
 
 
-def _prompt() -> PromptSession[str]:
+def _prompt(history: History) -> PromptSession[str]:
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -53,11 +54,28 @@ def _prompt() -> PromptSession[str]:
     def _new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    folder = Path(platformdirs.user_state_dir("loquent", appauthor=False))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    history = folder / "history"
-    history.touch(mode=0o600)
-    return PromptSession(history=FileHistory(history), key_bindings=keys, multiline=True, prompt_continuation="  ")
+    return PromptSession(history=history, key_bindings=keys, multiline=True, prompt_continuation="  ")
+
+
+def _history(console: Console) -> History:
+    """What was typed before; where no file can hold it, only of this conversation."""
+    path = Path(platformdirs.user_state_dir("loquent", appauthor=False)) / "history"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        with path.open("r+b"):
+            return _History(path)
+    except OSError as error:
+        console.print(f"[dim]What you type is not stored: {escape(str(path))}: {error.strerror}.[/dim]")
+        return InMemoryHistory()
+
+
+class _History(FileHistory):
+    """A file of what was typed, which may stop taking more without ending the conversation."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):  # a full disk
+            super().store_string(clean(string))
 
 
 async def _read(prompt: PromptSession[str], console: Console) -> str | None:
@@ -66,7 +84,7 @@ async def _read(prompt: PromptSession[str], console: Console) -> str | None:
     while True:
         try:
             with patch_stdout():
-                return (await prompt.prompt_async(HTML("<b>&gt;</b> "))).strip()
+                return clean(await prompt.prompt_async(HTML("<b>&gt;</b> "))).strip()
         except EOFError:
             return None
         except KeyboardInterrupt:
@@ -78,14 +96,14 @@ async def _read(prompt: PromptSession[str], console: Console) -> str | None:
 
 async def _answer(opened: Session, text: str, console: Console, player: Player | None) -> None:
     console.print()
-    replying = asyncio.ensure_future(_show(opened, text, console, player))
     if player is not None:
         player.begin()
-    with _interrupts(opened, replying, player), _no_echo():
+    with _no_echo():
         try:
-            done = await replying
-            if player is not None and (heard := player.heard) is not None:
-                await opened.heard(heard)
+            async with _replying(opened, _show(opened, text, console, player), player) as reply:
+                done = await reply
+                if player is not None and (heard := player.heard) is not None:
+                    await opened.heard(heard)
         except ConnectionFailedError:
             raise
         except ClientError as error:
@@ -134,22 +152,33 @@ def _no_echo() -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-@contextmanager
-def _interrupts(opened: Session, replying: "asyncio.Future[Done]", player: Player | None) -> Iterator[None]:
-    """While a reply comes or is played, the first Ctrl-C cancels it, and a second one leaves."""
+@asynccontextmanager
+async def _replying(
+    opened: Session, show: Coroutine[None, None, Done], player: Player | None
+) -> AsyncIterator[asyncio.Task[Done]]:
+    """The task that shows a reply; within the block the first Ctrl-C cancels the reply, and a second one leaves."""
     loop = asyncio.get_running_loop()
+    reply = loop.create_task(show)
     cancelling: list[asyncio.Task[None]] = []
 
     def interrupted() -> None:
         if cancelling:
-            replying.cancel()
+            reply.cancel()
         else:
             if player is not None:
                 player.stop()
-            cancelling.append(loop.create_task(opened.cancel()))
+            cancelling.append(loop.create_task(_ask_to_cancel(opened)))
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
     try:
-        yield
+        yield reply
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+        for task in (reply, *cancelling):
+            task.cancel()
+        await asyncio.gather(reply, *cancelling, return_exceptions=True)
+
+
+async def _ask_to_cancel(opened: Session) -> None:
+    with suppress(ConnectionFailedError):  # then the reply fails too, and says so
+        await opened.cancel()

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from urllib.parse import quote, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from clients.terminal.texts import clean
 
 DEFAULT_URL = "http://127.0.0.1:8700"
 OPEN_SECONDS = 10.0
@@ -57,7 +60,10 @@ class Target:
         voice: str | None = None,
         speed: float | None = None,
     ) -> Self:
-        """From the command line, with ``LOQUENT_URL`` and ``LOQUENT_API_KEY`` from the environment."""
+        """From the command line, with ``LOQUENT_URL`` and ``LOQUENT_API_KEY`` from the environment.
+
+        Raises: ConnectionFailedError when the key can't be one.
+        """
         sampling = {"temperature": temperature, "seed": seed}
         given = {
             "instructions": instructions,
@@ -71,8 +77,9 @@ class Target:
             output: dict[str, Any] = {"voice": voice, "speed": speed}
             session["output_modalities"] = ["audio"]
             session["audio"] = {"output": {name: value for name, value in output.items() if value is not None}}
-        key = os.environ.get("LOQUENT_API_KEY") or None
-        return cls(url or os.environ.get("LOQUENT_URL") or DEFAULT_URL, key, model, session)
+        return cls(
+            url or os.environ.get("LOQUENT_URL") or DEFAULT_URL, _key(), clean(model) if model else None, session
+        )
 
     @property
     def websocket(self) -> str:
@@ -89,11 +96,24 @@ class Target:
         try:
             parts = urlsplit(self.url)
             scheme, right = schemes.get(parts.scheme), bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a port beyond 65535, an open bracket
+            right = right and re.fullmatch(r"[!-~]*", parts.path) is not None
+            (parts.hostname or "").encode("idna")
+        except ValueError:  # a port beyond 65535, an open bracket, a host that no network knows
             right = False
         if not right or scheme is None:
             raise UsageError(f"{self.url!r} is no URL of a server; one looks like {DEFAULT_URL}.")
         return f"{scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
+
+
+def _key() -> str | None:
+    """The key to send, without the line end of the file that it came from. Raises: ConnectionFailedError."""
+    key = os.environ.get("LOQUENT_API_KEY", "").strip()
+    if not re.fullmatch(r"[ -~]*", key):
+        raise ConnectionFailedError(
+            "LOQUENT_API_KEY can't be a key: it holds a line end or another character that no key has. "
+            "Set it to what `loquent keys new` printed."
+        )
+    return key or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +204,7 @@ class Session:
     async def _send(self, event: dict[str, Any]) -> None:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                await self._socket.send(json.dumps(event, ensure_ascii=False))
+                await self._socket.send(clean(json.dumps(event, ensure_ascii=False)))
         except (ConnectionClosed, TimeoutError) as error:
             raise _gone(error) from None
 
@@ -268,6 +288,8 @@ def _no_entry(target: Target, error: Exception) -> ConnectionFailedError:
 
 def _gone(error: Exception) -> ConnectionFailedError:
     code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else None
+    if code == 1009:
+        return ConnectionFailedError("The message is longer than the server takes.")
     if code == 1001:
         return ConnectionFailedError("The server is shutting down.")
     return ConnectionFailedError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from clients.terminal.connection import ClientError, Target, UsageError
 from clients.terminal.http import post
+from clients.terminal.output import new_file, print_json
 
 CHUNK = 4096  # characters of one piece, which is what kitty takes
 COLUMNS = 24  # of the terminal, that a picture takes
@@ -47,7 +48,8 @@ def draw(target: Target, asked: Drawing, *, as_json: bool) -> None:
             sys.stdout.buffer.write(png)
             sys.stdout.buffer.flush()
         elif path is not None:
-            _save(path, png)
+            with new_file(path) as file:
+                file.write(png)
         elif show is not None:
             sys.stdout.write("".join(PROTOCOLS[show](png)) + "\n")
         own = entry.get("loquent", {})
@@ -55,7 +57,7 @@ def draw(target: Target, asked: Drawing, *, as_json: bool) -> None:
         if path is not None and not as_json and sys.stdout.isatty():
             print(f"{path}: {entry.get('revised_prompt')}, seed {own.get('seed')}")
     if as_json:
-        print(json.dumps({"images": told}), file=sys.stderr if asked.file == "-" else sys.stdout)
+        print_json({"images": told}, sys.stderr if asked.file == "-" else sys.stdout)
 
 
 def _ask(target: Target, asked: Drawing) -> dict[str, Any]:
@@ -92,13 +94,6 @@ def _paths(asked: Drawing) -> list[Path | None]:
     if asked.count == 1:
         return [path]
     return [path.with_stem(f"{path.stem}-{n}") for n in range(1, asked.count + 1)]
-
-
-def _save(path: Path, png: bytes) -> None:
-    try:
-        path.write_bytes(png)
-    except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror}.") from None
 
 
 def shows_pictures(environment: Mapping[str, str]) -> str | None:

@@ -16,6 +16,7 @@ from clients.terminal.connection import (
     Target,
     unreachable,
 )
+from clients.terminal.texts import clean
 
 TRY_AGAIN = (
     "model_not_ready",
@@ -27,16 +28,25 @@ TRY_AGAIN = (
 )
 
 
+class RefusedError(ClientError):
+    """The server does not take what it was sent; ``status`` is HTTP's."""
+
+    def __init__(self, message: str, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
 def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
     """Send ``body`` as JSON, and wait while the server loads its models; the caller closes the response.
 
-    Raises: ClientError that says what to do.
+    Raises: ClientError that says what to do, RefusedError when it is the server that says so.
     """
     headers = {"Content-Type": "application/json"}
     if target.key:
         headers["Authorization"] = f"Bearer {target.key}"
     request = urllib.request.Request(  # noqa: S310 - the URL is checked to be http or https
-        f"{target.http}{path}", json.dumps(body, ensure_ascii=False).encode(errors="replace"), headers
+        f"{target.http}{path}", clean(json.dumps(body, ensure_ascii=False)).encode(), headers
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + LOADING_SECONDS
@@ -50,8 +60,8 @@ def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPRes
             if told.get("code") not in TRY_AGAIN or time.monotonic() > deadline:
                 raise _refused(target, error.code, told) from None
             time.sleep(RETRY_SECONDS)
-        except (OSError, http.client.HTTPException):
-            raise unreachable(target) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _failed(target, error) from None
 
 
 def _refused(target: Target, status: int, told: dict[str, Any]) -> ClientError:
@@ -59,7 +69,17 @@ def _refused(target: Target, status: int, told: dict[str, Any]) -> ClientError:
         return ConnectionFailedError(f"{target.url} wants a key: set LOQUENT_API_KEY to one that it knows.")
     if status in (403, 421):
         return ConnectionFailedError(f"{target.url} did not let us in: {told.get('message') or status}")
-    return ClientError(str(told.get("message") or f"The server answered with HTTP status {status}."))
+    message = str(told.get("message") or f"The server answered with HTTP status {status}.")
+    return RefusedError(message, status, str(told.get("code") or ""))
+
+
+def _failed(target: Target, error: Exception) -> ConnectionFailedError:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, TimeoutError):
+        return ConnectionFailedError("The server does not answer.")
+    if isinstance(cause, BrokenPipeError | ConnectionResetError):  # also http.client.RemoteDisconnected
+        return ConnectionFailedError("The server is gone.")
+    return unreachable(target)
 
 
 def _error(body: bytes) -> dict[str, Any]:

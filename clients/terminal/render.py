@@ -3,9 +3,10 @@
 import re
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markdown import Markdown
+from rich.segment import Segment
 
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$")
 REDRAWS = 12  # times a second
@@ -38,13 +39,30 @@ def _continues_list(line: str) -> bool:
     return line[0] in " \t" or re.match(r"([-*+]|\d+[.)])(\s|$)", line) is not None or line.strip().isdigit()
 
 
+class _Tail:
+    """Markdown that still grows: as many of its last lines as can be erased again.
+
+    What has left the top of a terminal can't, so that each redraw of a taller text would print it once more. The whole
+    block is printed when it is finished.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(Markdown(self._text), options, pad=False)
+        for line in lines[-max(options.size.height - 1, 1) :]:  # the last row is the cursor's, below the text
+            yield from line
+            yield Segment.line()
+
+
 class MarkdownStream:
     """Prints finished blocks once, for good; only the tail behind them is redrawn."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._tail = ""
-        self._live = Live(console=console, refresh_per_second=REDRAWS, vertical_overflow="visible", transient=True)
+        self._live = Live(console=console, refresh_per_second=REDRAWS, transient=True)
 
     def __enter__(self) -> "MarkdownStream":
         self._live.__enter__()
@@ -53,7 +71,7 @@ class MarkdownStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._live.update(Markdown(""))
+        self._live.update(_Tail(""))
         self._live.__exit__(kind, error, traceback)
         if self._tail.strip():
             self._console.print(Markdown(self._tail))
@@ -61,7 +79,7 @@ class MarkdownStream:
     def write(self, text: str) -> None:
         """Take the next piece."""
         finished, self._tail = split_finished(self._tail + text)
+        self._live.update(_Tail(self._tail), refresh=bool(finished.strip()))  # before what it would stand below
         if finished.strip():
             self._live.console.print(Markdown(finished))
             self._live.console.print()
-        self._live.update(Markdown(self._tail))

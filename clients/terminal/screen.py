@@ -11,27 +11,33 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from rich.text import Text
 
 from clients.terminal.connection import ClientError, Target
-from clients.terminal.http import post
+from clients.terminal.http import RefusedError, post
+from clients.terminal.output import print_json
 
 TOGETHER = 16  # texts of one request
-BYTES = 32 * 1024  # of one request, about; a longer text goes alone
+BYTES = 32 * 1024  # of one request's texts as JSON, about; a longer text goes alone
+REFUSED = (400, 413)  # what a server answers because of the text itself
 
 
 def screen(target: Target, texts: Iterable[str], *, as_json: bool) -> None:
     """Print a verdict for each text that is not empty.
 
-    Raises: ClientError that says what to do.
+    Raises: ClientError that says what to do; at the end, when the server refused a text.
     """
     console, errors = Console(), Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("screening"), MofNCompleteColumn(), TimeElapsedColumn())
     hidden = not errors.is_terminal or console.is_terminal  # a bar only where no verdicts run down the same terminal
-    with Progress(*columns, console=errors, transient=True, disable=hidden) as bar:
+    with Progress(*columns, console=errors, transient=True, disable=hidden, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
+        refused = 0
         for batch in _batches(texts):
-            for text, result in zip(batch, _screened(target, batch), strict=True):
+            for text, result in _results(target, batch):
+                refused += isinstance(result, RefusedError)
                 _print(console, text, result, as_json=as_json)
                 bar.update(task, advance=1)
             sys.stdout.flush()
+    if refused:
+        raise ClientError(f"The server refused {refused} of the texts.")
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -40,7 +46,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     for text in texts:
         if not text.strip():
             continue
-        length = len(text.encode(errors="replace"))
+        length = len(json.dumps(text, ensure_ascii=False).encode())  # a control character takes six bytes
         if batch and (len(batch) == TOGETHER or size + length > BYTES):
             yield batch
             batch, size = [], 0
@@ -48,6 +54,20 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         size += length
     if batch:
         yield batch
+
+
+def _results(target: Target, batch: list[str]) -> Iterator[tuple[str, dict[str, Any] | RefusedError]]:
+    """Each text with its result; where the server refuses several together, each goes alone."""
+    try:
+        yield from zip(batch, _screened(target, batch), strict=True)
+    except RefusedError as error:
+        if error.status not in REFUSED:
+            raise
+        if len(batch) == 1:
+            yield batch[0], error
+            return
+        for text in batch:
+            yield from _results(target, [text])
 
 
 def _screened(target: Target, texts: list[str]) -> list[dict[str, Any]]:
@@ -61,17 +81,28 @@ def _screened(target: Target, texts: list[str]) -> list[dict[str, Any]]:
             raise ClientError("The server's answer could not be read; its log may say why.") from error
 
 
-def _print(console: Console, text: str, result: dict[str, Any], *, as_json: bool) -> None:
+def _print(console: Console, text: str, result: dict[str, Any] | RefusedError, *, as_json: bool) -> None:
+    if isinstance(result, RefusedError):
+        if as_json:
+            print_json({"text": text, "error": {"code": result.code, "message": str(result)}}, sys.stdout)
+            return
+        console.print(_line("refused", "-", text, "bold yellow"), soft_wrap=True)
+        console.print(Text(f"         {result}", style="dim"), soft_wrap=True)
+        return
     verdict = result["loquent"]
     if as_json:
-        print(json.dumps({"text": text, "flagged": result["flagged"]} | verdict, ensure_ascii=False))
+        print_json({"text": text, "flagged": result["flagged"]} | verdict, sys.stdout)
         return
     action, p_value = str(verdict["action"]), float(verdict["p_value"])
-    line = Text(f"{action:<8} {p_value:<8.2g} ", style="bold red" if result["flagged"] else "green")
-    line.append(" ".join(text.split())[:100], style="default")
-    console.print(line, soft_wrap=True)
+    style = "bold red" if result["flagged"] else "green"
+    console.print(_line(action, f"{p_value:.2g}", text, style), soft_wrap=True)
     if result["flagged"]:
         console.print(Text("         " + "; ".join(_reasons(verdict)), style="dim"), soft_wrap=True)
+
+
+def _line(action: str, p_value: str, text: str, style: str) -> Text:
+    line = Text(f"{action:<8} {p_value:<8} ", style=style)
+    return line.append(" ".join(text.split())[:100], style="default")
 
 
 def _reasons(verdict: dict[str, Any]) -> Iterator[str]:

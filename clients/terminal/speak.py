@@ -1,7 +1,6 @@
 """``loquent speak``: a text, spoken to a file, a pipe or the sound card."""
 
 import http.client
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, T
 
 from clients.terminal.connection import ClientError, Target, UsageError
 from clients.terminal.http import post
+from clients.terminal.output import new_file, print_json
 from clients.terminal.sound import Player
 
 FORMATS = ("mp3", "opus", "flac", "wav", "pcm")
@@ -67,7 +67,7 @@ def speak(target: Target, asked: Speaking, *, as_json: bool) -> None:
         pieces = _receive(target, {name: value for name, value in body.items() if value is not None})
         first = next(pieces, b"")  # a file that is there already stays as it is when nothing comes
         if asked.file is not None:
-            file = sys.stdout.buffer if asked.file == "-" else opened.enter_context(_new(Path(asked.file)))
+            file = sys.stdout.buffer if asked.file == "-" else opened.enter_context(new_file(Path(asked.file)))
             write, finish = file.write, file.flush
         show = opened.enter_context(_Bar(asked))
         for piece in chain([first], pieces):
@@ -82,7 +82,7 @@ def speak(target: Target, asked: Speaking, *, as_json: bool) -> None:
             "bytes": size,
             "seconds_taken": round(time.monotonic() - begun, 3),
         }
-        print(json.dumps(summary), file=sys.stderr if asked.file == "-" else sys.stdout)
+        print_json(summary, sys.stderr if asked.file == "-" else sys.stdout)
 
 
 class _Bar:
@@ -101,13 +101,6 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
-
-
-def _new(path: Path) -> Any:
-    try:
-        return path.open("wb")
-    except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror}.") from None
 
 
 def _receive(target: Target, body: dict[str, Any]) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from clients.terminal.render import MarkdownStream, split_finished
+from tests.clients.terminal_screen import TerminalScreen
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,45 @@ def test_on_a_terminal_finished_blocks_are_never_drawn_again() -> None:
     shown = rendered(list(text), terminal=True)
     behind = shown[shown.index("Second") :]
     assert "First paragraph." not in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", behind)
+
+
+TALL = {
+    "a list": [f"- Item {n}.\n" for n in range(1, 61)],
+    "a numbered list": [f"{n}. Item {n}.\n" for n in range(1, 61)],
+    "code": ["```python\n", *(f"print('Item {n}.')\n" for n in range(1, 61)), "```\n"],
+    "a paragraph": [f"Item {n}. " + "more " * 20 for n in range(1, 61)],
+    "a list between paragraphs": ["Before.\n\n", *(f"- Item {n}.\n" for n in range(1, 61)), "\n", "After.\n"],
+}
+
+
+@pytest.mark.parametrize("rows", [24, 2])
+@pytest.mark.parametrize("kind", list(TALL))
+def test_a_reply_taller_than_the_terminal_is_shown_once(kind: str, rows: int) -> None:
+    out = io.StringIO()
+    console = Console(
+        file=out, width=80, height=rows, force_terminal=True, color_system=None, legacy_windows=False, _environ={}
+    )
+    screen = TerminalScreen(rows, 80)
+    console.print("The prompt.")
+    with MarkdownStream(console) as stream:
+        for piece in TALL[kind]:
+            stream.write(piece)
+            stream._live.refresh()
+    screen.feed(out.getvalue())
+    text = " ".join(screen.lines)
+    assert re.findall(r"Item \d+\.|The prompt\.|Before\.|After\.", text) == re.findall(
+        r"Item \d+\.|The prompt\.|Before\.|After\.", "The prompt." + "".join(TALL[kind])
+    )
+
+
+def test_while_a_tall_reply_streams_its_last_lines_are_seen() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=24, force_terminal=True, color_system=None, _environ={})
+    with MarkdownStream(console) as stream:
+        for piece in TALL["a list"]:
+            stream.write(piece)
+        stream._live.refresh()
+        screen = TerminalScreen(24, 80)
+        screen.feed(out.getvalue())
+    shown = re.findall(r"Item \d+", " ".join(screen.lines))
+    assert shown == [f"Item {n}" for n in range(38, 61)]

@@ -1,9 +1,12 @@
 """``loquent chat`` on a real terminal against the real server."""
 
+import asyncio
+import io
 import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,16 +14,19 @@ from typing import Any
 
 import pexpect
 import pytest
+from rich.console import Console
 
-from clients.terminal.connection import ClientError, Target, UsageError, session
-from tests.support import ScriptedModel, echo, needs_portaudio, run, running
+from clients.terminal.chat import _answer, _History
+from clients.terminal.connection import ClientError, Session, Target, UsageError, session
+from tests.clients.terminal_screen import TerminalScreen
+from tests.support import ScriptedModel, echo, eventually, needs_portaudio, run, running
 
 SECONDS = 60
 CTRL_C = "\x03"
 
 
 @contextmanager
-def chatting(loquent: str, url: str, home: Path, *words: str, **more: str) -> Iterator[Any]:
+def chatting(loquent: str, url: str, home: Path, *words: str, greeting: str = "", **more: str) -> Iterator[Any]:
     environment = (
         os.environ
         | more
@@ -36,6 +42,7 @@ def chatting(loquent: str, url: str, home: Path, *words: str, **more: str) -> It
         loquent, ["chat", *words], env=environment, encoding="utf-8", timeout=SECONDS, dimensions=(40, 100)
     )
     try:
+        child.expect(greeting)
         child.expect("Ctrl-D leaves")
         child.expect(">")
         yield child
@@ -124,6 +131,91 @@ def test_what_is_typed_amid_a_reply_waits_for_the_prompt(loquent: str, server_ur
         child.expect("France")
         child.send("\r")
         child.expect("Paris")
+
+
+def test_a_chat_without_a_writable_home_stores_nothing_and_goes_on(
+    loquent: str, server_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with chatting(loquent, server_url, tmp_path / "file", "--max-tokens", "20", greeting="not stored") as child:
+        child.send("Name the capital of France.\r")
+        child.expect("Paris")
+        child.expect(">")
+        child.send("\x04")
+        child.expect("Goodbye")
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 0
+
+
+def test_a_disk_that_fills_up_does_not_end_the_conversation(tmp_path: Path) -> None:
+    history = _History(tmp_path / "gone" / "history")
+    history.append_string("What can be typed again.")
+    assert history.get_strings() == ["What can be typed again."]
+
+
+async def test_odd_bytes_that_are_typed_are_sent_as_what_is_no_character(loquent: str, tmp_path: Path) -> None:
+    def talk(url: str) -> None:
+        with chatting(loquent, url, tmp_path) as child:
+            os.write(child.child_fd, b"caf\xe9 \r")
+            child.expect("caf\N{REPLACEMENT CHARACTER} indeed")
+            child.expect(">")
+            child.send("Goodbye.\r")
+            child.expect("Goodbye. indeed")
+
+    async with running(ScriptedModel(lambda prompt: [*echo(prompt), "indeed"])) as server:
+        await asyncio.to_thread(talk, server.url)
+
+
+async def test_a_reply_taller_than_the_terminal_is_shown_once(loquent: str) -> None:
+    """Each item comes when the one before it is seen, so that every one of them has been drawn."""
+    items = [f"Item {n}." for n in range(1, 61)]
+    gate = threading.Semaphore(0)
+
+    def read(url: str) -> str:
+        command = ["ask", "--url", url, "Count."]
+        child = pexpect.spawn(
+            loquent, command, env=os.environ | {"TERM": "xterm"}, encoding="utf-8", timeout=SECONDS, dimensions=(24, 80)
+        )
+        seen = io.StringIO()
+        child.logfile_read = seen
+        for item in items:
+            gate.release()
+            child.expect_exact(item)
+        gate.release()
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 0
+        return seen.getvalue()
+
+    async with running(ScriptedModel([f"- {item}\n" for item in items], gate=gate)) as server:
+        screen = TerminalScreen(24, 80)
+        screen.feed(await asyncio.to_thread(read, server.url))
+    assert re.findall(r"Item \d+\.", " ".join(screen.lines)) == items
+
+
+async def test_a_cancel_that_the_server_does_not_take_ends_with_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Event()
+
+    async def stuck(self: Session) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Session, "cancel", stuck)
+    gate = threading.Semaphore(0)
+    out = io.StringIO()
+    handler = signal.getsignal(signal.SIGINT)
+    async with running(ScriptedModel(["Hel", "lo."], gate=gate)) as server, session(Target.of(url=server.url)) as talk:
+        before = asyncio.all_tasks()
+        answering = asyncio.create_task(_answer(talk, "Hi", Console(file=out), None))
+        gate.release()
+        await eventually(lambda: signal.getsignal(signal.SIGINT) is not handler, "the client to handle Ctrl-C")
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.wait_for(asked.wait(), SECONDS)
+        gate.release(5)
+        await answering
+        assert {task for task in asyncio.all_tasks() - before if not task.done()} == set(), "no task is left"
+    assert "Hello." in out.getvalue()
 
 
 async def test_a_message_that_is_refused_leaves_the_next_question_its_own_answer() -> None:

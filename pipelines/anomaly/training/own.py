@@ -39,7 +39,7 @@ def read_own(path: Path) -> Own:
     """
     texts: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue

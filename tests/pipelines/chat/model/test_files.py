@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from pipelines.downloads.cache import locked, new_folder, sha256
 from pipelines.downloads.catalogue import PACKAGES
 from pipelines.downloads.fetch import PackageError, install
 from pipelines.downloads.progress import Progress, Stopped
+from tests.tiny_gguf import tiny_gguf
 
 Result = TypeVar("Result")
 NEVER = threading.Event()
@@ -78,6 +79,39 @@ def test_a_gguf_file_is_converted_once_per_content(
     file.write_bytes(b"two")
     folders.add(finish(prepare(str(file), NEVER))[1])
     assert len(folders) == len(converted) == 2
+
+
+@pytest.mark.parametrize("name", ["own.gguf", "OWN.GGUF"])
+def test_a_gguf_file_of_any_case_is_converted(cache: Path, tmp_path: Path, name: str) -> None:
+    _, folder = finish(prepare(str(tiny_gguf(tmp_path / name)), NEVER))
+    assert is_intact(folder)
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (lambda whole: b"", "is not a GGUF file"),
+        (lambda whole: b"12345678", "is not a GGUF file"),
+        (lambda whole: b"GGUF\3\0\0\0", "holds no tokenizer that can be read: the file is cut short"),
+        (lambda whole: whole[: len(whole) // 2], "holds no .* that can be read: the file is cut short"),
+        (lambda whole: whole.replace(b"llama", b"hippo"), "holds no .* that can be read"),
+    ],
+)
+def test_a_gguf_file_that_can_not_be_read_is_said(
+    cache: Path, tmp_path: Path, content: Callable[[bytes], bytes], why: str
+) -> None:
+    file = tiny_gguf(tmp_path / "own.gguf")
+    file.write_bytes(content(file.read_bytes()))
+    with pytest.raises(PackageError, match=rf"own\.gguf {why}"):
+        finish(prepare(str(file), NEVER))
+    assert not any((cache / "models").glob("*/"))
+
+
+def test_a_gguf_file_without_a_tokenizer_is_said(cache: Path, tmp_path: Path) -> None:
+    file = tiny_gguf(tmp_path / "own.gguf", tokenizer=False)
+    with pytest.raises(PackageError, match=r"own\.gguf holds no tokenizer"):
+        finish(prepare(str(file), NEVER))
 
 
 def test_a_damaged_conversion_is_made_again(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

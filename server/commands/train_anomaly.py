@@ -13,19 +13,12 @@ from pipelines.downloads.cache import new_folder
 from pipelines.downloads.fetch import PackageError
 from pipelines.downloads.progress import Progress
 from pipelines.embedding import minilm
-from server.progress import display, shown
+from server.commands.failure import Exit, Failure
+from server.commands.progress import display, shown
 
 if TYPE_CHECKING:
     from pipelines.anomaly.training.train import Trained
     from pipelines.embedding.minilm import MiniLM
-
-
-class TrainError(Exception):
-    """Training can't be done; the message says what to do. ``usage``: because of how it was asked for."""
-
-    def __init__(self, message: str, *, usage: bool = False) -> None:
-        super().__init__(message)
-        self.usage = usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +33,15 @@ class Training:
 
 
 def train_anomaly(asked: Training) -> None:
-    """Train, calibrate, report. Raises: TrainError that says what to do."""
+    """Train, calibrate, report. Raises: Failure that says what to do."""
     if not 0 < asked.alpha < 0.5:
-        raise TrainError(f"--alpha is a share of messages, such as 0.01; {asked.alpha:g} is none.", usage=True)
+        raise Failure(Exit.USAGE, f"--alpha is a share of messages, such as 0.01; {asked.alpha:g} is none.")
     if asked.narrow and asked.normal is None:
-        raise TrainError("--narrow wants your assistant's own messages: --normal my_messages.jsonl", usage=True)
+        raise Failure(Exit.USAGE, "--narrow wants your assistant's own messages: --normal my_messages.jsonl")
     target = Path(asked.out)
     if target.exists() and (strange := _strange(target)):
-        raise TrainError(
-            f"{target} holds {strange}, which is no part of a detector; name another folder with --out.", usage=True
+        raise Failure(
+            Exit.USAGE, f"{target} holds {strange}, which is no part of a detector; name another folder with --out."
         )
     try:
         import matplotlib  # noqa: F401 - said now, not after the work
@@ -56,7 +49,7 @@ def train_anomaly(asked: Training) -> None:
         if asked.normal is None:
             import hassil  # noqa: F401
     except ModuleNotFoundError as error:
-        raise TrainError(f"Training needs {error.name}: pip install 'loquent[train]'") from None
+        raise Failure(Exit.RUN_TIME, f"Training needs {error.name}: pip install 'loquent[train]'") from None
     with display() as show:
         _train(asked, target, partial(shown, show=show))
 
@@ -89,7 +82,7 @@ def _train(asked: Training, target: Path, run: Any) -> None:
         else:
             trained, about = _own(asked, messages, model, stop, run)
     except (TrainingError, ArchiveError, CalibrationError, PackageError) as error:
-        raise TrainError(str(error)) from None
+        raise Failure(Exit.RUN_TIME, str(error)) from None
     run(_write(target, trained, about, card=messages is None))
     print(f"The detector is in {target}; its report: {target / 'report.html'}")
     print(f'To use it, in config.toml:\n[anomaly]\ndetector = "{target}"\nalpha = {asked.alpha:g}')

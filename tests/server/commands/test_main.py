@@ -1,20 +1,24 @@
 """The command line: exit codes, messages that say what to do, and the server's life as a process."""
 
 import asyncio
+import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipelines.build import Pipeline
+from pipelines.downloads.cache import cache_folder
 from pipelines.downloads.progress import Progress
 from server.app import listen
 from server.app import run as serve
@@ -22,6 +26,7 @@ from server.config import Settings, hash_key
 from server.names import public_name
 from tests.pipelines.chat.model.test_transformer import tiny_folder
 from tests.support import ScriptedModel, run, scripted_pipeline
+from tests.tiny_gguf import tiny_gguf
 from tests.tiny_voice import tiny_voice
 
 
@@ -108,6 +113,62 @@ def test_a_folder_that_holds_no_working_model_is_said(loquent: str, tmp_path: Pa
     assert outcome.returncode == 1
     assert "could not be loaded" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize("content", [b"GGUF\3\0\0\0", b"12345678", None], ids=["cut", "other", "no tokenizer"])
+def test_a_gguf_file_that_can_not_be_read_is_said(loquent: str, tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "own.gguf"
+    if content is None:
+        tiny_gguf(file, tokenizer=False)
+    else:
+        file.write_bytes(content)
+    outcome = run(loquent, "serve", "--port", "0", "--model", str(file), cwd=tmp_path)
+    assert outcome.returncode == 1
+    assert f"loquent: {file} " in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_gguf_file_in_capitals_is_served(loquent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = cache_folder() / "kernels"  # compiled once for all tests
+    cache = tmp_path / "cache" / "loquent"
+    cache.mkdir(parents=True)
+    if kernels.is_dir():
+        (cache / "kernels").symlink_to(kernels)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    monkeypatch.setenv("LOQUENT__PIPELINE__STAGES", '["chat"]')
+    file = tiny_gguf(tmp_path / "M.GGUF")
+    with ExitStack() as opened:
+        _, url = opened.enter_context(served(loquent, tmp_path, "--model", str(file)))
+        response = opened.enter_context(urllib.request.urlopen(f"{url}/v1/models", timeout=60))  # noqa: S310 - ours
+        names = [model["id"] for model in json.load(response)["data"]]
+    assert names[0] == "M", "its name, as that of any GGUF file"
+
+
+@pytest.mark.parametrize("to", ["closed", "without a reader"])
+def test_a_server_goes_on_though_its_output_takes_nothing(loquent: str, tmp_path: Path, to: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    words = [loquent, "serve", "--port", str(port), "--model", str(tiny_folder(tmp_path, "llama"))]
+    command = ["bash", "-c", 'exec "$@" >&-', "bash", *words] if to == "closed" else words
+    reader, writer = os.pipe()
+    os.close(reader)
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        os.close(writer)
+        outcome = run(loquent, "ask", "--max-tokens", "2", "--url", f"http://127.0.0.1:{port}", "Hi")
+        while outcome.returncode == 3 and process.poll() is None:  # it does not listen yet
+            outcome = run(loquent, "ask", "--max-tokens", "2", "--url", f"http://127.0.0.1:{port}", "Hi")
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert outcome.returncode == 0, outcome.stderr + errors
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+def test_a_byte_order_mark_in_the_configuration_is_skipped(loquent: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("\ufeff[chat]\ncontext = 512\n", encoding="utf-8")
+    outcome = run(loquent, "config", "check", cwd=tmp_path)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert "chat.context = 512  # config.toml" in outcome.stdout.splitlines()
 
 
 def test_a_wrong_key_in_the_configuration_exits_with_2(loquent: str, tmp_path: Path) -> None:
@@ -229,7 +290,7 @@ def test_the_client_installs_without_the_servers_packages(tmp_path: Path) -> Non
         "        if name.partition('.')[0] in blocked:\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Block())\n"
-        "from server.cli import main\n"
+        "from server.commands.main import main\n"
         "print(main(['ask', '--url', 'http://127.0.0.1:9', 'Hi']), main(['serve']))\n"
     )
     outcome = subprocess.run(

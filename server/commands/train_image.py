@@ -16,8 +16,8 @@ from pipelines.downloads.cache import cache_folder, locked, new_folder
 from pipelines.downloads.fetch import PackageError
 from pipelines.downloads.progress import Progress, Stopped
 from pipelines.embedding import minilm
-from server.progress import display, shown
-from server.train_command import TrainError
+from server.commands.failure import Exit, Failure
+from server.commands.progress import display, shown
 
 if TYPE_CHECKING:
     import torch
@@ -39,21 +39,21 @@ class ImageTraining:
 def train_image(asked: ImageTraining) -> bool:
     """Train, or go on where a run was stopped; at its end measure and report. Returns whether somebody interrupted it.
 
-    Raises: TrainError that says what to do.
+    Raises: Failure that says what to do.
     """
     if asked.minutes is not None and asked.minutes <= 0:
-        raise TrainError(f"--minutes is how long to train now; {asked.minutes:g} is no time.", usage=True)
+        raise Failure(Exit.USAGE, f"--minutes is how long to train now; {asked.minutes:g} is no time.")
     target = Path(asked.out)
     try:
         import matplotlib  # noqa: F401 - said now, not after the work
     except ModuleNotFoundError as error:
-        raise TrainError(f"Training needs {error.name}: pip install 'loquent[train]'") from None
+        raise Failure(Exit.RUN_TIME, f"Training needs {error.name}: pip install 'loquent[train]'") from None
     from pipelines.image.training.report import PARTS
     from pipelines.image.training.train import TrainingError
 
     if strange := _strange(target, PARTS):
-        raise TrainError(
-            f"{target} holds {strange}, which is no part of a generator; name another folder with --out.", usage=True
+        raise Failure(
+            Exit.USAGE, f"{target} holds {strange}, which is no part of a generator; name another folder with --out."
         )
     stop = threading.Event()
     deadline = time.monotonic() + asked.minutes * 60 if asked.minutes else float("inf")
@@ -74,7 +74,7 @@ def train_image(asked: ImageTraining) -> bool:
         except Stopped:
             return bool(interrupted)
         except (TrainingError, ArchiveError, PackageError) as error:
-            raise TrainError(str(error)) from None
+            raise Failure(Exit.RUN_TIME, str(error)) from None
     return False
 
 

@@ -17,10 +17,12 @@ from pipelines.image.training import dataset as pictures
 from pipelines.image.training import measure, train
 from pipelines.image.training.report import PARTS
 from pipelines.image.weights import load
-from server.train_command import TrainError
-from server.train_image import ImageTraining, train_image
+from server.commands.failure import Exit, Failure
+from server.commands.train_image import ImageTraining, train_image
 from tests import tiny_generator
 from tests.support import run
+
+pytestmark = pytest.mark.timeout(900)  # real training, which takes its time where another process has the cores
 
 EMOJI = (  # of emojibase: code, label, subgroup
     ("1F600", "grinning face", 0),
@@ -142,9 +144,9 @@ def test_an_interrupt_while_it_is_measured_ends_it_too(
 
 def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("mine")
-    with pytest.raises(TrainError, match=r"holds photo\.jpg") as caught:
+    with pytest.raises(Failure, match=r"holds photo\.jpg") as caught:
         train_image(ImageTraining("mood", str(tmp_path)))
-    assert caught.value.usage
+    assert caught.value.code is Exit.USAGE
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The command line, one file a command: each adds its options and runs. ``main`` puts them together."""

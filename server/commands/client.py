@@ -1,0 +1,61 @@
+"""What the commands that talk with a server have in common."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from server.commands.failure import Exit, Failure
+
+if TYPE_CHECKING:
+    from clients.terminal.connection import Target
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what a client raises into a message and an exit code. Raises: Failure, KeyboardInterrupt."""
+    import asyncio
+
+    from clients.terminal.connection import ClientError, ConnectionFailedError, UsageError
+
+    try:
+        yield
+    except asyncio.CancelledError:  # by a second Ctrl-C
+        raise KeyboardInterrupt from None
+    except ConnectionFailedError as error:
+        raise Failure(Exit.CONNECTION, str(error)) from None
+    except ClientError as error:
+        raise Failure(Exit.USAGE if isinstance(error, UsageError) else Exit.RUN_TIME, str(error)) from None
+
+
+def replying(asked: argparse.Namespace, *, spoken: bool = False) -> "Target":
+    """The server and how it should reply, for ``options.add_reply`` and, if ``spoken``, ``options.add_voice``.
+
+    Raises: ClientError when that can't be.
+    """
+    from clients.terminal.connection import Target
+
+    names = (
+        "url",
+        "model",
+        "instructions",
+        "max_tokens",
+        "temperature",
+        "seed",
+        *(("voice", "speed") if spoken else ()),
+    )
+    return Target.of(**{name: getattr(asked, name) for name in names}, spoken=spoken)
+
+
+def target(asked: argparse.Namespace) -> "Target":
+    """The server, for ``options.add_server``. Raises: ClientError when its key can't be one."""
+    from clients.terminal.connection import Target
+
+    return Target.of(url=asked.url, model=asked.model)
+
+
+def destination(file: str | None, *, as_json: bool) -> str | None:
+    """Where what was made goes: a file, "-" for standard output when that is piped, or ``None`` for the device."""
+    import sys
+
+    return file or (None if as_json or sys.stdout.isatty() else "-")

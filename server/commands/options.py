@@ -1,0 +1,31 @@
+"""Options that several commands share."""
+
+from argparse import ArgumentParser
+
+
+def add_config(parser: ArgumentParser) -> None:
+    """Which configuration file."""
+    parser.add_argument("--config", metavar="FILE", help="configuration (LOQUENT_CONFIG, ./config.toml, the user's)")
+
+
+def add_server(parser: ArgumentParser) -> None:
+    """Which server, and which of its models."""
+    parser.add_argument("--url", help="the server (LOQUENT_URL, http://127.0.0.1:8700)")
+    parser.add_argument("--model", help="the model to ask for")
+
+
+def add_voice(parser: ArgumentParser) -> None:
+    """How a voice speaks."""
+    parser.add_argument("--voice", metavar="NAME", help="which voice, or which of its speakers (the configured one)")
+    parser.add_argument("--speed", type=float, metavar="X", help="how fast, 1 as the voice was recorded")
+
+
+def add_reply(parser: ArgumentParser) -> None:
+    """Which server, and how it replies."""
+    add_server(parser)
+    parser.add_argument("--instructions", help="how the assistant should behave")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest reply")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="0 takes the likeliest words, more is more varied"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same reply")

@@ -1,0 +1,38 @@
+"""``loquent serve``."""
+
+from argparse import ArgumentParser, Namespace
+
+from server.commands import options
+from server.commands.failure import Exit, Failure
+
+HELP = "Run the server."
+EPILOG = "Every other setting: config.toml; `loquent config check` shows it."
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Where it listens, and with what."""
+    options.add_config(parser)
+    parser.add_argument("--host", help="address to listen on; beyond this machine a key is a must (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on, 0 for any free one (8700)")
+    parser.add_argument(
+        "--model", help="language model: a name from `loquent models list`, a folder, a .gguf, a hub name"
+    )
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much is logged (info)")
+
+
+def run(asked: Namespace) -> int:
+    """Serve until a signal. Raises: Failure."""
+    from server.commands.serving import serve
+    from server.config import ConfigError, read
+
+    overrides = {
+        "server.host": asked.host,
+        "server.port": asked.port,
+        "server.log_level": asked.log_level,
+        "chat.model": asked.model,
+    }
+    try:
+        configuration = read(asked.config, overrides)
+    except ConfigError as error:
+        raise Failure(Exit.USAGE, str(error)) from None
+    return Exit.INTERRUPTED if serve(configuration) else Exit.OK

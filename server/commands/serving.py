@@ -1,0 +1,107 @@
+"""``loquent serve``: from a configuration to a running server, and its exit."""
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import time
+from contextlib import ExitStack
+
+from pipelines.build import Pipeline, build
+from pipelines.downloads.fetch import PackageError
+from pipelines.part import Part
+from pipelines.speech.stage import SpeechStage
+from pipelines.speech.voices.interface import VoiceError
+from server import logs
+from server.app import listen, run
+from server.auth import Refusal, check_exposure
+from server.commands import streams
+from server.commands.failure import Exit, Failure
+from server.commands.progress import display
+from server.config import Configuration, Settings
+
+log = logging.getLogger(__name__)
+
+
+def serve(configuration: Configuration) -> bool:
+    """Serve until SIGTERM or SIGINT. Returns whether somebody interrupted it before it was ready.
+
+    Raises: Failure with what to do.
+    """
+    settings = configuration.settings
+    logs.configure(settings.server.log_level)
+    try:
+        check_exposure(settings.server)
+    except Refusal as refusal:
+        raise Failure(Exit.USAGE, str(refusal)) from None
+    try:
+        listener = listen(settings.server.host, settings.server.port)
+    except OSError as error:
+        raise Failure(Exit.RUN_TIME, _why_not(error, settings.server.host, settings.server.port)) from None
+    process = _Process(settings, build(configuration.stages), listener)
+    try:
+        asyncio.run(process.main())
+    except (PackageError, VoiceError) as error:
+        raise Failure(Exit.RUN_TIME, str(error)) from None
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        if process.served:
+            raise
+        log.debug("the model could not be loaded", exc_info=True)
+        raise Failure(Exit.RUN_TIME, f"The model {settings.chat.model!r} could not be loaded: {error}") from None
+    return process.interrupted
+
+
+class _Process:
+    """A server as a process: it answers signals, and says on standard output what is ready."""
+
+    def __init__(self, settings: Settings, pipeline: Pipeline, listener: socket.socket) -> None:
+        self.served = False  # it was ready once
+        self.interrupted = False  # by a person, before it was ready
+        self._settings = settings
+        self._pipeline = pipeline
+        self._listener = listener
+        self._stop = asyncio.Event()
+        self._started = time.monotonic()
+
+    async def main(self) -> None:
+        """Load, serve and drain."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._asked_to_stop, name)
+        self._pipeline.on_ready = self._part_ready
+        with ExitStack() as loading:
+            progress = loading.enter_context(display())
+
+            def ready(address: str) -> None:
+                loading.close()
+                self._ready(address)
+
+            await run(self._settings, self._pipeline, self._listener, stop=self._stop, show=progress, ready=ready)
+
+    def _asked_to_stop(self, by: signal.Signals) -> None:
+        self.interrupted = by is signal.SIGINT and not self.served
+        self._stop.set()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(name)  # a second one ends the process at once
+
+    def _ready(self, address: str) -> None:
+        self.served = True
+        seconds = time.monotonic() - self._started
+        speech = self._pipeline.find(SpeechStage)
+        speaks = speech is not None and speech.ready
+        parts = [self._settings.chat.model, *([f"voice {self._settings.speech.voice}"] if speaks else [])]
+        streams.announce(f"Loquent listens on {address} ({', '.join(parts)}, ready in {seconds:.1f} s)")
+
+    def _part_ready(self, part: Part, seconds: float) -> None:
+        streams.announce(f"{part.name} is ready ({seconds:.1f} s later)")
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {port} on {host} is taken: stop what uses it, or choose another with --port (0 takes any free one)."
+        )
+    if error.errno == errno.EACCES:
+        return f"Port {port} is not for everybody: choose one above 1023 with --port."
+    return f"The server can't listen on {host}: {error.strerror or error}."
