@@ -55,8 +55,8 @@ class Pipeline:
         async with aclosing(in_thread(self._prepare, ahead=PROGRESS_AHEAD, name="prepare")) as steps:
             async for step in steps:
                 show(step)
-        show(Progress("loading the models"))
         required = [part for part in self.parts if part.required]
+        show(Progress(f"loading {' and '.join(part.name for part in required)}"))
         await self._start_all(required)
         for part in self.parts:
             if not part.required and not part.missing:

@@ -401,7 +401,7 @@ async def test_a_local_folder_is_a_model(tmp_path: Path) -> None:
         events = await replies(pipeline, Turn("t", HELLO, GREEDY))
     finally:
         await pipeline.close()
-    assert seen == ["loading the language model"]
+    assert seen == ["loading chat"]
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.usage.output_tokens == 20 or finished.reason == "stop"
