@@ -12,7 +12,7 @@ PIPECAT := pipecat-ai[openai]==1.14.0
 help:
 	@echo "make serve   set everything up and run the server"
 	@echo "make test    run every test"
-	@echo "make check   format, lint, types, architecture"
+	@echo "make check   format, lint, types, architecture, figures over the tree"
 	@echo "make bench   measure, and print the figures with the hardware"
 	@echo "make clean   remove the environments (models stay in the cache folder)"
 
@@ -27,6 +27,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m bench.tree
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench.startup

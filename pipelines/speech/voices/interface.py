@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+UNREADABLE = "sentence_failed"  # the code of a StageError about one sentence; the next one may be spoken
+
 
 class VoiceError(Exception):
     """A voice can't be used; the message names the file and says why."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from pipelines.events import StageError
 from pipelines.speech.voices import phonemizer_child
+from pipelines.speech.voices.interface import UNREADABLE
 from pipelines.speech.voices.phonemizer_child import Groups, encoded, received
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ MOST_REQUEST = 256 << 10  # bytes of one request
 
 
 def _failed(why: str) -> StageError:
-    return StageError("internal", "speech_failed", f"The voice could not read a sentence: {why}.")
+    return StageError("internal", UNREADABLE, f"The voice could not read a sentence: {why}.")
 
 
 class Phonemizer:

@@ -126,7 +126,7 @@ def test_a_text_that_crashes_espeak_fails_alone(text: str) -> None:
         expected = phonemizer.phonemes(PLAIN)
         with pytest.raises(StageError, match="ended the process") as failed:
             phonemizer.phonemes([text] * 100)  # it writes past a buffer; once does not always hit something
-        assert (failed.value.kind, failed.value.code) == ("internal", "speech_failed")
+        assert (failed.value.kind, failed.value.code) == ("internal", "sentence_failed")
         assert phonemizer.phonemes(PLAIN) == expected
         assert phonemizer.restarts >= 1
 
@@ -150,7 +150,7 @@ def test_whatever_goes_wrong_fails_that_request_alone(
         expected = phonemizer.phonemes(PLAIN)
         with caplog.at_level(logging.DEBUG), pytest.raises(StageError, match=says) as failed:
             phonemizer.phonemes([wrong])
-        assert failed.value.code == "speech_failed"
+        assert failed.value.code == "sentence_failed"
         assert phonemizer.restarts == restarts
         assert runs(child_of(phonemizer)), "another one is there at once"
         assert phonemizer.phonemes(PLAIN) == expected
@@ -340,7 +340,7 @@ async def test_a_sentence_that_crashes_fails_alone_and_the_next_one_is_spoken(
     with pytest.raises(StageError) as failed:
         async for _ in workers.say(Sentence("crash")):
             pass
-    assert failed.value.code == "speech_failed"
+    assert failed.value.code == "sentence_failed"
     assert "ended the process" in failed.value.message, "the voice's own error comes through"
     assert sum([len(samples.audio) async for samples in workers.say(Sentence("Still here."))]) > 0
     second = child_of(voice._phonemizer)  # type: ignore[attr-defined]

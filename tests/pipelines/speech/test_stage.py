@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -27,6 +27,7 @@ from pipelines.events import (
 )
 from pipelines.flow import Next, Stage, flow
 from pipelines.speech.stage import DELTA, SpeechStage
+from pipelines.speech.voices.interface import UNREADABLE, Samples
 from pipelines.speech.workers import Sentence, Workers
 from tests.support import PATIENCE, ScriptedVoice, eventually, scripted_speech
 
@@ -204,6 +205,33 @@ def test_a_reply_can_be_left_at_any_point(events_taken: int, size: int) -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
+
+
+class Choosy(ScriptedVoice):
+    """A voice that can't read sentences with a certain word."""
+
+    def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
+        if "unreadable" in text:
+            raise StageError("internal", UNREADABLE, "It could not be read.")
+        yield from super().say(text, speaker, speed, threads)
+
+
+async def test_a_sentence_that_can_not_be_read_comes_without_sound_and_the_next_is_spoken() -> None:
+    events = await spoken(scripted_speech(Choosy()), "One two. This is unreadable. Three four.")
+    assert events[-1] == END
+    deltas = sound(events)
+    assert "".join(delta.text for delta in deltas) == "One two. This is unreadable. Three four."
+    assert [word.characters for delta in deltas for word in delta.heard] == [3, 8, 34, 40]
+
+
+async def test_a_text_that_is_read_aloud_fails_with_a_sentence_that_can_not_be_read() -> None:
+    stage = scripted_speech(Choosy())
+    await stage.start()
+    with pytest.raises(StageError) as failed:
+        async for _ in stage.read("One two. This is unreadable. Three four.", Speech()):
+            pass
+    assert failed.value.code == UNREADABLE
+    await stage.close()
 
 
 async def test_a_voice_that_fails_ends_its_reply_and_no_other() -> None:
