@@ -14,7 +14,7 @@ class Cores:
     """Who computes with how many threads, where several pools of them have the same cores.
 
     Two pools that both want every core wait for each other's stragglers at every step, and each becomes many times
-    slower than with half of the cores to itself. So whoever computes leaves the others what they need at least.
+    slower than with half of the cores to itself. So each pool leaves the others their minimum while they compute.
     """
 
     def __init__(self, total: int | None = None) -> None:
@@ -28,12 +28,12 @@ class Cores:
         return share
 
     def left_by_others(self, mine: "Share") -> int:
-        """Cores that nobody else needs."""
+        """Cores that no other pool needs."""
         return self.total - sum(share.least for share in self._shares if share.active and share is not mine)
 
 
 class Share:
-    """One pool's part of the cores. Its owner says when it computes; anybody may ask, from any thread."""
+    """One pool's part of the cores. Its owner says when it computes; any thread may ask."""
 
     def __init__(self, among: Cores, least: int) -> None:
         self._among = among
@@ -42,7 +42,7 @@ class Share:
 
     @property
     def alone(self) -> bool:
-        """Whether nobody else computes."""
+        """Whether no other pool computes."""
         return self._among.left_by_others(self) == self._among.total
 
     @property

@@ -34,7 +34,7 @@ class Sampling:
     frequency_penalty: float = 0.0  # taken from them each time they were said
     logit_bias: tuple[tuple[int, float], ...] = ()  # token id, what to add
     ignore_eos: bool = False  # go on to max_tokens, for measurements
-    logprobs: int | None = None  # how many of the likeliest tokens to tell beside each; None: tell nothing
+    logprobs: int | None = None  # how many of the likeliest tokens come with each; None: no log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """How likely the model held a token, before temperature and penalties, and the likeliest ones in its place."""
+    """The log-probability of a token, before temperature and penalties, and of the likeliest alternatives."""
 
     token: str
     logprob: float
@@ -144,7 +144,7 @@ class Screened:
     """How the turn's messages were screened."""
 
     action: Literal["allow", "flag", "deflect"]  # that was taken; what is blocked is an error
-    verdicts: tuple[dict[str, Any], ...]  # one a message, as clients are told
+    verdicts: tuple[dict[str, Any], ...]  # one a message, as clients see it
 
     def to_json(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -162,7 +162,7 @@ class Picture:
     model: str
     size: int  # pixels of a side
     png: bytes = field(default=b"", repr=False)
-    url: str = ""  # where it can be had, once it is kept
+    url: str = ""  # its link, once it is stored
     expires_at: int = 0  # seconds since 1970
 
     @property

@@ -1,4 +1,4 @@
-"""Metrics whose values somebody else holds, as Prometheus' client collects them."""
+"""Prometheus metrics whose values are read when they are collected."""
 
 from collections.abc import Callable, Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""What a stage's package tells the server about itself: how it is prepared, started, closed and measured.
+"""How a stage's package describes itself: how it is prepared, started, closed and measured.
 
 A package exports one function, ``part(settings, shared) -> Part``. The annotation of ``settings`` is the model of its
 section in the configuration.

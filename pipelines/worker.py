@@ -17,8 +17,8 @@ Work = TypeVar("Work")
 JOIN_PATIENCE = 5.0  # seconds that closing waits for the work in progress
 
 
-def told_by_thread() -> tuple[asyncio.Future[None], Callable[[BaseException | None], None]]:
-    """A future of this loop, and what a thread calls to settle it, with an error or without; the first call counts."""
+def settled_by_thread() -> tuple[asyncio.Future[None], Callable[[BaseException | None], None]]:
+    """A future of this loop, and the function by which a thread settles it, with or without an error, once."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
 
@@ -30,11 +30,11 @@ def told_by_thread() -> tuple[asyncio.Future[None], Callable[[BaseException | No
         else:
             future.set_exception(error)
 
-    def tell(error: BaseException | None) -> None:
-        with suppress(RuntimeError):  # the loop is gone, and whoever waited with it
+    def settle_from_thread(error: BaseException | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and its tasks with it
             loop.call_soon_threadsafe(settle, error)
 
-    return future, tell
+    return future, settle_from_thread
 
 
 class Worker(Generic[Model, Work]):
@@ -81,9 +81,9 @@ class Worker(Generic[Model, Work]):
     async def start(self) -> None:
         """Load the model on the first thread; several may wait for it. Raises: what loading raises."""
         if self._loaded is None:
-            self._loaded, tell = told_by_thread()
-            self._spawn(lambda: self._run(tell))
-        await asyncio.shield(self._loaded)  # who stops waiting for it doesn't stop it for the others
+            self._loaded, loaded = settled_by_thread()
+            self._spawn(lambda: self._run(loaded))
+        await asyncio.shield(self._loaded)  # a caller that is cancelled does not cancel it for the others
 
     async def close(self) -> None:
         """End what is queued, then the threads."""
@@ -98,14 +98,14 @@ class Worker(Generic[Model, Work]):
         self._threads.append(thread)
         thread.start()
 
-    def _run(self, tell: Callable[[BaseException | None], None]) -> None:
+    def _run(self, loaded: Callable[[BaseException | None], None]) -> None:
         try:
             model = self._load()
         except BaseException as error:  # raised again where it was asked for
-            tell(error)
+            loaded(error)
             return
         self.model = model
-        tell(None)
+        loaded(None)
         for _ in range(self._count - 1):
             self._spawn(lambda: self._serve(model))
         self._serve(model)
@@ -150,12 +150,12 @@ class _End:
 
 
 class _Handover(Generic[Item]):
-    """What the thread and the event loop share: ``ahead`` places, and a flag that says stop."""
+    """What the thread and the event loop share: ``ahead`` permits, and a flag that says stop."""
 
     def __init__(self, ahead: int) -> None:
         self.loop = asyncio.get_running_loop()
-        self.items: asyncio.Queue[Item | _End] = asyncio.Queue()  # bounded by ``places``
-        self.places = threading.Semaphore(ahead)
+        self.items: asyncio.Queue[Item | _End] = asyncio.Queue()  # bounded by ``permits``
+        self.permits = threading.Semaphore(ahead)
         self.stop = threading.Event()
 
     def put(self, item: Item | _End) -> None:
@@ -167,7 +167,7 @@ class _Handover(Generic[Item]):
         error: BaseException | None = None
         try:
             for item in start(self.stop):
-                self.places.acquire()
+                self.permits.acquire()
                 if self.stop.is_set():
                     break
                 self.put(item)
@@ -195,13 +195,13 @@ async def in_thread(
     ended = False
     try:
         while not isinstance(item := await handover.items.get(), _End):
-            handover.places.release()
+            handover.permits.release()
             yield item
         ended = True
         if item.error is not None:
             raise item.error
     finally:
         handover.stop.set()
-        handover.places.release()
+        handover.permits.release()
         while not ended:
             ended = isinstance(await handover.items.get(), _End)

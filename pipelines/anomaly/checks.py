@@ -32,8 +32,8 @@ BASE32 = re.compile(r"\b[A-Z2-7]{32,}={0,6}")
 HEXADECIMAL = re.compile(r"(?:\b|\\x|0x)(?:[0-9A-Fa-f]{2}(?:[\s,]{0,2}(?:\\x|0x)?)){16,}")
 PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}){8,}")
 BITS = re.compile(r"(?:[01]{8}\s?){8,}")
-LEAST_ROTATED = 20  # letters for which a rotation can be told
-MORE_USUAL = 1.2  # nats a letter sequence by which the rotated text must be more usual
+LEAST_ROTATED = 20  # letters from which on a rotation is recognised
+MORE_LIKELY = 1.2  # nats a letter n-gram by which the rotated text must be likelier
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +52,17 @@ class Checked:
     hidden: tuple[str, ...] = ()
 
 
-def check(raw: str, *, longest: int, usual: Callable[[str], float]) -> Checked:
+def check(raw: str, *, longest: int, log_likelihood: Callable[[str], float]) -> Checked:
     """Check one message as it came.
 
-    ``longest`` is in characters; ``usual`` says how usual a text's letters are, as the mean log-probability of its
-    trigrams.
+    ``longest`` is in characters; ``log_likelihood`` is a text's mean log-likelihood by letter n-grams, in nats.
     """
     whole, raw = len(raw), raw[:RAW]
     findings = [*_characters(raw), *_repetition(raw)]
     if whole > longest:
         findings.append(Finding("size", f"{whole} characters, and {longest} are allowed"))
     hidden = []
-    for name, payload in _payloads(composed(raw[:longest]), usual):
+    for name, payload in _payloads(composed(raw[:longest]), log_likelihood):
         findings.append(Finding(f"encoded_{name}", f"a readable text of {len(payload)} characters"))
         hidden.append(payload[:DECODED])
     if tags := TAGS.findall(FLAGS.sub("", raw)):
@@ -112,7 +111,7 @@ def _mixes_scripts(word: str) -> bool:
     return "LATIN" in scripts and bool(set(scripts) & {"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"})
 
 
-def _payloads(text: str, usual: Callable[[str], float]) -> Iterator[tuple[str, str]]:
+def _payloads(text: str, log_likelihood: Callable[[str], float]) -> Iterator[tuple[str, str]]:
     """Names of encodings, and the readable texts that stand in them."""
     probes: tuple[tuple[str, re.Pattern[str], Callable[[str], bytes]], ...] = (
         ("percent", PERCENT, unquote_to_bytes),
@@ -132,7 +131,7 @@ def _payloads(text: str, usual: Callable[[str], float]) -> Iterator[tuple[str, s
     letters = sum(character.isascii() and character.isalpha() for character in text)
     if letters >= max(LEAST_ROTATED, len(text) // 2):
         rotated = codecs.encode(text, "rot13")
-        if usual(rotated) > usual(text) + MORE_USUAL:
+        if log_likelihood(rotated) > log_likelihood(text) + MORE_LIKELY:
             yield "rot13", rotated
 
 
@@ -162,7 +161,7 @@ class FloodLimits:
 
 
 REMEMBERED = 16  # messages of a session whose words are compared
-SKETCH = 32  # word triples of each that are kept: the same ones of the same text
+SKETCH = 32  # word triples stored of each: the same ones of the same text
 SESSIONS = 2000
 REPEATED_FROM = 20  # characters; short answers repeat in any talk
 ALIKE = 0.8  # of the word triples that two messages have, shared

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipelines.anomaly import surface
 from pipelines.anomaly.calibrate import HEADS, Calibration, HeadName, cell
 from pipelines.anomaly.checks import Checked, Finding, check
-from pipelines.anomaly.language import Language, surprise
+from pipelines.anomaly.language import Language
 from pipelines.anomaly.text import LONGEST, normalise, plain, windows
 from pipelines.anomaly.vae import VAE
 from pipelines.anomaly.verdict import Cause, Deviation, Judgement, Verdict
@@ -98,7 +98,7 @@ class Detector:
 
     def prepare(self, raw: str, *, longest: int = LONGEST) -> Prepared:
         """Everything about a message that its embedding is not needed for."""
-        checked = check(raw, longest=longest, usual=lambda text: surprise(self.language, text))
+        checked = check(raw, longest=longest, log_likelihood=self.language.log_likelihood)
         text = normalise(raw)
         hidden = [passage(normalise(each)) for each in checked.hidden]
         looks = surface.features(text, self.language)
@@ -141,8 +141,8 @@ class Detector:
         reconstruction, divergence = (float(term[0]) for term in self.semantic.score(whole))
         scores: dict[HeadName, float] = {
             "surface": float(looked[0] + looks_apart[0]),
-            "letters": self.language.unusual_letters(prepared.text),
-            "order": self.language.unusual_order(prepared.text),
+            "letters": self.language.log_perplexity(prepared.text),
+            "order": self.language.order_score(prepared.text),
             "injection": float(self.injections.score(parts).max()),
             "semantic": reconstruction + divergence,
         }

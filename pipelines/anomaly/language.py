@@ -1,9 +1,8 @@
-"""How usual the letters and the words of a message are, counted from normal text.
+"""Two small n-gram models of normal text: how unusual are a message's letters, and the order of its words?
 
-Two small models. Letters: the probability of each run of three and of four characters; noise, codes and key mash are
-made of runs that hardly occur. Words: how much likelier each word is behind the word before it than anywhere; a heap
-of words without grammar gains nothing. Counts are hashed and kept in a byte each, so that the size does not depend on
-the data.
+Letters: trigrams and 4-grams; noise, codes and key mash consist of n-grams that hardly occur. Words: bigrams, by how
+much likelier a word is behind the word before it than anywhere; a heap of words without grammar gains nothing. Counts
+are hashed into a byte each, so that the size does not depend on the data.
 """
 
 import math
@@ -21,7 +20,7 @@ Floats = NDArray[np.float64]
 LETTER_BUCKETS = {3: 1 << 17, 4: 1 << 18}
 PAIR_BUCKETS = 1 << 19
 VOCABULARY = 8000
-RARE = 3  # times that a word must have been seen to have a place in the vocabulary
+RARE = 3  # occurrences from which on a word is in the vocabulary
 FLOOR = 15.9375  # nats; a run of letters that was never seen is this unusual
 NATS = 16  # steps a nat, of a byte
 LETTERS_BEFORE = 8  # imagined letters of usual kind, so that a short message is not judged by two of them
@@ -53,13 +52,13 @@ class Language:
     """Counts of normal text."""
 
     runs: Mapping[int, Bytes]  # by length: how unusual each bucket is, in steps
-    vocabulary: tuple[str, ...]  # the words that have a place, from 1 on; 0 is every other word
+    vocabulary: tuple[str, ...]  # words, numbered from 1 on; 0 is every other word
     words: NDArray[np.float32]  # (vocabulary + 1,), counts
     pairs: Bytes  # (PAIR_BUCKETS,), logarithms of counts, in steps
-    _places: Mapping[str, int] = field(repr=False, default_factory=dict)
+    _numbers: Mapping[str, int] = field(repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_places", {word: place for place, word in enumerate(self.vocabulary, 1)})
+        object.__setattr__(self, "_numbers", {word: number for number, word in enumerate(self.vocabulary, 1)})
 
     @classmethod
     def count(cls, texts: Sequence[str]) -> "Language":
@@ -67,11 +66,11 @@ class Language:
         vocabulary = _vocabulary(texts)
         runs = {length: np.zeros(buckets) for length, buckets in LETTER_BUCKETS.items()}
         words, pairs = np.zeros(len(vocabulary) + 1), np.zeros(PAIR_BUCKETS)
-        places = {word: place for place, word in enumerate(vocabulary, 1)}
+        numbers = {word: number for number, word in enumerate(vocabulary, 1)}
         for text in texts:
             for length, counts in runs.items():
                 np.add.at(counts, _runs(text, length), 1 / max(len(text), 1) ** 0.5)  # a long text is not worth many
-            said = np.array([places.get(word, 0) for word in _tokens(text)])
+            said = np.array([numbers.get(word, 0) for word in _tokens(text)])
             np.add.at(words, said, 1)
             np.add.at(pairs, _pairs(said), 1)
         return cls(
@@ -82,18 +81,22 @@ class Language:
         )
 
     def letters(self, text: str) -> Floats:
-        """How unusual each run of letters is, in nats: the mean of its three and its four characters."""
+        """The surprisal of each run of letters, in nats: the mean of its trigram's and its 4-gram's."""
         four = self.runs[4][_runs(text, 4)]
         three = self.runs[3][_runs(text, 3)][: len(four)]
         return (three.astype(np.float64) + four) / (2 * NATS)
 
-    def unusual_letters(self, text: str) -> float:
-        """The mean over a text, in nats a letter."""
+    def log_perplexity(self, text: str) -> float:
+        """The letter n-gram log-perplexity of a text, smoothed for short ones, in nats a letter."""
         each = self.letters(text)
         return float((each.sum() + USUAL_LETTERS * LETTERS_BEFORE) / (len(each) + LETTERS_BEFORE))
 
-    def least_usual_stretch(self, text: str) -> float:
-        """The mean over the part of ``STRETCH`` characters where it is highest."""
+    def log_likelihood(self, text: str) -> float:
+        """The mean log-likelihood of a text's letter n-grams, smoothed, in nats; minus infinity for no text."""
+        return -self.log_perplexity(text) if text else -math.inf
+
+    def highest_log_perplexity(self, text: str) -> float:
+        """The same, not smoothed, over the ``STRETCH`` characters where it is highest."""
         each = self.letters(text)
         if len(each) <= STRETCH:
             return float(each.mean())
@@ -101,13 +104,13 @@ class Language:
         return float((sums[STRETCH:] - sums[:-STRETCH]).max() / STRETCH)
 
     def known_words(self, text: str) -> float:
-        """The share of the words that have a place in the vocabulary."""
+        """The share of the words that are in the vocabulary."""
         words = [word for word in WORD.findall(text.lower()) if word[0].isalpha()]
-        return sum(word in self._places for word in words) / max(len(words), 1)
+        return sum(word in self._numbers for word in words) / max(len(words), 1)
 
-    def unusual_order(self, text: str) -> float:
-        """How little the words gain from those before them, in nats a word, negative: 0 is a heap of words."""
-        said = np.array([self._places.get(word, 0) for word in _tokens(text)])
+    def order_score(self, text: str) -> float:
+        """The negative mean gain of each word's log-likelihood by the word before it, in nats; 0 is a heap of words."""
+        said = np.array([self._numbers.get(word, 0) for word in _tokens(text)])
         before, after = said[:-1], said[1:]
         anywhere = (self.words[after] + 0.5) / (self.words.sum() + len(self.words) / 2)
         together = np.expm1(self.pairs[_pairs(said)].astype(np.float64) / NATS)
@@ -130,8 +133,3 @@ def _unusual(counts: Floats) -> Bytes:
         nats: Floats = -np.log(counts / counts.sum())
     steps: Bytes = np.rint(np.minimum(nats, FLOOR) * NATS).astype(np.uint8)
     return steps
-
-
-def surprise(language: Language, text: str) -> float:
-    """How usual a text's letters are, for the checks: the higher, the more usual."""
-    return -language.unusual_letters(text) if text else -math.inf

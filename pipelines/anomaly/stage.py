@@ -48,7 +48,7 @@ CANARIES: tuple[tuple[str, HeadName | None], ...] = (
 
 
 class AnomalyStage:
-    """A stage that screens what turns bring in; it also screens texts for whoever asks directly."""
+    """A stage that screens the messages of turns. It also screens texts that the API asks about."""
 
     def __init__(
         self, embedder: Embedder, settings: AnomalySettings, *, clock: Callable[[], float] = time.monotonic
@@ -62,7 +62,7 @@ class AnomalyStage:
         self._shadows: set[asyncio.Task[None]] = set()  # bounded by AT_ONCE
         self._closing = False
         self._broken = ""  # why it could not be started
-        self._asked = 0  # texts that somebody asked about directly, and that are being screened
+        self._asked = 0  # texts of the API that are being screened
         self.on_verdict: Callable[[Verdict, Action, float], None] = lambda verdict, action, seconds: None
         self.failures: Counter[str] = Counter()  # screenings without a verdict, by why
         self._recent: deque[Verdict] = deque(maxlen=RECENT)
@@ -117,7 +117,7 @@ class AnomalyStage:
 
     @property
     def waited_for(self) -> bool:
-        """Whether turns must wait until it is ready: where it decides, and where somebody named the detector to use."""
+        """Whether turns wait until it is ready: in ``enforce`` mode, and with a configured detector."""
         return self.settings.mode == "enforce" or bool(self.settings.detector)
 
     @property
@@ -126,7 +126,7 @@ class AnomalyStage:
         return self.detector is not None and self.embedder.ready
 
     async def ask(self, text: str) -> Verdict:
-        """Screen a text that is nobody's input, behind those that are; it is not counted.
+        """Screen a text of the API. Messages of turns come first, and the verdict is not counted.
 
         Raises: StageError when the detector is not ready, or too many ask; what a head raises.
         """
@@ -242,7 +242,7 @@ class AnomalyStage:
         self._begin(work.record(), "anomaly-shadow")
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run work that nobody waits for; closing ends it."""
+        """Run a task in the background; closing ends it."""
         task = asyncio.create_task(work, name=name)
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)

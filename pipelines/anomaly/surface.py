@@ -76,10 +76,10 @@ def features(text: str, language: Language) -> Floats:
             max(usual.values(), default=0) / max(len(words), 1),
             math.log1p(_longest_run(text)),
             1 - len(set(lines)) / max(len(lines), 1),
-            language.unusual_letters(text),
-            language.least_usual_stretch(text),
+            language.log_perplexity(text),
+            language.highest_log_perplexity(text),
             language.known_words(text),
-            language.unusual_order(text),
+            language.order_score(text),
         ),
         dtype=np.float32,
     )

@@ -24,7 +24,7 @@ _ENDS = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+|\n+")
 def composed(text: str) -> str:
     """The text with one spelling for every character (NFKC)."""
     text = _HALVES.sub("\ufffd", _ends(text, RAW))
-    # Putting a pile of marks in order takes the square of its height, and nobody reads more than a few.
+    # Ordering a pile of combining marks takes the square of its height; a few of them are enough to read.
     return _ends(unicodedata.normalize("NFKC", MARKS.sub(r"\1", text)), RAW)
 
 

@@ -1,4 +1,4 @@
-"""How a detector is kept: numbers in ``detector.safetensors``, words in ``detector.json``. Nothing of it is run."""
+"""A detector's files: numbers in ``detector.safetensors``, words in ``detector.json``. Nothing of it is run."""
 
 import json
 from pathlib import Path

@@ -17,7 +17,7 @@ LOCK_POLL = 0.2  # seconds between two looks at a lock that another process hold
 
 
 def cache_folder() -> Path:
-    """Where models and what is made from them are kept; safe to delete while nothing runs."""
+    """The folder of models and of what is made from them; safe to delete while nothing runs."""
     return Path(platformdirs.user_cache_dir("loquent", appauthor=False))
 
 

@@ -1,4 +1,4 @@
-"""The embedder: a thread that embeds for every stage, in small batches; what somebody waits for comes first."""
+"""The embedder: a thread that embeds for every stage, in small batches, urgent ones first."""
 
 import asyncio
 import logging
@@ -14,10 +14,10 @@ from pipelines.cores import Share
 from pipelines.downloads.progress import Progress
 from pipelines.embedding.minilm import Embedding, MiniLM, Passage, prepare
 from pipelines.events import StageError
-from pipelines.worker import Worker, told_by_thread
+from pipelines.worker import Worker, settled_by_thread
 
 log = logging.getLogger(__name__)
-WAITING = 512  # texts that may wait, of those that somebody waits for and of the others each
+WAITING = 512  # texts that may wait, urgent ones and others each
 BATCH = 16  # texts computed together at most
 BATCH_CHARACTERS = 2000  # of a batch, padded; a longer text is computed alone
 IN_A_ROW = 8  # urgent batches, behind which one of the others has its turn
@@ -27,9 +27,9 @@ IN_A_ROW = 8  # urgent batches, behind which one of the others has its turn
 class _Job:
     passages: list[Passage]
     done: asyncio.Future[None]
-    tell: Any
+    settle: Any
     result: list[Embedding] = field(default_factory=list)
-    dropped: bool = False  # nobody waits for it any more
+    dropped: bool = False  # its reader has left
 
     @property
     def longest(self) -> int:
@@ -57,7 +57,7 @@ def _batches(passages: Sequence[Passage]) -> Iterator[list[Passage]]:
 
 
 class Embedder:
-    """Embeds for many at once. What somebody waits for comes before what is embedded in bulk."""
+    """Embeds for many readers at once. Urgent texts, of turns, come before those in bulk."""
 
     def __init__(self, folder: "Path | None" = None, *, share: Share | None = None) -> None:
         self.folder = folder  # set before it is started
@@ -98,15 +98,15 @@ class Embedder:
             if sum(len(each.passages) for each in queue) + len(passages) > WAITING:
                 raise StageError("overloaded", "server_overloaded", "Too many texts wait to be embedded.")
             for batch in _batches(passages):
-                done, tell = told_by_thread()
-                jobs.append(_Job(batch, done, tell))
+                done, settle = settled_by_thread()
+                jobs.append(_Job(batch, done, settle))
             queue.extend(jobs)
             self._worker.changed.notify()
         try:
             await asyncio.gather(*(job.done for job in jobs))
         finally:
             for job in jobs:
-                job.dropped = True  # nobody waits for what is not done
+                job.dropped = True  # what is not done is not needed
         return [embedding for job in jobs for embedding in job.result]
 
     def _load(self) -> MiniLM:
@@ -120,7 +120,7 @@ class Embedder:
     def _abandon(self, error: StageError) -> None:
         for queue in (self._urgent, self._bulk):
             while queue:
-                queue.popleft().tell(error)
+                queue.popleft().settle(error)
 
     def _batch(self) -> list[_Job] | None:
         """The jobs that are computed next, together."""
@@ -150,8 +150,8 @@ class Embedder:
         except Exception as error:  # of these texts; the next ones may do better
             log.error("a batch of texts could not be embedded: %s", type(error).__name__)  # its words may be theirs
             for job in jobs:
-                job.tell(error)
+                job.settle(error)
             return
         for job in jobs:
             job.result, embeddings = embeddings[: len(job.passages)], embeddings[len(job.passages) :]
-            job.tell(None)
+            job.settle(None)

@@ -26,7 +26,7 @@ DIMENSIONS = 384
 TOKENS = 256  # of a text that are read
 ROWS = 16  # of one text; of more, the first and the last are read
 NAME = "all-minilm-l6-v2"
-RECIPE = "rows of 256 tokens, spans pooled"  # how windows come about: whoever keeps embeddings keeps this with them
+RECIPE = "rows of 256 tokens, spans pooled"  # how windows are made; stored beside stored embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,12 @@ class MiniLM:
             return_offsets_mapping=True,
         )
         of: list[int] = list(rows["overflow_to_sample_mapping"])
-        kept = [row for n in range(len(passages)) for row in _ends([row for row, each in enumerate(of) if each == n])]
+        used = [row for n in range(len(passages)) for row in _ends([row for row, each in enumerate(of) if each == n])]
         found: dict[int, tuple[Floats, Floats]] = {}
-        for group in _of_one_length({row: len(rows["input_ids"][row]) for row in kept}):
+        for group in _of_one_length({row: len(rows["input_ids"][row]) for row in used}):
             found |= zip(group, self._together([rows["input_ids"][row] for row in group]), strict=True)
         return [
-            _joined([(*found[row], rows["offset_mapping"][row]) for row in kept if of[row] == n], passage.windows)
+            _joined([(*found[row], rows["offset_mapping"][row]) for row in used if of[row] == n], passage.windows)
             for n, passage in enumerate(passages)
         ]
 
@@ -120,8 +120,8 @@ def _of_one_length(lengths: Mapping[int, int]) -> list[list[int]]:
 def _joined(rows: Sequence[tuple[Floats, Floats, Sequence[Span]]], spans: tuple[Span, ...]) -> Embedding:
     """One text's rows, each with its tokens and where in the text they are: the first row is the whole."""
     parts = [whole for whole, _, _ in rows[1:]]
-    for _, tokens, places in rows:
-        offsets = np.array(places)
+    for _, tokens, spans_of_tokens in rows:
+        offsets = np.array(spans_of_tokens)
         starts, ends = offsets[:, 0], offsets[:, 1]
         real = ends > starts  # the model's own tokens have no characters
         for start, end in spans:

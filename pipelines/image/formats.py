@@ -86,9 +86,9 @@ def enlarged(picture: "Tensor", size: int, *, opaque: bool = False) -> NDArray[n
 
 def png(pixels: NDArray[np.uint8], mark: Mark, rest: Callable[[], None] = lambda: None) -> bytes:
     """A file of these pixels, with its mark; ``rest`` is called between its pieces of 64 KiB."""
-    told = PngImagePlugin.PngInfo()
-    told.add_itxt("XML:com.adobe.xmp", mark.xmp())
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", mark.xmp())
     file = _File(rest)
     # Of smooth pictures run lengths make smaller files than zlib's search at this level, in less time.
-    Image.fromarray(pixels).save(file, "PNG", pnginfo=told, compress_level=1, compress_type=zlib.Z_RLE)
+    Image.fromarray(pixels).save(file, "PNG", pnginfo=info, compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()

@@ -17,7 +17,7 @@ from pipelines.capacity import Capacity
 from pipelines.cores import Cores, Share
 from pipelines.events import StageError, shutting_down
 from pipelines.image.formats import Mark, enlarged, png, weight
-from pipelines.worker import Worker, told_by_thread
+from pipelines.worker import Worker, settled_by_thread
 
 if TYPE_CHECKING:
     from pipelines.image.generator import Generator
@@ -46,9 +46,9 @@ class Order:
 class _Job:
     order: Order
     done: asyncio.Future[None]
-    tell: Callable[[BaseException | None], None]
+    settle: Callable[[BaseException | None], None]
     file: bytes = b""
-    dropped: bool = False  # nobody waits for it any more
+    dropped: bool = False  # its reader has left
 
 
 class Painter:
@@ -97,7 +97,7 @@ class Painter:
         if not self.ready:
             raise StageError("unavailable", "image_not_ready", "Pictures can't be drawn yet; try again.")
         with self.capacity.permit(tenant, sum(weight(order.size) for order in orders)):
-            jobs = [_Job(order, *told_by_thread()) for order in orders]
+            jobs = [_Job(order, *settled_by_thread()) for order in orders]
             with self._worker.changed:
                 if self._worker.closing:
                     raise shutting_down()
@@ -126,7 +126,7 @@ class Painter:
     def _abandon(self, error: StageError) -> None:
         for queue in (self._urgent, self._bulk):
             while queue:
-                queue.popleft().tell(error)
+                queue.popleft().settle(error)
 
     def _batch(self) -> list[_Job] | None:
         """The jobs of the next pass."""
@@ -151,11 +151,11 @@ class Painter:
                 self._rest()
                 job.file = png(pixels, mark, self._rest)
                 self.drawn += 1
-                job.tell(None)
+                job.settle(None)
         except Exception as error:  # of these pictures; the next ones may do better
             log.exception("pictures could not be drawn")
             for job in jobs:
-                job.tell(error)
+                job.settle(error)
 
     def _draw(self, drawer: "Drawer", orders: Sequence[Order]) -> Any:
         """(N, 4, SIDE, SIDE) of float32."""

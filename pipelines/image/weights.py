@@ -1,4 +1,4 @@
-"""How a generator is kept: numbers in ``image.safetensors``, words in ``image.json``. Nothing of it is run."""
+"""A generator's files: numbers in ``image.safetensors``, words in ``image.json``. Nothing of it is run."""
 
 import json
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ def save(folder: Path, words: Words, generator: Generator, captions: torch.Tenso
     tensors = {f"generator.{name}": value.half().contiguous() for name, value in generator.state_dict().items()}
     tensors |= {"captions": captions.half().contiguous(), "drawn": drawn.half().contiguous()}
     (folder / NUMBERS).write_bytes(save_tensors(tensors))
-    told = {
+    described = {
         "format": FORMAT,
         "name": words.name,
         "shape": asdict(generator.shape),
@@ -63,7 +63,7 @@ def save(folder: Path, words: Words, generator: Generator, captions: torch.Tenso
             for label, captions, colours in words.concepts
         ],
     }
-    (folder / WORDS).write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (folder / WORDS).write_text(json.dumps(described, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def load(folder: Path = BUNDLED) -> Drawer:
@@ -74,12 +74,12 @@ def load(folder: Path = BUNDLED) -> Drawer:
     try:
         if max((folder / name).stat().st_size for name in (NUMBERS, WORDS)) > LARGEST:
             raise WeightsError(f"{folder} holds files that are too large to be a generator's.")
-        told = json.loads((folder / WORDS).read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
+        described = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+        if described["format"] != FORMAT:
             raise WeightsError(f"{folder} was made by another version: run loquent train image again.")
-        if sha256(folder / NUMBERS) != told["sha256"]:
+        if sha256(folder / NUMBERS) != described["sha256"]:
             raise WeightsError(f"{folder / NUMBERS} is not the file that {WORDS} was written with.")
-        return _read(folder, told, load_tensors((folder / NUMBERS).read_bytes()))
+        return _read(folder, described, load_tensors((folder / NUMBERS).read_bytes()))
     except WeightsError:
         raise
     except OSError as error:
@@ -88,21 +88,21 @@ def load(folder: Path = BUNDLED) -> Drawer:
         raise WeightsError(f"{folder} can't be read as a generator: {type(error).__name__}.") from None
 
 
-def _read(folder: Path, told: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Drawer:
+def _read(folder: Path, described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Drawer:
     if not all(torch.isfinite(each).all() for each in tensors.values()):
         raise WeightsError(f"{folder / NUMBERS} holds what is no number.")
-    shape = Shape(**(told["shape"] | {"widths": tuple(int(width) for width in told["shape"]["widths"])}))
+    shape = Shape(**(described["shape"] | {"widths": tuple(int(width) for width in described["shape"]["widths"])}))
     sizes = (*shape.widths, shape.last, shape.hidden, shape.noise)
     if shape.text != DIMENSIONS or not all(0 < size <= MOST_CHANNELS for size in sizes):
-        raise WeightsError(f"{folder / WORDS} tells a shape that no generator here has.")
+        raise WeightsError(f"{folder / WORDS} has a shape that no generator here has.")
     words = Words(
-        str(told["name"]),
-        tuple(str(style) for style in told["styles"]),
+        str(described["name"]),
+        tuple(str(style) for style in described["styles"]),
         tuple(
             (str(each["label"]), tuple(map(str, each["captions"])), tuple(map(str, each["colours"])))
-            for each in told["concepts"]
+            for each in described["concepts"]
         ),
-        told["about"],
+        described["about"],
     )
     owners = [n for n, (_, captions, _) in enumerate(words.concepts) for _ in captions]
     captions, drawn = tensors.pop("captions").float(), tensors.pop("drawn").float()

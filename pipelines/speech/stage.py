@@ -166,7 +166,7 @@ class _Speaker:
         *,
         forgiving: bool = False,
     ) -> None:
-        assert workers.voice is not None  # noqa: S101 - a place is only given when there is one
+        assert workers.voice is not None  # noqa: S101 - a permit is given only when there is one
         self._workers = workers
         self._settings = settings
         self._voice = workers.voice
@@ -251,7 +251,7 @@ class _Speaker:
 
 
 class _Untold:
-    """The text of a sentence that is still to be told, word by word as its sound is sent."""
+    """The text of a sentence that is still to be sent, word by word with its sound."""
 
     def __init__(self, text: str, spoken: Spoken, characters: int) -> None:
         self._text = text

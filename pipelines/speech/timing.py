@@ -34,7 +34,7 @@ def word_ends(
 
 
 def even_word_ends(text: str, samples: int) -> tuple[WordEnd, ...]:
-    """For voices that do not tell: as if every character took the same time."""
+    """For voices without durations: as if every character took the same time."""
     length = max(len(text.rstrip()), 1)
     return tuple(WordEnd(word.end(), samples * word.end() // length) for word in WORD.finditer(text))
 

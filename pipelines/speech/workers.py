@@ -1,8 +1,8 @@
 """The threads that speak, and whose next piece of sound they compute first.
 
-Sound is needed by a time: before what was sent has been played. So first comes whoever would fall silent soon, then
-whoever has not been heard yet, in the order in which they came, and then whoever has least in store. A voice computes a
-sentence piece by piece, and between two pieces its thread may turn to somebody else.
+Sound has a deadline: the moment at which all that was sent has been played. Replies whose buffer would underrun soon
+come first, then those that have not begun, in the order of arrival, then the earliest deadline. A voice computes a
+sentence piece by piece, and its thread may serve another reply between two pieces.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # and for each of the others, whose turn may come first, another one.
 PRESSING = 0.25
 PRESSING_EACH = 0.12
-AHEAD = 2  # pieces of a sentence that may wait for whoever asked for it
+AHEAD = 2  # pieces of a sentence that may wait for their reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class _Job:
         return (0 if self.due < pressing else 2), self.due
 
     def put(self, piece: Samples | _End) -> None:
-        with suppress(RuntimeError):  # the event loop is gone, and whoever waited with it
+        with suppress(RuntimeError):  # the event loop is closed, and its tasks with it
             self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
 
 
@@ -132,7 +132,7 @@ class Workers:
         finally:
             with self._worker.changed:
                 if job in self._jobs:
-                    self._jobs.remove(job)  # a thread that has it gives it back to nobody
+                    self._jobs.remove(job)  # a thread that has it drops its piece
 
     def _take(self) -> _Job | None:
         """The most urgent job, among those whose reader has taken most of what there is."""
@@ -176,7 +176,7 @@ class Workers:
         with self._worker.changed:
             self.busy_seconds += seconds
             job.taken = False
-            if job not in self._jobs:  # its reader left, or was told that the workers close
+            if job not in self._jobs:  # its reader has left, or the workers close
                 return
             if isinstance(piece, Samples):
                 sound = len(piece.audio) / voice.rate

@@ -128,7 +128,7 @@ def assemble(
     whole = corpus.messages.whole[chosen]
     parts = [np.concatenate([corpus.messages.whole[n][None], corpus.messages.windows[n]]) for n in chosen]
     scores = [
-        (language.unusual_letters(text), language.unusual_order(text), float(injections.score(part).max()))
+        (language.log_perplexity(text), language.order_score(text), float(injections.score(part).max()))
         for text, part in zip(texts, parts, strict=True)
     ]
     examples = Examples(

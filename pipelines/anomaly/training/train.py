@@ -256,8 +256,8 @@ def read_scores(detector: Detector, texts: Sequence[str]) -> dict[HeadName, list
     looks, apart = detector.surface.score(features(texts, detector.language))
     return {
         "surface": (looks + apart).tolist(),
-        "letters": [detector.language.unusual_letters(text) for text in texts],
-        "order": [detector.language.unusual_order(text) for text in texts],
+        "letters": [detector.language.log_perplexity(text) for text in texts],
+        "order": [detector.language.order_score(text) for text in texts],
     }
 
 

@@ -22,7 +22,7 @@ from pipelines.chat.engine.slots import SlotTable
 from pipelines.chat.model.interface import LanguageModel, Segment
 from pipelines.cores import Share
 from pipelines.events import Event, Finished, Sampling, StageError, Usage, shutting_down
-from pipelines.worker import told_by_thread
+from pipelines.worker import settled_by_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,7 @@ class Engine:
 
     async def start(self) -> None:
         """Load the model on the engine's thread; returns once it is ready. Raises what loading raises."""
-        loaded, tell = told_by_thread()
+        loaded, tell = settled_by_thread()
         self.state = EngineState.LOADING
         self._thread = threading.Thread(target=self._run, args=(tell,), name="chat-engine", daemon=True)
         self._thread.start()

@@ -20,7 +20,7 @@ from pipelines.speech.voices.phonemizer import Phonemizer
 
 log = logging.getLogger(__name__)
 
-PIECE_SECONDS = 0.5  # of sound; the whole sentence is there at once, but whoever waits for it takes it piece by piece
+PIECE_SECONDS = 0.5  # of sound; the whole sentence is there at once, but its reader takes it piece by piece
 WARM_UP = "Ready to speak."
 
 
@@ -102,7 +102,7 @@ def load(place: Path | str, settings: SpeechSettings, threads: int) -> CoquiVoic
             pass
     except VoiceError:
         raise
-    except (Exception, SystemExit) as error:  # Coqui exits where it asks for a licence and nobody answers
+    except (Exception, SystemExit) as error:  # Coqui exits where its question about a licence has no answer
         log.debug("the voice could not be loaded", exc_info=True)
         raise VoiceError(f"The Coqui model {place} can't be used: {error}") from None
     check_speaker(voice, place, settings.speaker)

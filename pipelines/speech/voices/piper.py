@@ -36,7 +36,7 @@ MOST_FRAMES = 192  # of later ones: what they overlap is computed twice
 GROWTH = 4  # times the window before
 MOST_FLOW_FRAMES = 256
 CONTEXTS = (8, 12, 16, 24, 32, 48)  # frames around a window that what comes of it may depend on
-SAME = 1e-4  # a difference of samples that nobody hears
+SAME = 1e-4  # an inaudible difference of samples
 MOST_PHONEMES = 600  # of one reading; 300 characters of ordinary text have fewer
 WARM_UP = "Ready to speak."
 
@@ -59,7 +59,7 @@ class PiperVoice:
     def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
         """Speak one sentence."""
         parts = list(_parted(self._phonemes(text)))
-        told = text if len(parts) == 1 else ""  # which words are in which of several parts, nobody knows
+        told = text if len(parts) == 1 else ""  # which of several parts holds a word is unknown
         for phonemes in parts:
             yield from self._say(told, phonemes, speaker, speed, threads)
 
@@ -148,7 +148,7 @@ class _Plan:
     """What is known of a sentence's sound before it is computed."""
 
     frames: int
-    durations: Floats | None  # (ids,), frames of each; None where the voice does not tell
+    durations: Floats | None  # (ids,), frames of each; None where the voice gives none
     tensors: dict[str, Floats]  # what the flow and the vocoder read; those of all frames have these last
 
 

@@ -13,7 +13,7 @@ from pipelines.anomaly.text import LARGEST, LONGEST, SHORTEST, normalise, plain,
 
 
 def checked(text: str, longest: int = 20_000) -> Checked:
-    return check(text, longest=longest, usual=usual)
+    return check(text, longest=longest, log_likelihood=usual)
 
 
 def usual(text: str) -> float:

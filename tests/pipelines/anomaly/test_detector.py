@@ -276,10 +276,10 @@ def test_a_dimension_that_never_changes_does_no_harm() -> None:
 def test_language_tells_words_from_noise_and_order_from_none() -> None:
     texts = ["the cat sat on the mat", "a dog ran over the road", "the road is long and the cat is old"] * 20
     language = Language.count(texts)
-    assert language.unusual_letters("xqzj wvkp qxzv") > language.unusual_letters("the old cat ran") + 2
-    assert language.unusual_order("mat the on cat the sat") > language.unusual_order("the cat sat on the mat")
+    assert language.log_perplexity("xqzj wvkp qxzv") > language.log_perplexity("the old cat ran") + 2
+    assert language.order_score("mat the on cat the sat") > language.order_score("the cat sat on the mat")
     assert language.known_words("the cat zqx") == pytest.approx(2 / 3)
-    assert math.isfinite(language.unusual_letters(""))
+    assert math.isfinite(language.log_perplexity(""))
 
 
 def test_features_are_numbers_whatever_the_text(detector: Detector) -> None:
