@@ -26,6 +26,7 @@ from server.names import ModelNames, VoiceNames, public_name
 log = logging.getLogger(__name__)
 
 PIECE = 64 * 1024  # bytes of one send
+BODY_OF_A_SEND = 1024 * 1024  # bytes of a body that a client must read in the time of one send, at least
 
 
 class Drainable(Protocol):
@@ -67,12 +68,12 @@ class Backend:
             if not self.requests:
                 self.idle.set()
 
-    async def deliver(self, request: web.Request, sending: Awaitable[None]) -> None:
+    async def deliver(self, request: web.Request, sending: Awaitable[None], *, seconds: float | None = None) -> None:
         """Wait for one send to the client of ``request``, and cut the connection when it takes too long.
 
         Raises: ConnectionResetError then.
         """
-        seconds = self.settings.limits.send_seconds
+        seconds = seconds or self.settings.limits.send_seconds
         try:
             async with asyncio.timeout(seconds):
                 await sending
@@ -83,7 +84,7 @@ class Backend:
             raise ConnectionResetError("the client does not read") from None
 
     async def answer(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-        """Send a whole answer, each piece of it within the time that a send may take.
+        """Send a whole answer, each piece within the time that a send may take, and all of it in proportion.
 
         Raises: ConnectionResetError when the client does not read.
         """
@@ -96,9 +97,15 @@ class Backend:
         pieces = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
         pieces.content_length = len(body)
         await pieces.prepare(request)
-        for start in range(0, len(body), PIECE):
-            await self.deliver(request, pieces.write(body[start : start + PIECE]))
-        await self.deliver(request, pieces.write_eof())
+
+        async def send() -> None:
+            for start in range(0, len(body), PIECE):
+                await self.deliver(request, pieces.write(body[start : start + PIECE]))
+            await self.deliver(request, pieces.write_eof())
+
+        # A client that reads a little now and then would hold the whole of it for as long as it likes.
+        whole = self.settings.limits.send_seconds * (1 + len(body) / BODY_OF_A_SEND)
+        await self.deliver(request, send(), seconds=whole)
         return pieces
 
     def flow(self, turn: Turn, origin: str) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:

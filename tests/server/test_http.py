@@ -659,6 +659,25 @@ async def test_a_client_that_does_not_read_its_whole_answer_is_dropped() -> None
         writer.close()
 
 
+async def test_a_client_that_reads_its_answer_drop_by_drop_is_dropped() -> None:
+    settings = Settings(limits=LimitSettings(send_seconds=0.1))
+    async with asyncio.timeout(PATIENCE), running(ScriptedModel(["x" * 1_000_000] * 20), settings) as server:
+        reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"), limit=1024)
+        body = json.dumps({"messages": HI}).encode()
+        writer.write(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {server.url.removeprefix('http://')}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        await eventually(lambda: server.backend.requests == 1, "it is asked")
+        while server.backend.requests:
+            await reader.read(4096)
+            await asyncio.sleep(0.01)
+        async with server.http.get(f"{server.url}/metrics") as response:
+            assert "loquent_dropped_total 1.0" in await response.text()
+        writer.close()
+
+
 async def test_a_large_answer_arrives_whole() -> None:
     async with running(ScriptedModel(["x" * 1_000_000] * 3)) as server:
         async with server.http.post(f"{server.url}/v1/chat/completions", json={"messages": HI}) as response:
