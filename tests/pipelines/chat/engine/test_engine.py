@@ -267,13 +267,18 @@ async def test_a_request_whose_stream_can_not_be_built_fails_alone(monkeypatch: 
 
 async def test_a_request_that_waits_runs_when_a_slot_is_free_though_no_message_comes() -> None:
     """One whose reader is slow, as a spoken reply's is, has ended in the engine long before its stream is closed."""
-    async with started(ScriptedModel(["fine"]), streams=1, waiting=4) as engine:
+    gate = threading.Semaphore(0)
+    async with started(ScriptedModel(["a", "b"], gate=gate), streams=1, waiting=4) as engine:
         engine.reserve()
         slow = engine.generate("slow", [1, 2], PLENTY)
-        assert isinstance(await anext(slow), Started)
+        reading = asyncio.ensure_future(anext(slow))
+        await eventually(lambda: engine.running == 1, "it runs")
+        waits = asyncio.create_task(generate(engine, "waits"))
+        await eventually(lambda: engine.queued == 1, "the other waits")
+        gate.release(4)
+        assert isinstance(await reading, Started)  # and then nothing of it is read
         async with asyncio.timeout(PATIENCE):
-            replies = await asyncio.gather(*(generate(engine, f"r{n}") for n in range(3)))
-        assert [text(reply) for reply in replies] == ["fine"] * 3
+            assert text(await waits) == "ab"
         await slow.aclose()
 
 
