@@ -110,9 +110,7 @@ class SpeechStage:
         """
 
         async def written() -> AsyncGenerator[Event]:
-            for begin in range(0, len(text), LONGEST):  # others have their turn between two pieces
-                yield TextDelta(text[begin : begin + LONGEST])
-                await asyncio.sleep(0)
+            yield TextDelta(text)
             yield Finished("stop", Usage())
 
         with self._permit(tenant):
@@ -185,24 +183,33 @@ class _Speaker:
         """The events, with sound in the place of text; the last sentence is spoken once the text is complete."""
         complete = False
         async for event in events:
-            pieces: list[Piece] = []
             ends = isinstance(event, TextDone | Finished) and not complete
             if isinstance(event, TextDelta):
                 self._tokens += event.tokens
-                pieces = self._splitter.feed(event.text)
-            elif ends:
-                pieces = self._splitter.finish()
-            for piece in pieces:
-                async with aclosing(self._say(piece)) as spoken:
-                    async for delta in spoken:
-                        tokens, self._tokens = self._tokens, 0
-                        yield replace(delta, tokens=tokens)
+            async with aclosing(self._pieces(event, ends)) as pieces:
+                async for piece in pieces:
+                    async with aclosing(self._say(piece)) as spoken:
+                        async for delta in spoken:
+                            tokens, self._tokens = self._tokens, 0
+                            yield replace(delta, tokens=tokens)
             if ends:
                 complete = True
                 for delta in self._deltas(self._sound.end()):
                     yield delta
             if not isinstance(event, TextDelta):
                 yield event
+
+    async def _pieces(self, event: Event, ends: bool) -> AsyncGenerator[Piece]:
+        """The sentences that an event completes. A long text is cut bit by bit: others have their turn between."""
+        if isinstance(event, TextDelta):
+            for begin in range(0, len(event.text), LONGEST):
+                if begin:
+                    await asyncio.sleep(0)
+                for piece in self._splitter.feed(event.text[begin : begin + LONGEST]):
+                    yield piece
+        elif ends:
+            for piece in self._splitter.finish():
+                yield piece
 
     async def _say(self, piece: Piece) -> AsyncGenerator[AudioDelta]:
         spoken = speakable(piece.text, self._voice.language) if piece.aloud else Spoken("", ())

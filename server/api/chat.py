@@ -91,7 +91,7 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
 
     def message(self) -> Message:
         """As the pipeline wants it."""
@@ -123,7 +123,7 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -23,7 +23,7 @@ class EmbeddingRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=INPUTS)]
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=INPUTS, fail_fast=True)]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None

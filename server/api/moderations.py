@@ -55,8 +55,8 @@ class ModerationRequest(BaseModel):
 
     input: (
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=INPUTS)]
-        | Annotated[list[TextPart], Field(min_length=1, max_length=INPUTS)]
+        | Annotated[list[Text], Field(min_length=1, max_length=INPUTS, fail_fast=True)]
+        | Annotated[list[TextPart], Field(min_length=1, max_length=INPUTS, fail_fast=True)]
     )
     model: str | None = None
 

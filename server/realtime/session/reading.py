@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pipelines.events import (
     Message,
 )
-from server.links import without_links
+from server.links import IMAGES, without_links
 from server.realtime import wire
 from server.realtime.session.state import State
 from server.realtime.wire import Item, WireError
+
+LINKS = 10_000  # that one response takes out of replies, at a microsecond each; a link beyond that stays
 
 Given = tuple[Item, bool]  # an item, and whether it is the conversation's; a client may use its id for another one
 
@@ -45,6 +47,7 @@ def messages_read(
     instructions = state.config.instructions if asked.instructions is None else asked.instructions
     messages = [Message("system", instructions)] if instructions else []
     new: list[int] = []
+    links = 0
     for item, own in items:
         spoken = item.role is not None and item.words and item.status != "in_progress"
         if not spoken and item.type != "function_call_output":
@@ -52,7 +55,9 @@ def messages_read(
         serial = state.unscreened.get(item.id or "") if own else None
         if serial is not None or not own:
             new.append(len(messages))
-        words = without_links(item.words) if item.role == "assistant" else item.words
+        words = item.words
+        if item.role == "assistant" and (links := links + words.count(IMAGES)) <= LINKS:
+            words = without_links(words)
         messages.append(Message(item.role or "tool", words, "" if serial is None else f"{state.id}.{serial}"))
     # The protocol lets a client ask for a reply before anybody said anything; templates want a message to answer.
     return tuple(messages) or (Message("user", ""),), tuple(new)

@@ -43,7 +43,7 @@ class Item(Sparse):
     type: Literal["message", "function_call", "function_call_output", "item_reference"]
     status: Literal["completed", "incomplete", "in_progress"] | None = None
     role: Literal["system", "user", "assistant"] | None = None
-    content: Annotated[list[Content], Field(max_length=64)] | None = None
+    content: Annotated[list[Content], Field(max_length=64, fail_fast=True)] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None

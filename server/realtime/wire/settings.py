@@ -157,12 +157,14 @@ class SessionConfig(Sparse):
     type: Literal["realtime"] = "realtime"
     model: str = ""
     instructions: str = ""
-    output_modalities: Annotated[list[Modality], Field(min_length=1, max_length=1)] = Field(default=["text"])
+    output_modalities: Annotated[list[Modality], Field(min_length=1, max_length=1, fail_fast=True)] = Field(
+        default=["text"]
+    )
     audio: Audio = Audio()
-    tools: Annotated[list[Tool], Field(max_length=128)] = Field(default_factory=list)
+    tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] = Field(default_factory=list)
     tool_choice: ToolChoice = "auto"
     max_output_tokens: MaxTokens = "inf"
-    include: list[str] | None = None
+    include: Annotated[list[str], Field(fail_fast=True)] | None = None
     tracing: Literal["auto"] | dict[str, Any] | None = None
     truncation: Literal["auto", "disabled"] | dict[str, Any] | None = None
     reasoning: Reasoning | None = None
@@ -197,12 +199,12 @@ class ResponseConfig(Wire):
     """What ``response.create`` can say about one response."""
 
     conversation: Literal["auto", "none"] = "auto"
-    input: list[Item] | None = None
+    input: Annotated[list[Item], Field(fail_fast=True)] | None = None
     instructions: str | None = None
-    output_modalities: Annotated[list[Modality], Field(min_length=1, max_length=1)] | None = None
+    output_modalities: Annotated[list[Modality], Field(min_length=1, max_length=1, fail_fast=True)] | None = None
     audio: ResponseAudio | None = None
     max_output_tokens: MaxTokens | None = None
     metadata: Metadata | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     loquent: Extension | None = None
