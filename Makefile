@@ -32,6 +32,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.quality
+	$(BIN)/python -m bench.answers
 	$(BIN)/python -m bench.speech
 	$(BIN)/python -m bench.anomaly
 	$(BIN)/python -m bench.image

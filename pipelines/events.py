@@ -27,9 +27,10 @@ class Sampling:
     seed: int | None = None  # same seed and prompt, same text
     max_tokens: int | None = None  # of the reply
     stop: tuple[str, ...] = ()  # strings that end the reply and are not part of it
-    top_k: int = 0  # only so many of the likeliest tokens; 0: all
-    min_p: float = 0.0  # only tokens at least this likely, as a share of the likeliest
-    repetition_penalty: float = 1.0  # above 1 shuns what prompt and reply said already
+    top_k: int | None = None  # only so many of the likeliest tokens; 0: all
+    min_p: float | None = None  # only tokens at least this likely, as a share of the likeliest
+    repetition_penalty: float | None = None  # above 1 shuns what was said already, 1 does not
+    repetition_prompt: bool | None = None  # whether it counts the prompt too (None), or the reply alone (False)
     presence_penalty: float = 0.0  # taken from tokens that the reply has said
     frequency_penalty: float = 0.0  # taken from them each time they were said
     logit_bias: tuple[tuple[int, float], ...] = ()  # token id, what to add

@@ -1,13 +1,14 @@
 """The language model as a part of the pipeline."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
+from pipelines.chat.defaults import ENGINE, of_model
 from pipelines.chat.engine.admission import Limits
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.model.files import prepare
@@ -15,7 +16,7 @@ from pipelines.chat.model.interface import LanguageModel
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage, Observer
 from pipelines.downloads.progress import Progress
-from pipelines.events import Usage
+from pipelines.events import Sampling, Usage
 from pipelines.metrics import counter, gauge, latency
 from pipelines.part import Part, Shared
 
@@ -23,10 +24,12 @@ from pipelines.part import Part, Shared
 def part(settings: ChatSettings, shared: Shared) -> Part:
     """The chat stage, on the model that the settings name."""
     folder = Path()
+    defaults = ENGINE
 
     def put_on_disk(stop: threading.Event) -> Iterator[Progress]:
-        nonlocal folder
+        nonlocal folder, defaults
         folder = yield from prepare(settings.model, stop)
+        defaults = of_model(settings.model, folder)
 
     def load_model() -> LanguageModel:
         from pipelines.chat.model.transformer import load  # on the engine's thread: the server answers meanwhile
@@ -36,16 +39,16 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
     limits = Limits(settings.streams, settings.waiting, settings.waiting_tokens)
     engine = Engine(load_model, limits, share=shared.cores.share(max(shared.cores.total // 2, 1)))
     return replace(
-        assemble(engine, settings),
+        assemble(engine, settings, lambda: defaults),
         prepare=put_on_disk,
         imports=("torch", "transformers.generation", "pipelines.chat.model.transformer"),
     )
 
 
-def assemble(engine: Engine, settings: ChatSettings) -> Part:
-    """The chat stage around an engine that loads its own model."""
+def assemble(engine: Engine, settings: ChatSettings, defaults: Callable[[], Sampling] = lambda: ENGINE) -> Part:
+    """The chat stage around an engine that loads its own model, which draws by these defaults."""
     measured = _Measured()
-    stage = ChatStage(engine, settings, observer=measured)
+    stage = ChatStage(engine, settings, defaults=defaults, observer=measured)
     return Part(
         "chat",
         stage,

@@ -4,6 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+TopK = Annotated[int, Field(ge=0, lt=2**31)]
+MinP = Annotated[float, Field(ge=0, le=1)]
+RepetitionPenalty = Annotated[float, Field(gt=0, le=2)]
+
 
 class ChatSettings(BaseModel):
     """The language model: which one, where it runs, and how much it may do."""
@@ -18,8 +24,12 @@ class ChatSettings(BaseModel):
     context: Annotated[int, Field(ge=16)] = 2048
     overflow: Literal["error", "trim"] = "error"
     max_tokens: Annotated[int, Field(ge=1)] = 512
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Temperature | Literal["model"] = "model"
+    top_p: TopP | Literal["model"] = "model"
+    top_k: TopK | Literal["model"] = "model"
+    min_p: MinP | Literal["model"] = "model"
+    repetition_penalty: RepetitionPenalty | Literal["model"] = "model"
+    repetition_prompt: bool | Literal["model"] = "model"
     streams: Annotated[int, Field(ge=1)] = 32
     kept: Annotated[int, Field(ge=0)] = 32
     waiting: Annotated[int, Field(ge=0)] = 64

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 
+from pipelines.chat.defaults import ENGINE, resolved
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.prompt import fit
 from pipelines.chat.settings import ChatSettings
@@ -35,11 +36,13 @@ class ChatStage:
         engine: Engine,
         settings: ChatSettings,
         *,
+        defaults: Callable[[], Sampling] = lambda: ENGINE,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engine = engine
         self._settings = settings
+        self._defaults = defaults  # of the model, known once it is on the disk
         self._observer = observer or Observer()
         self._clock = clock
         # One thread: tokenizers are not made for two, and what waits for it keeps its place in the engine meanwhile.
@@ -86,16 +89,8 @@ class ChatStage:
             # A cancel does not stop a rendering that has begun, so its place is not free before it ends.
             rendering.add_done_callback(lambda _: self.engine.release(turn.tenant))
             raise
-        sampling = replace(self._sampling(turn.sampling), max_tokens=min(max_tokens, model.context - len(prompt)))
+        sampling = resolved(turn.sampling, self._settings, self._defaults())
+        sampling = replace(sampling, max_tokens=min(max_tokens, model.context - len(prompt)))
         async with aclosing(self.engine.generate(turn.id, prompt, sampling, turn.tenant)) as reply:
             async for event in reply:
                 yield event
-
-    def _sampling(self, asked: Sampling) -> Sampling:
-        """What was asked for, and what is configured where nothing was."""
-        configured = self._settings
-        return replace(
-            asked,
-            temperature=configured.temperature if asked.temperature is None else asked.temperature,
-            top_p=configured.top_p if asked.top_p is None else asked.top_p,
-        )

@@ -1,10 +1,11 @@
 """The models that ship inside Python packages: names, versions, hashes, licences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pipelines.downloads.cache import cache_folder
+from pipelines.events import Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class ModelPackage:
     licence: str
     about: str
     beside: tuple[str, ...] = ()  # what else of the wheel the model needs
+    sampling: Sampling = field(default_factory=Sampling)  # a chat model's defaults: how to draw tokens
 
     @property
     def folder(self) -> Path:
@@ -53,6 +55,8 @@ PACKAGES = {
             megabytes=93,
             licence="Apache-2.0",
             about="SmolLM2 135M Instruct, 4-bit: small, quick, English",
+            # Greedy alone repeats itself in two replies of three: docs/decisions/0013 has how these were chosen.
+            sampling=Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.12, repetition_prompt=False),
         ),
         ModelPackage(
             name="en_US-joe-medium",

@@ -1,8 +1,9 @@
 """The image stage: decides whether a reply comes with a picture, and has it drawn while the text streams.
 
 A message that asks for a picture of something known is answered by a configured line, since a small model would say
-that it can't draw. In the mood of a reply the nearest caption is looked for when its text is complete. What is like
-nothing known gets no picture, and no error.
+that it can't draw; what the message asks besides goes to the model, whose reply then stands in the line's stead. In the
+mood of a reply the nearest caption is looked for when its text is complete. What is like nothing known gets no picture,
+and no error.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +21,7 @@ from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.minilm import Passage
 from pipelines.events import Event, Finished, Picture, StageError, TextDelta, TextDone, Turn, Usage
 from pipelines.flow import Next
-from pipelines.image.asks import sentences, subject
+from pipelines.image.asks import asked, sentences
 from pipelines.image.captions import without_colour
 from pipelines.image.painter import Order, Painter
 from pipelines.image.settings import ImageSettings, StyleName
@@ -174,9 +175,9 @@ class ImageStage:
     async def _illustrate(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         drawing = _Drawing(self, turn)
         try:
-            if await drawing.begin_asked():
-                next = self._present
-            async with aclosing(next(turn)) as events:
+            drawn = await drawing.begin_asked()
+            reply = self._present(turn) if drawn and not drawing.rest else next(drawing.without_ask())
+            async with aclosing(reply) as events:
                 async for event in events:
                     if isinstance(event, TextDelta):
                         drawing.read(event.text)
@@ -202,19 +203,30 @@ class _Drawing:
         self._turn = turn
         self._work: asyncio.Task[Picture | None] | None = None
         self._reads = False  # whether the reply's mood is looked for
+        self.rest = ""  # what the message asks besides the picture that is drawn
         self._text: list[str] = []
 
     async def begin_asked(self) -> bool:
         """Whether the turn asks for a picture that can be drawn; then it is being drawn."""
         last = self._turn.messages[-1]
-        wanted = subject(last.content) if last.role == "user" else None
+        ask = asked(last.content) if last.role == "user" else None
+        wanted = ask.subject if ask else None
         self._reads = bool(self._turn.image) or wanted == "" or self._settings.when == "mood"
         found = await self._in_time(partial(self._known, wanted), UNDERSTANDING) if wanted else None
+        if ask and (found is not None or wanted == ""):
+            self.rest = ask.rest
         if found is None:
             return False
         self._reads = False
         self._work = asyncio.create_task(self._in_time(partial(self._drawn, found)), name="image")
         return True
+
+    def without_ask(self) -> Turn:
+        """The turn with what its last message asks besides the picture, if it does."""
+        if not self.rest:
+            return self._turn
+        *before, last = self._turn.messages
+        return replace(self._turn, messages=(*before, replace(last, content=self.rest)))
 
     def read(self, text: str) -> None:
         """Take the next piece of the reply's text."""

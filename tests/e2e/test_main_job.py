@@ -56,6 +56,14 @@ def test_the_options_of_ask_reach_the_model(loquent: str, server_url: str) -> No
     assert first["usage"]["output_tokens"] == 3
 
 
+def test_a_poem_about_the_sea_does_not_repeat_its_lines(loquent: str, server_url: str) -> None:
+    answer = run(loquent, "ask", "--url", server_url, "Write a short poem about the sea.")
+    assert answer.returncode == 0, answer.stderr
+    lines = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    assert len(lines) >= 3
+    assert max(lines.count(line) for line in lines) < 3
+
+
 async def sdk_turn(connection: Any, text: str, **response: Any) -> list[dict[str, Any]]:
     await connection.conversation.item.create(item=user(text))
     await connection.response.create(**({"response": response} if response else {}))

@@ -134,6 +134,30 @@ async def test_the_parameters_reach_the_model(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
+@pytest.mark.parametrize(("asked", "expected"), [({}, 1.2), ({"repetition_penalty": 1.0}, 1.0)])
+async def test_an_explicit_parameter_goes_before_the_configured_one(
+    asked: dict[str, float], expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[Sampling] = []
+    async with running(scripted_pipeline(ScriptedModel("abc"), repetition_penalty=1.2)) as server:
+        generate = server.engine.generate
+
+        def remembered(id: str, prompt: Sequence[int], sampling: Sampling, tenant: str = "") -> AsyncGenerator[Event]:
+            reached.append(sampling)
+            return generate(id, prompt, sampling, tenant)
+
+        monkeypatch.setattr(server.engine, "generate", remembered)
+        url = f"{server.url}/v1/chat/completions"
+        async with server.http.post(url, json={"messages": HI, **asked}) as response:
+            assert response.status == 200
+        async with server.client() as client:
+            await client.greet()
+            await client.say("Hi")
+            await client.send("response.create", response={"loquent": {"sampling": asked}})
+            await client.until("response.done")
+    assert [each.repetition_penalty for each in reached] == [expected, expected]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_logprobs_are_told_of_every_token_in_the_form_that_the_sdk_knows(stream: bool) -> None:
     asked = {"messages": HI, "logprobs": True, "top_logprobs": 2, "stream": stream, "stop": ["END"]}

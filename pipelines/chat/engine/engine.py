@@ -282,7 +282,7 @@ class Engine:
 
     def _step(self, model: LanguageModel, slots: SlotTable) -> None:
         """One pass over the weights for every stream that runs."""
-        from pipelines.chat.model.kernels import argmax  # here, because torch takes seconds to import
+        from pipelines.chat.engine.stream import best_of  # here, because torch takes seconds to import
 
         streaming = [stream for stream in self._running if not stream.reading]
         guesses = GUESSES if model.seekable and len(self._running) <= GUESSING_STREAMS else 0
@@ -300,7 +300,7 @@ class Engine:
         began = time.perf_counter()
         try:
             logits = model.forward([segment for _, segment in work])
-            likeliest = argmax(logits)
+            best = best_of(logits, work)
         except Exception:
             self._step_alone(model, work)
         else:
@@ -308,25 +308,25 @@ class Engine:
             row = 0
             for stream, segment in work:
                 rows = slice(row, row + segment.wanted)
-                self._advance(stream, segment, logits[rows], likeliest[rows])
+                self._advance(stream, segment, logits[rows], best[rows])
                 row += segment.wanted
         for stream in [stream for stream in self._running if stream.ended]:
             self._remove(stream)
 
     def _step_alone(self, model: LanguageModel, work: "list[tuple[Stream, Segment]]") -> None:
         """The model failed on some stream: find out which, as the others have nothing to do with it."""
-        from pipelines.chat.model.kernels import argmax
+        from pipelines.chat.engine.stream import best_of
 
         for stream, segment in work:
             try:
                 logits = model.forward([segment])
-                self._advance(stream, segment, logits, argmax(logits))
+                self._advance(stream, segment, logits, best_of(logits, [(stream, segment)]))
             except Exception:
                 self._failed(stream)
 
-    def _advance(self, stream: "Stream", segment: Segment, logits: "Tensor", likeliest: list[int]) -> None:
+    def _advance(self, stream: "Stream", segment: Segment, logits: "Tensor", best: list[int]) -> None:
         try:
-            stream.take(segment, logits, likeliest)
+            stream.take(segment, logits, best)
         except Exception:
             self._failed(stream)
 

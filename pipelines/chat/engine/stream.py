@@ -1,6 +1,6 @@
 """One request while it runs: what it reads next, and what becomes of the logits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -8,9 +8,11 @@ from torch import Tensor
 from pipelines.chat.engine.detokenizer import Detokenizer, StopMatcher
 from pipelines.chat.engine.draft import Lookup
 from pipelines.chat.engine.mailbox import Generate
+from pipelines.chat.engine.penalties import Row, best_tokens
 from pipelines.chat.engine.sampling import Sampler
 from pipelines.chat.engine.slots import Slot
 from pipelines.chat.model.interface import LanguageModel, Segment
+from pipelines.chat.model.kernels import argmax
 from pipelines.events import Finished, FinishReason, StageError, Started, TextDelta, TokenLogprob, Usage
 
 
@@ -60,7 +62,7 @@ class Stream:
         return Segment(slot.number, slot.computed, [slot.tokens[-1], *self._guesses], 1 + len(self._guesses))
 
     def take(self, segment: Segment, logits: Tensor, likeliest: Sequence[int]) -> None:
-        """Take what was computed: ``logits`` (wanted, V) and the likeliest token of each row."""
+        """Take what was computed: ``logits`` (wanted, V) and the best token of each row, see ``best_of``."""
         if self.reading:
             self.slot.computed += len(segment.tokens)
             if not segment.wanted:
@@ -80,8 +82,15 @@ class Stream:
         self._lookup.learn(len(self._guesses), right)
         self._push(said, logits)
 
-    def _draw(self, logits: Tensor, likeliest: int) -> int:
-        return likeliest if self._sampler.takes(likeliest) else self._sampler.draw(logits)
+    def penalised(self, row: int, segment: Segment) -> Iterator[Row]:
+        """The rows of its logits whose best token is to be found under penalties; ``row`` of all is its first."""
+        if self._sampler.greedy and self._sampler.penalties.any:
+            drafts = segment.tokens[len(segment.tokens) - segment.wanted + 1 :]
+            for n in range(segment.wanted):  # the drafts before a row were said, if the row counts
+                yield Row(row + n, self._sampler.penalties, drafts[:n])
+
+    def _draw(self, logits: Tensor, best: int) -> int:
+        return self._sampler.take(best) if self._sampler.greedy else self._sampler.draw(logits)
 
     def _push(self, tokens: Sequence[int], logits: Tensor) -> None:
         """Take in these tokens, drawn from one row of ``logits`` each."""
@@ -140,3 +149,13 @@ class Stream:
         best, ids = logprobs.topk(min(count, len(logprobs)))
         likeliest = zip((self._decode([id]) for id in ids.tolist()), best.tolist(), strict=True)
         return TokenLogprob(self._decode([token]), float(logprobs[token]), tuple(likeliest))
+
+
+def best_of(logits: Tensor, work: Sequence[tuple[Stream, Segment]]) -> list[int]:
+    """The likeliest token of each row of ``logits``; of a greedy stream's, the best under its penalties."""
+    rows: list[Row] = []
+    row = 0
+    for stream, segment in work:
+        rows.extend(stream.penalised(row, segment))
+        row += segment.wanted
+    return best_tokens(logits, rows) if rows else argmax(logits)

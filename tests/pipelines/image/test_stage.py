@@ -110,7 +110,7 @@ async def test_what_is_meant_is_drawn_in_the_colour_that_is_meant(stage: ImageSt
     assert picture.caption == caption
 
 
-@pytest.mark.parametrize("text", ["draw a medieval castle", "Draw a conclusion.", "/image a chart of our sales in May"])
+@pytest.mark.parametrize("text", ["draw a medieval castle", "Draw a bailiff.", "/image a chart of our sales in May"])
 async def test_what_is_like_nothing_known_goes_to_the_model_without_an_error(stage: ImageStage, text: str) -> None:
     events = await run(stage, turn(text))
     assert kinds(events) == ["Started", "TextDelta", "TextDone", "Finished"]
@@ -118,14 +118,39 @@ async def test_what_is_like_nothing_known_goes_to_the_model_without_an_error(sta
     assert stage.outcomes == {"abstained": 1}
 
 
-async def test_a_message_that_asks_for_no_picture_is_not_even_embedded(stage: ImageStage) -> None:
+@pytest.mark.parametrize("text", ["I am so happy for you, congratulations!", "Draw a conclusion."])
+async def test_a_message_that_asks_for_no_picture_is_not_even_embedded(stage: ImageStage, text: str) -> None:
     async def never(*_: object, **__: object) -> Any:
         raise AssertionError("this was embedded")
 
     stage.embedder.embed = never  # type: ignore[method-assign]
-    events = await run(stage, turn("I am so happy for you, congratulations!"))
+    events = await run(stage, turn(text))
     assert kinds(events) == ["Started", "TextDelta", "TextDone", "Finished"]
     assert not stage.outcomes
+
+
+async def test_what_a_message_asks_besides_is_answered_by_the_model_and_the_picture_comes_with_it(
+    stage: ImageStage,
+) -> None:
+    events = await run(stage, turn("Draw a sad cat and tell me a joke"))
+    assert kinds(events) == ["Started", "TextDelta", "TextDone", "Picture", "Finished"]
+    assert said(events).split() == ["tell", "me", "a", "joke"], (
+        "the model reads the rest only, and no line comes before"
+    )
+    assert [picture.caption for picture in pictures(events)] == ["crying cat"]
+
+
+@pytest.mark.parametrize("text", ["Draw a medieval castle and tell me a joke", "Draw a blank and tell me a joke"])
+async def test_where_nothing_is_drawn_the_model_reads_the_whole_message(stage: ImageStage, text: str) -> None:
+    events = await run(stage, turn(text))
+    assert kinds(events) == ["Started", "TextDelta", "TextDone", "Finished"]
+    assert said(events).split() == text.split()
+
+
+async def test_a_picture_left_open_is_of_the_mood_of_what_the_rest_is_answered_with(stage: ImageStage) -> None:
+    events = await run(stage, turn("Draw me a picture and wish us a happy birthday"))
+    assert said(events).split() == ["wish", "us", "a", "happy", "birthday"]
+    assert [picture.caption for picture in pictures(events)] == ["partying face"]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from pipelines.build import build
 from pipelines.chat.engine import engine as engine_module
 from pipelines.chat.engine.admission import Limits
 from pipelines.chat.engine.engine import Engine
+from pipelines.chat.engine.sampling import Sampler
 from pipelines.chat.model import graph
 from pipelines.chat.model.files import prepare, weight_bytes
 from pipelines.chat.model.interface import LanguageModel, Segment
@@ -284,6 +285,36 @@ async def test_guesses_from_the_text_change_nothing_but_the_steps(tiny: Tiny, mo
         assert [await said(engine, prompt, 60, temperature=0.7, seed=seed) for seed in range(3)] == drawn
     assert reply == recomputed(reference(folder), prompt, 100)
     assert steps < 70, "100 tokens took fewer steps"
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        {"repetition_penalty": 1.02, "repetition_prompt": False},
+        {"repetition_penalty": 1.02},
+        {"presence_penalty": 0.01, "frequency_penalty": 0.001},
+    ],
+)
+async def test_under_penalties_guesses_change_nothing_but_the_steps(
+    penalty: dict[str, Any], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny("llama")
+    prompt = random_tokens(20, 9) * 2
+    async with serving(folder) as engine:
+        reply = await said(engine, prompt, 100, **penalty)
+        steps = engine.steps
+        monkeypatch.setattr(engine_module, "GUESSES", 0)
+        assert await said(engine, prompt, 100, **penalty) == reply
+        assert steps < engine.steps - steps, "some guesses were right"
+        assert await said(engine, prompt, 100) != reply, "the penalty matters"
+    plain, text = reference(folder), list(prompt)
+    for _ in range(100):  # each token by a sampler of its own, from the whole text
+        sampler = Sampler(Sampling(temperature=0, **penalty), prompt)
+        for token in text[len(prompt) :]:
+            sampler.take(token)
+        with torch.inference_mode():
+            text.append(sampler.draw(plain(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1]))
+    assert reply == text[len(prompt) :]
 
 
 def test_a_model_whose_attention_the_slots_can_not_serve_runs_serially_and_says_so(
