@@ -94,9 +94,13 @@ def metrics(engine: Engine) -> tuple[Collector, ...]:
         ),
         gauge("loquent_kv_tokens", "Tokens in the KV cache slots of running requests.", lambda: engine.held_tokens),
         counter("loquent_engine_steps", "Forward passes.", lambda: engine.steps),
-        counter("loquent_prompt_tokens_computed", "Prompt tokens prefilled.", lambda: engine.read_tokens),
-        counter("loquent_prefix_cache_tokens", "Prompt tokens found in a KV cache slot.", lambda: engine.reused_tokens),
-        counter("loquent_prefix_cache_hits", "Requests that found some of their prompt.", lambda: engine.reuses),
+        counter("loquent_prompt_tokens_computed", "Prompt tokens prefilled.", lambda: engine.prefilled_tokens),
+        counter(
+            "loquent_prefix_cache_tokens",
+            "Prompt tokens that were cached.",
+            lambda: engine.cached_prompt_tokens,
+        ),
+        counter("loquent_prefix_cache_hits", "Requests that found some of their prompt.", lambda: engine.prefix_hits),
         counter("loquent_refusals", "Requests refused for lack of capacity.", lambda: engine.refusals),
         counter("loquent_aborted", "Requests that were cancelled, or whose reader left.", lambda: engine.aborted),
     )

@@ -188,11 +188,11 @@ async def test_the_later_turns_of_a_session_compute_only_what_is_new() -> None:
         await client.expect("session.updated")
         held = 0
         for question in ("Hello!", "Which book do you like?", "Who wrote it?", "Thank you."):
-            before = server.engine.read_tokens
+            before = server.engine.prefilled_tokens
             done = (await client.ask(question))[-1]["response"]
             usage = done["usage"]
             cached = usage["input_token_details"]["cached_tokens"]
-            assert server.engine.read_tokens - before == usage["input_tokens"] - cached
+            assert server.engine.prefilled_tokens - before == usage["input_tokens"] - cached
             if held:
                 assert cached >= held - 1, "the last token may not have been read"
             held = usage["total_tokens"]

@@ -1,26 +1,26 @@
-"""Speculation by looking up: what followed the last words when they occurred before in the same text.
+"""Draft tokens by prompt lookup: what followed the last tokens when they occurred before in the same text.
 
-A reply often repeats its prompt or itself. The guessed tokens are read in the same step as the sampled one, and kept
-as far as the model would have said them, so the text is the same as without.
+A reply often repeats its prompt or itself. Draft tokens are verified in the forward pass of the sampled one, and
+accepted as far as the model says the same, so the text is the same as without them.
 """
 
 from collections.abc import Sequence
 
 MATCH = 3  # tokens that must have occurred before
 SEARCHED = 1024  # tokens that are looked through, from the end
-LONGEST = 4  # guesses a step
-PATIENCE = 4  # steps that a stream waits with guessing after it guessed wrong, doubled each time
+LONGEST = 4  # draft tokens a step
+PATIENCE = 4  # steps without draft tokens after a rejected draft, doubled each time
 MOST_PATIENCE = 64
 
 
-class Lookup:
-    """Guesses for one stream, fewer the more often they were wrong."""
+class PromptLookup:
+    """Drafts for one stream, fewer the more often they were rejected."""
 
     def __init__(self) -> None:
         self._wait = 0
         self._patience = PATIENCE
 
-    def guess(self, tokens: Sequence[int], most: int) -> list[int]:
+    def draft(self, tokens: Sequence[int], most: int) -> list[int]:
         """Up to ``most`` tokens that may follow."""
         if self._wait:
             self._wait -= 1
@@ -35,11 +35,11 @@ class Lookup:
                 return list(tokens[at + MATCH : at + MATCH + most])
         return []
 
-    def learn(self, guessed: int, right: int) -> None:
-        """How a guess turned out."""
-        if not guessed:
+    def learn(self, drafted: int, accepted: int) -> None:
+        """How many draft tokens were accepted."""
+        if not drafted:
             return
-        if right:
+        if accepted:
             self._patience = PATIENCE
         else:
             self._wait, self._patience = self._patience, min(2 * self._patience, MOST_PATIENCE)

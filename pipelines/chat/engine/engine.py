@@ -1,8 +1,8 @@
 """The engine: one thread that owns the language model and serves many streams.
 
 Requests go in as messages and events come out, so that a process or a remote engine can stand in its place. Each step
-gives every running stream its next token, all of them in one pass over the weights, and reads a piece of the prompts of
-those that have just come; a cancel takes effect between two steps.
+is one forward pass: it decodes a token for every running stream and prefills a chunk of the prompts that have just come
+(continuous batching). A cancel takes effect between two steps.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 
 RESTART_WAIT = 1.0  # seconds before a model that died is loaded again; doubles up to RESTART_LONGEST
 RESTART_LONGEST = 30.0
-JOIN_PATIENCE = 30.0  # seconds that a closing engine waits for the step in progress
-GUESSING_STREAMS = 4  # above so many there is no compute to spare for guesses
-GUESSES = 4  # tokens a stream
+JOIN_PATIENCE = 30.0  # seconds that closing waits for the step in progress
+DRAFTING_STREAMS = 4  # above so many there is no compute to spare for draft tokens
+DRAFT_TOKENS = 4  # tokens a stream
 
 
 def _failed() -> StageError:
@@ -53,7 +53,7 @@ class EngineState(Enum):
 
 
 class Engine:
-    """Serves streams from one model, as many at a time as ``limits`` says, while others wait for a place."""
+    """Serves streams from one model, as many at a time as ``limits`` says, while other requests wait."""
 
     def __init__(
         self,
@@ -81,10 +81,10 @@ class Engine:
         # Counted since the start, for tests and metrics.
         self.steps = 0
         self.restarts = 0
-        self.read_tokens = 0  # of prompts, computed
-        self.reused_tokens = 0  # of prompts, found in a slot
-        self.reuses = 0  # requests that found some
-        self.refusals = 0  # requests for which there was no place
+        self.prefilled_tokens = 0  # tokens of prompts
+        self.cached_prompt_tokens = 0  # tokens of prompts found in the prefix cache
+        self.prefix_hits = 0  # requests that found some of their prompt there
+        self.refusals = 0  # requests for which there was no capacity
         self.aborted = 0  # requests that were cancelled, or whose reader left
 
     # The event loop's side
@@ -114,17 +114,17 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Requests that have a place."""
+        """Requests that generate."""
         return len(self._running)
 
     @property
     def queued(self) -> int:
-        """Requests that wait for a place."""
+        """Requests that wait to generate."""
         return max(self._admission.held - len(self._running), 0)
 
     @property
     def held_tokens(self) -> int:
-        """Tokens in the slots of requests in progress."""
+        """Tokens in the KV cache slots of running requests."""
         return self._slots.used if self._slots is not None else 0
 
     @property
@@ -137,11 +137,11 @@ class Engine:
         return self._model
 
     def reserve(self, tenant: str = "") -> None:
-        """Take a place in the queue, before any work is done for the request.
+        """Admit a request, before any work is done for it.
 
-        The place is given back by ``release``, or by the engine when a request that was submitted has ended.
+        Its permit is released by ``release``, or by the engine when a request that was submitted has ended.
 
-        Raises: StageError when there is no place for this tenant.
+        Raises: StageError when there is no capacity for this tenant.
         """
         try:
             self._admission.reserve(tenant)
@@ -150,13 +150,13 @@ class Engine:
             raise
 
     def release(self, tenant: str = "") -> None:
-        """Give a reserved place back."""
+        """Release an admitted request that was not submitted."""
         self._admission.release(tenant)
 
     async def generate(
         self, id: str, prompt: Sequence[int], sampling: Sampling, tenant: str = ""
     ) -> AsyncGenerator[Event]:
-        """Run a request whose place is reserved; closing the generator cancels it.
+        """Run an admitted request; closing the generator cancels it.
 
         Yields ``Started``, then ``TextDelta``s, then ``Finished``.
 
@@ -191,7 +191,7 @@ class Engine:
                 self.state = EngineState.READY
                 report(None)
                 self._serve(self._model, self._slots)
-            except BaseException as error:  # nothing may end this thread without its requests being told
+            except BaseException as error:  # nothing may end this thread without an end of its requests
                 first = self._model is None and not self.restarts
                 self._model, self.state = None, EngineState.DEAD
                 self._threads = 0  # loading sets them anew
@@ -206,7 +206,7 @@ class Engine:
                     )
                 )
                 if first:
-                    return  # it never worked: the configuration is wrong, and whoever started it was told
+                    return  # it never worked: the configuration is wrong, and ``start`` has raised why
                 log.exception("the chat engine died; it is loaded again in %.0f s", wait)
                 self.restarts += 1
                 self._closing.wait(wait)
@@ -220,7 +220,7 @@ class Engine:
                     self._step(model, slots)
 
     def _spread(self) -> None:
-        """Compute with as many threads as are left to us."""
+        """Compute with as many threads as the other pools leave."""
         if self._share is None:
             return
         import torch  # here, because it takes seconds
@@ -233,7 +233,7 @@ class Engine:
             self._threads = threads
 
     def _collect(self, model: LanguageModel, slots: SlotTable, *, wait: bool) -> bool:
-        """Take in messages and give out free places. Returns False when the engine is to close."""
+        """Take messages and start what may run. Returns False when the engine is to close."""
         if wait and self._share is not None:
             self._share.active = False
         # Only an idle engine waits for a message: while requests wait, a slot that has become free is theirs.
@@ -249,9 +249,9 @@ class Engine:
         return True
 
     def _next(self, slots: SlotTable) -> Generate | None:
-        """Whoever has waited longest, among the tenants with the fewest running.
+        """The request that has waited longest, among the tenants with the fewest running.
 
-        But nobody whose prompt begins with what a running request is reading now: it is copied once it is read.
+        One whose prompt begins with what a running request prefills now waits for it, and copies it then.
         """
         ready = [request for request in self._waiting if not slots.is_coming(request.prompt, request.tenant)]
         if not ready:
@@ -277,26 +277,26 @@ class Engine:
             request.mailbox.put(_failed())
             self.release(request.tenant)
             return
-        self.reused_tokens += slot.computed
-        self.reuses += bool(slot.computed)
+        self.cached_prompt_tokens += slot.computed
+        self.prefix_hits += bool(slot.computed)
 
     def _step(self, model: LanguageModel, slots: SlotTable) -> None:
-        """One pass over the weights for every stream that runs."""
+        """One forward pass for every running stream."""
         from pipelines.chat.engine.stream import best_of  # here, because torch takes seconds to import
 
-        streaming = [stream for stream in self._running if not stream.reading]
-        guesses = GUESSES if model.seekable and len(self._running) <= GUESSING_STREAMS else 0
-        work: list[tuple[Stream, Segment]] = [(stream, stream.decode(guesses)) for stream in streaming]
+        streaming = [stream for stream in self._running if not stream.prefilling]
+        drafts = DRAFT_TOKENS if model.seekable and len(self._running) <= DRAFTING_STREAMS else 0
+        work: list[tuple[Stream, Segment]] = [(stream, stream.decode(drafts)) for stream in streaming]
         budget = self._prefill.tokens(len(streaming), len(self._running) - len(streaming)) if model.seekable else 1
-        read = 0
+        prefilled = 0
         for stream in self._running:
-            if stream.reading and budget > 0:
-                segment = stream.read(budget if model.seekable else stream.left)
+            if stream.prefilling and budget > 0:
+                segment = stream.prefill(budget if model.seekable else stream.left)
                 work.append((stream, segment))
-                read += len(segment.tokens)
+                prefilled += len(segment.tokens)
                 budget -= len(segment.tokens)
         self.steps += 1
-        self.read_tokens += read
+        self.prefilled_tokens += prefilled
         began = time.perf_counter()
         try:
             logits = model.forward([segment for _, segment in work])
@@ -304,7 +304,7 @@ class Engine:
         except Exception:
             self._step_alone(model, work)
         else:
-            self._prefill.measured(time.perf_counter() - began, streaming=bool(streaming), read=read)
+            self._prefill.measured(time.perf_counter() - began, streaming=bool(streaming), read=prefilled)
             row = 0
             for stream, segment in work:
                 rows = slice(row, row + segment.wanted)

@@ -1,23 +1,23 @@
-"""How many tokens of prompts a step may read, so that those who already stream do not notice."""
+"""The prefill budget: how many tokens of prompts a step may compute beside the streams that decode."""
 
 SMOOTH = 0.2  # share of a new measurement
-SLOWDOWN = 0.7  # of a step without prompts, that reading them may add
-ALONE_SECONDS = 0.05  # that a step may take when nobody streams: what a cancel may have to wait
+SLOWDOWN = 0.7  # of a step without prompts, that prefill may add
+ALONE_SECONDS = 0.05  # that a step may take when nothing decodes: the longest wait of a cancel
 LEAST, MOST = 16, 512  # tokens
 FIRST = 64  # before anything was measured
 
 
 class PrefillBudget:
-    """Measures steps and from that shares them out."""
+    """Measures steps, and derives the budget from them."""
 
     def __init__(self) -> None:
         self._step = 0.0  # seconds of a step without prompts; 0 until known
         self._token = 0.0  # seconds of one more token of a prompt
 
     def tokens(self, streaming: int, reading: int) -> int:
-        """Tokens of prompts that the next step may read, while so many stream and so many read theirs.
+        """Tokens of prompts that the next step may prefill, beside so many streams that decode and prefill.
 
-        Those who stream are slowed down little by few, and more when it lets many begin.
+        Streams that decode are slowed down little for few prompts, and more where that lets many begin.
         """
         if not self._token or (streaming and not self._step):
             return FIRST

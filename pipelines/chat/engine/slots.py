@@ -1,14 +1,14 @@
-"""Which slot holds which text: a request takes the one from which least must be computed."""
+"""KV cache slots and the prefix cache: a request takes the slot from which it must compute least."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 WORTH_COPYING = 16  # tokens; fewer are computed as fast
-WORTH_WAITING = 64  # tokens that somebody else is reading already
+WORTH_WAITING = 64  # tokens that another request prefills already
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
+    """The length of the common prefix of two token sequences."""
     low, high = 0, min(len(a), len(b))
     while low < high:  # comparing slices is much faster than comparing one by one
         middle = (low + high + 1) // 2
@@ -21,7 +21,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 @dataclass(slots=True)
 class Slot:
-    """One place in the model's cache. ``tokens`` is what it holds; only the first ``computed`` are really there."""
+    """A KV cache slot. ``tokens`` is its text; keys and values of the first ``computed`` are there."""
 
     number: int
     tokens: list[int] = field(default_factory=list)
@@ -34,8 +34,8 @@ class Slot:
 class SlotTable:
     """The slots of one model, and the texts that earlier requests left in them.
 
-    A text is found again by comparing tokens, never by a hash alone, and only by the tenant who left it: how fast an
-    answer begins must not tell what somebody else has said.
+    A text is found again by comparing tokens, never by a hash alone, and only by the tenant who left it: the time to
+    the first token must not reveal another tenant's texts.
     """
 
     def __init__(self, count: int, *, reuse: bool, copy: Callable[[int, int, int], None]) -> None:

@@ -1,4 +1,4 @@
-"""One request while it runs: what it reads next, and what becomes of the logits."""
+"""One running request: what it computes next, and what becomes of the logits."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from pipelines.chat.engine.detokenizer import Detokenizer, StopMatcher
-from pipelines.chat.engine.draft import Lookup
+from pipelines.chat.engine.draft import PromptLookup
 from pipelines.chat.engine.mailbox import Generate
 from pipelines.chat.engine.penalties import Row, best_tokens
 from pipelines.chat.engine.sampling import Sampler
@@ -28,19 +28,19 @@ class Stream:
         self._stop_tokens = model.stop_tokens
         self._last = min(model.context, len(request.prompt) + (request.sampling.max_tokens or model.context))
         self._sampler = Sampler(request.sampling, request.prompt, model.stop_tokens)
-        self._lookup = Lookup()
-        self._guesses: list[int] = []
+        self._lookup = PromptLookup()
+        self._drafts: list[int] = []
         self._decode = model.tokenizer.decode
         self._detokenizer = Detokenizer(self._decode)
         self._matcher = StopMatcher(request.sampling.stop)
         self._usage = Usage(input_tokens=len(request.prompt), cached_tokens=slot.computed)
         self._started = False
         self._unsent = 0  # tokens whose text is held back
-        self._told: list[TokenLogprob] = []  # of those tokens, if asked for
+        self._logprobs_due: list[TokenLogprob] = []  # of those tokens, if asked for
 
     @property
-    def reading(self) -> bool:
-        """Whether it still reads its prompt."""
+    def prefilling(self) -> bool:
+        """Whether its prompt is not computed yet."""
         return not self._started
 
     @property
@@ -48,22 +48,22 @@ class Stream:
         """Tokens that are not in the slot yet."""
         return len(self.slot.tokens) - self.slot.computed
 
-    def read(self, most: int) -> Segment:
-        """The next piece of the prompt."""
+    def prefill(self, most: int) -> Segment:
+        """The next chunk of the prompt."""
         start = self.slot.computed
         tokens = self.slot.tokens[start : start + most]
         return Segment(self.slot.number, start, tokens, 1 if len(tokens) == self.left else 0)
 
-    def decode(self, guesses: int) -> Segment:
-        """The last token, and up to ``guesses`` of what may come behind it."""
+    def decode(self, drafts: int) -> Segment:
+        """The last token, and up to ``drafts`` draft tokens behind it."""
         slot = self.slot
         room = self._last - len(slot.tokens) - 1
-        self._guesses = self._lookup.guess(slot.tokens, min(guesses, room)) if guesses else []
-        return Segment(slot.number, slot.computed, [slot.tokens[-1], *self._guesses], 1 + len(self._guesses))
+        self._drafts = self._lookup.draft(slot.tokens, min(drafts, room)) if drafts else []
+        return Segment(slot.number, slot.computed, [slot.tokens[-1], *self._drafts], 1 + len(self._drafts))
 
     def take(self, segment: Segment, logits: Tensor, likeliest: Sequence[int]) -> None:
         """Take what was computed: ``logits`` (wanted, V) and the best token of each row, see ``best_of``."""
-        if self.reading:
+        if self.prefilling:
             self.slot.computed += len(segment.tokens)
             if not segment.wanted:
                 return
@@ -75,11 +75,11 @@ class Stream:
         right = 0
         for row in range(segment.wanted):
             said.append(self._draw(logits[row], likeliest[row]))
-            if row == len(self._guesses) or said[-1] != self._guesses[row] or said[-1] in self._stop_tokens:
+            if row == len(self._drafts) or said[-1] != self._drafts[row] or said[-1] in self._stop_tokens:
                 break
             right += 1
         self.slot.computed += len(said)
-        self._lookup.learn(len(self._guesses), right)
+        self._lookup.learn(len(self._drafts), right)
         self._push(said, logits)
 
     def penalised(self, row: int, segment: Segment) -> Iterator[Row]:
@@ -104,7 +104,7 @@ class Stream:
             self._usage = replace(self._usage, output_tokens=self._usage.output_tokens + 1)
             self._unsent += 1
             if self._request.sampling.logprobs is not None:
-                self._told.append(self._logprob(token, logits[row], self._request.sampling.logprobs))
+                self._logprobs_due.append(self._logprob(token, logits[row], self._request.sampling.logprobs))
             text.append(self._matcher.push(self._detokenizer.push(token)))
             if self._matcher.stopped:
                 reason = "stop"
@@ -120,16 +120,16 @@ class Stream:
         """Deliver what was held back and the last event."""
         if not self._matcher.stopped:
             self._deliver(self._matcher.push(self._detokenizer.flush()) + self._matcher.flush())
-        if self._told:  # of tokens that have no text
-            self._request.mailbox.put(TextDelta("", self._unsent, tuple(self._told)))
+        if self._logprobs_due:  # of tokens that have no text
+            self._request.mailbox.put(TextDelta("", self._unsent, tuple(self._logprobs_due)))
         self._close(Finished(reason, self._usage))
 
     def cancel(self) -> None:
-        """Deliver the last event only: who cancels wants no more text."""
+        """Deliver the last event only: after a cancel no text is wanted."""
         self._close(Finished("cancelled", self._usage))
 
     def fail(self, error: StageError) -> None:
-        """Deliver the error that ends this request. Nobody reads on from what it left behind."""
+        """Deliver the error that ends this request, and empty its slot."""
         self.slot.computed = 0
         self._close(error)
 
@@ -140,9 +140,9 @@ class Stream:
 
     def _deliver(self, text: str) -> None:
         if text:
-            self._request.mailbox.put(TextDelta(text, self._unsent, tuple(self._told)))
+            self._request.mailbox.put(TextDelta(text, self._unsent, tuple(self._logprobs_due)))
             self._unsent = 0
-            self._told.clear()
+            self._logprobs_due.clear()
 
     def _logprob(self, token: int, logits: Tensor, count: int) -> TokenLogprob:
         logprobs = logits.float().log_softmax(dim=-1)

@@ -424,9 +424,9 @@ async def test_a_second_turn_computes_only_what_is_new() -> None:
     async with started(model) as engine:
         first = "system " * 30 + "hello"
         await generate(engine, "1", first)
-        assert (engine.read_tokens, engine.reused_tokens) == (len(first), 0)
+        assert (engine.prefilled_tokens, engine.cached_prompt_tokens) == (len(first), 0)
         await generate(engine, "2", first + " again")
-        assert engine.read_tokens == len(first) + len(" again")
+        assert engine.prefilled_tokens == len(first) + len(" again")
         events = await generate(engine, "3", first + " again and again")
     started_event = next(event for event in events if isinstance(event, Started))
     assert started_event.cached_tokens == len(first + " again")
@@ -437,8 +437,8 @@ async def test_instructions_that_many_bring_at_once_are_computed_once() -> None:
     system = "Be kind. " * 50
     async with started(model, streams=8) as engine:
         replies = await asyncio.gather(*(generate(engine, f"r{i}", f"{system}{i}") for i in range(8)))
-        assert engine.read_tokens == len(system) + 8
-        assert engine.reused_tokens == 7 * len(system)
+        assert engine.prefilled_tokens == len(system) + 8
+        assert engine.cached_prompt_tokens == 7 * len(system)
     assert [text(events) for events in replies] == [str(i) for i in range(8)]
 
 
@@ -466,7 +466,7 @@ async def test_who_waits_for_anothers_prompt_reads_it_when_the_other_leaves() ->
         assert text(await stayer) == "2"
         await eventually(lambda: (engine.running, engine.queued) == (0, 0), "every place is free")
         assert engine.aborted == 1
-        assert engine.read_tokens < 1.1 * len(system), "what the first had read was taken over"
+        assert engine.prefilled_tokens < 1.1 * len(system), "what the first had read was taken over"
 
 
 async def test_the_texts_of_more_sessions_than_streams_are_kept() -> None:
@@ -475,7 +475,7 @@ async def test_the_texts_of_more_sessions_than_streams_are_kept() -> None:
     async with started(model, streams=2) as engine:
         for prompt in prompts:
             await generate(engine, prompt[:9], prompt)
-        read = engine.read_tokens
+        read = engine.prefilled_tokens
         for prompt in prompts:
             await generate(engine, prompt[:9], prompt + " and on")
-        assert engine.read_tokens - read == 6 * len(" and on")
+        assert engine.prefilled_tokens - read == 6 * len(" and on")

@@ -251,9 +251,9 @@ async def test_a_cached_prefix_changes_nothing_but_the_work(kind: str, tiny: Tin
     prompts = [shared + random_tokens(6, seed) for seed in range(2, 6)]
     async with serving(folder) as engine:
         replies = [await said(engine, prompts[0], 8)]
-        assert (engine.read_tokens, engine.reused_tokens) == (46, 0)
+        assert (engine.prefilled_tokens, engine.cached_prompt_tokens) == (46, 0)
         replies += await asyncio.gather(*(said(engine, prompt, 8) for prompt in prompts[1:]))
-        assert (engine.read_tokens, engine.reused_tokens, engine.reuses) == (46 + 3 * 6, 3 * 40, 3)
+        assert (engine.prefilled_tokens, engine.cached_prompt_tokens, engine.prefix_hits) == (46 + 3 * 6, 3 * 40, 3)
     plain = reference(folder)
     assert replies == [recomputed(plain, prompt, 8) for prompt in prompts]
 
@@ -281,7 +281,7 @@ async def test_guesses_from_the_text_change_nothing_but_the_steps(tiny: Tiny, mo
         reply = await said(engine, prompt, 100)
         steps = engine.steps
         drawn = [await said(engine, prompt, 60, temperature=0.7, seed=seed) for seed in range(3)]
-        monkeypatch.setattr(engine_module, "GUESSES", 0)
+        monkeypatch.setattr(engine_module, "DRAFT_TOKENS", 0)
         assert [await said(engine, prompt, 60, temperature=0.7, seed=seed) for seed in range(3)] == drawn
     assert reply == recomputed(reference(folder), prompt, 100)
     assert steps < 70, "100 tokens took fewer steps"
@@ -303,7 +303,7 @@ async def test_under_penalties_guesses_change_nothing_but_the_steps(
     async with serving(folder) as engine:
         reply = await said(engine, prompt, 100, **penalty)
         steps = engine.steps
-        monkeypatch.setattr(engine_module, "GUESSES", 0)
+        monkeypatch.setattr(engine_module, "DRAFT_TOKENS", 0)
         assert await said(engine, prompt, 100, **penalty) == reply
         assert steps < engine.steps - steps, "some guesses were right"
         assert await said(engine, prompt, 100) != reply, "the penalty matters"
