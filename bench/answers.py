@@ -20,7 +20,7 @@ from bench.machine import machine
 from bench.peers import MODEL, model_files
 from bench.prompts import CHOOSING, FACTS, HELD_OUT
 from pipelines.chat.defaults import of_model
-from pipelines.chat.engine.admission import Limits
+from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.model.interface import LanguageModel
 from pipelines.chat.settings import ChatSettings
@@ -133,7 +133,7 @@ def main() -> None:
     print(f"\n## First answers of {MODEL}\n\n{machine()}; `python -m bench.answers`\n")
     print(f"| settings | loops of {len(CHOOSING)} | facts of {len(FACTS)} | loops of {len(HELD_OUT)} held out", end="")
     print(" | tokens of a reply | replies that end |\n| --- | --- | --- | --- | --- | --- |", flush=True)
-    asyncio.run(measure(Engine(load_model, Limits(STREAMS, 128, 1 << 20)), settings))
+    asyncio.run(measure(Engine(load_model, EngineLimits(STREAMS, 128, 1 << 20)), settings))
 
 
 if __name__ == "__main__":

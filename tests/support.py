@@ -27,7 +27,7 @@ from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
 from pipelines.chat import part as chat_part
-from pipelines.chat.engine.admission import Limits
+from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.model.interface import Segment
 from pipelines.chat.settings import ChatSettings
@@ -246,7 +246,7 @@ def scripted_pipeline(
     **chat: Any,
 ) -> Pipeline:
     """A pipeline around a scripted model, not started."""
-    engine = Engine(lambda: model, Limits(streams, waiting))
+    engine = Engine(lambda: model, EngineLimits(streams, waiting))
     parts = [chat_part.assemble(engine, ChatSettings(**chat))]
     shared = Shared()
     if image is not None:

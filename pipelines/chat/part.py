@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
 from pipelines.chat.defaults import ENGINE, of_model
-from pipelines.chat.engine.admission import Limits
+from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.model.files import prepare
 from pipelines.chat.model.interface import LanguageModel
@@ -36,7 +36,7 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
 
         return load(folder, settings)
 
-    limits = Limits(settings.streams, settings.waiting, settings.waiting_tokens)
+    limits = EngineLimits(settings.streams, settings.waiting, settings.waiting_tokens)
     engine = Engine(load_model, limits, share=shared.cores.share(max(shared.cores.total // 2, 1)))
     return replace(
         assemble(engine, settings, lambda: defaults),

@@ -8,7 +8,7 @@ from pipelines.events import StageError
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EngineLimits:
     """What an engine takes: ``streams`` run, ``waiting`` more wait, with ``waiting_tokens`` of prompts at the most."""
 
     streams: int
@@ -19,7 +19,7 @@ class Limits:
 class Admission:
     """Counts requests and the tokens of prompts that wait; called from any thread."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self._limits = limits
         self._requests = Capacity(
             limits.streams + limits.waiting, f"requests ({limits.streams} running, {limits.waiting} waiting)"

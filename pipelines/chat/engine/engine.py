@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from pipelines.chat.engine.admission import Admission, Limits
+from pipelines.chat.engine.admission import Admission, EngineLimits
 from pipelines.chat.engine.mailbox import Cancel, Close, Generate, Mailbox, Post
 from pipelines.chat.engine.prefill import PrefillBudget
 from pipelines.chat.engine.slots import SlotTable
@@ -58,7 +58,7 @@ class Engine:
     def __init__(
         self,
         load: Callable[[], LanguageModel],
-        limits: Limits,
+        limits: EngineLimits,
         *,
         share: Share | None = None,
     ) -> None:

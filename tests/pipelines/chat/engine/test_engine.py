@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines.chat.engine import engine as engine_module
-from pipelines.chat.engine.admission import Limits
+from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine, EngineState
 from pipelines.chat.engine.mailbox import Generate, Mailbox, Post
 from pipelines.chat.model.interface import Segment
@@ -20,7 +20,7 @@ PLENTY = Sampling(max_tokens=1000)
 
 @asynccontextmanager
 async def started(model: ScriptedModel, *, streams: int = 4, waiting: int = 16) -> AsyncIterator[Engine]:
-    engine = Engine(lambda: model, Limits(streams, waiting))
+    engine = Engine(lambda: model, EngineLimits(streams, waiting))
     await engine.start()
     try:
         yield engine
@@ -102,7 +102,7 @@ async def test_one_more_than_all_places_is_refused_with_the_numbers() -> None:
 
 async def test_prompts_that_wait_are_bounded_by_their_tokens_too() -> None:
     gate = threading.Semaphore(0)
-    engine = Engine(lambda: ScriptedModel("a", gate=gate), Limits(1, 8, waiting_tokens=10))
+    engine = Engine(lambda: ScriptedModel("a", gate=gate), EngineLimits(1, 8, waiting_tokens=10))
     await engine.start()
     try:
         runs = asyncio.create_task(generate(engine, "runs", "x" * 99))  # alone, any prompt is taken
@@ -129,7 +129,7 @@ async def test_who_has_fewest_running_is_served_first() -> None:
         order.append(prompt)
         return ["a"]
 
-    engine = Engine(lambda: ScriptedModel(reply, gate=gate), Limits(2, 8))
+    engine = Engine(lambda: ScriptedModel(reply, gate=gate), EngineLimits(2, 8))
     await engine.start()
 
     async def ask(name: str) -> None:
@@ -303,7 +303,7 @@ async def test_a_worker_that_dies_fails_its_requests_and_is_restarted(monkeypatc
         states.append(engine.state)
         return model
 
-    engine = Engine(load, Limits(2, 2))
+    engine = Engine(load, EngineLimits(2, 2))
     await engine.start()
     try:
         with pytest.raises(StageError, match="being restarted") as failed:
@@ -322,7 +322,7 @@ async def test_a_model_that_does_not_load_is_told_to_whoever_starts_it() -> None
     def load() -> ScriptedModel:
         raise LookupError("no such model")
 
-    engine = Engine(load, Limits(1, 0))
+    engine = Engine(load, EngineLimits(1, 0))
     with pytest.raises(LookupError, match="no such model"):
         await engine.start()
     assert not engine.ready
@@ -333,7 +333,7 @@ async def test_a_model_that_does_not_load_is_told_to_whoever_starts_it() -> None
 
 async def test_closing_ends_what_runs_and_what_waits_with_an_error() -> None:
     gate = threading.Semaphore(0)
-    engine = Engine(lambda: ScriptedModel("abc", gate=gate), Limits(1, 1))
+    engine = Engine(lambda: ScriptedModel("abc", gate=gate), EngineLimits(1, 1))
     await engine.start()
     requests = [asyncio.create_task(generate(engine, f"r{i}")) for i in range(2)]
     await eventually(lambda: (engine.running, engine.queued) == (1, 1), "one runs, one waits")
@@ -348,7 +348,7 @@ async def test_closing_ends_what_runs_and_what_waits_with_an_error() -> None:
 
 
 async def test_a_request_that_comes_while_the_engine_closes_is_told_so() -> None:
-    engine = Engine(lambda: ScriptedModel("abc"), Limits(1, 1))
+    engine = Engine(lambda: ScriptedModel("abc"), EngineLimits(1, 1))
     await engine.start()
     engine.reserve()
     await engine.close()

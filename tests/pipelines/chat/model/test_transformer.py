@@ -26,7 +26,7 @@ from transformers import (
 
 from pipelines.build import build
 from pipelines.chat.engine import engine as engine_module
-from pipelines.chat.engine.admission import Limits
+from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.engine.sampling import Sampler
 from pipelines.chat.model import graph
@@ -213,7 +213,7 @@ async def serving(folder: Path, *, streams: int = 3, **more: object) -> AsyncIte
         model.tokenizer, model.stop_tokens = OneCharacterAToken(), frozenset()  # type: ignore[assignment]
         return model
 
-    engine = Engine(load_model, Limits(streams, 32))
+    engine = Engine(load_model, EngineLimits(streams, 32))
     await engine.start()
     try:
         yield engine
@@ -398,7 +398,7 @@ async def test_the_bundled_model_says_the_same_in_a_full_batch_that_others_join_
     prompts = [bundled.tokenizer.render([Message("user", text)]) for text in asked]
     lengths = [12, 3, 9, 5, 12]
     texts: list[str] = []
-    engine = Engine(lambda: bundled, Limits(3, 8))
+    engine = Engine(lambda: bundled, EngineLimits(3, 8))
     await engine.start()
 
     async def reply(number: int) -> str:
