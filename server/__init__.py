@@ -1,1 +1,1 @@
-"""The server: configuration, routes, the websocket protocol and its doors."""
+"""The server: configuration, routes, the websocket protocol and access control."""

@@ -1,4 +1,4 @@
-"""The aiohttp application: routes, doors, life cycle and drain."""
+"""The aiohttp application: routes, access control, life cycle and drain."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
 from server import logs
 from server.api import chat, embeddings, images, models, moderations, speech
-from server.auth import Doors
+from server.auth import AccessControl
 from server.backend import BACKEND, Backend
 from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
@@ -25,23 +25,23 @@ from server.realtime.connection import connect
 
 log = logging.getLogger(__name__)
 
-SEND_BUFFER = 64 * 1024  # bytes; the default lets megabytes pile up for a client that does not read
+SEND_BUFFER = 64 * 1024  # bytes; with the default, megabytes queue for a client that does not read
 BACKLOG = 512
 PROBES = ("/livez", "/readyz")
-UNLOGGED = (*PROBES, "/metrics")  # machines ask for these every few seconds
+UNLOGGED = (*PROBES, "/metrics")  # monitoring requests these every few seconds
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 REQUEST_ID_KEY = web.RequestKey("request_id", str)
-START_PATIENCE = 2.0  # seconds that the models' preparation gets to stop
-CLEANUP_PATIENCE = 5.0  # seconds that handlers get after everything was cut
+START_PATIENCE = 2.0  # seconds to wait for model preparation to stop
+CLEANUP_PATIENCE = 5.0  # seconds that handlers get once every connection is cut
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(settings: Settings, pipeline: Pipeline) -> web.Application:
-    """The routes over ``pipeline``; whoever runs it starts and closes the pipeline."""
+    """The routes over ``pipeline``, which the caller starts and closes."""
     app = web.Application(middlewares=[answer], client_max_size=settings.limits.message_bytes)
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
-    app[BACKEND] = Backend(settings, pipeline, names, Doors(settings.server))
+    app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server))
     app.router.add_get("/v1/realtime", connect)
     app.router.add_post("/v1/chat/completions", chat.create)
     app.router.add_post("/v1/audio/speech", speech.create)
@@ -60,7 +60,7 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
 
 @web.middleware
 async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Check the doors, and turn every failure into an answer in OpenAI's shape."""
+    """Apply access control, and turn every failure into a response in OpenAI's format."""
     given = request.headers.get("x-request-id", "")
     request[REQUEST_ID_KEY] = given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
     logs.request_id.set(request[REQUEST_ID_KEY])
@@ -75,7 +75,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         failure = _from_http(error)
     except Exception as error:
         if request.transport is None or request.transport.is_closing():
-            raise  # nobody is there to be answered
+            raise  # the client has disconnected
         failure = translate(error)
         if failure.code == "internal_error":
             log.exception("%s %s failed", request.method, request.rel_url.raw_path)
@@ -90,14 +90,14 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
     if request.path in PROBES:
         return await handler(request)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        backend.doors.check_host(request)
-        backend.doors.check_origin(request)  # a browser sends no key along with its question
+        backend.access.check_host(request)
+        backend.access.check_origin(request)  # a preflight request carries no key
         return web.Response(status=204)
-    if request.path.startswith(IMAGES):  # the link is the key
-        backend.doors.check_host(request)
-        backend.doors.check_origin(request)
+    if request.path.startswith(IMAGES):  # the signed link is the credential
+        backend.access.check_host(request)
+        backend.access.check_origin(request)
         return await handler(request)
-    backend.doors.check(request)
+    backend.access.check(request)
     if backend.draining:
         raise ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after=RETRY_AFTER)
     return await handler(request)
@@ -111,19 +111,19 @@ def _from_http(error: web.HTTPException) -> ApiError:
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Every answer names its request; allowed pages may read it."""
+    """Add the request's id, and the CORS headers that let allowed pages read the response."""
     response.headers["x-request-id"] = request.get(REQUEST_ID_KEY, "")
-    response.headers["Server"] = "loquent"  # aiohttp's own names every version
-    response.headers.update(request.app[BACKEND].doors.cors(request))
+    response.headers["Server"] = "loquent"  # aiohttp's default lists its versions
+    response.headers.update(request.app[BACKEND].access.cors(request))
 
 
 async def livez(request: web.Request) -> web.Response:
-    """The process serves."""
+    """Liveness: the process responds."""
     return web.json_response({"status": "ok"})
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Turns are taken: no model loads, none died, no shutdown is under way."""
+    """Readiness: every required model is loaded and running, and the server is not draining."""
     backend = request.app[BACKEND]
     if backend.ready:
         return web.json_response({"status": "ok"})
@@ -138,7 +138,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises: OSError when the address is taken or not ours."""
+    """A listening socket. Raises: OSError when the address is in use or is not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -156,18 +156,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socket) -> AsyncIterator[Backend]:
-    """Answer on ``listener`` while the block runs; leaving it drains, then closes.
+    """Serve on ``listener`` while the block runs; leaving it drains, then closes.
 
-    The pipeline is the caller's to start, and is closed here: only then has everything that uses it ended.
+    The caller starts the pipeline. It is closed here, because only here has every handler that uses it ended.
     """
-    logs.keep_secrets()
+    logs.redact()
     app = application(settings, pipeline)
     backend = app[BACKEND]
     runner = web.AppRunner(
         app,
         access_log=None,
         handle_signals=False,
-        handler_cancellation=True,  # a client that goes stops what it asked for
+        handler_cancellation=True,  # a disconnect cancels the request
         keepalive_timeout=settings.limits.keep_alive,
         shutdown_timeout=CLEANUP_PATIENCE,
     )
@@ -178,29 +178,29 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
         yield backend
         await drain(backend, site)
     finally:
-        await pipeline.close()  # ends what the drain could not, so that no handler waits for the engine
+        await pipeline.close()  # ends what the drain left running, so that no handler waits for the engine
         await runner.cleanup()
 
 
 async def drain(backend: Backend, site: web.BaseSite) -> None:
-    """Refuse what is new, let replies in flight finish until the deadline, close idle connections at once."""
+    """Refuse new requests, let replies in flight finish until the deadline, close idle connections at once."""
     backend.draining = True
     await site.stop()
-    # A full inbox may take its time, or never be read again: telling one connection waits for no other.
-    telling = [asyncio.create_task(connection.drain(), name="drain") for connection in backend.connections]
+    # A connection whose inbox is full may block for long, so each is drained by a task of its own.
+    draining = [asyncio.create_task(connection.drain(), name="drain") for connection in backend.connections]
     try:
         async with asyncio.timeout(backend.settings.server.drain):
             await backend.idle.wait()
     except TimeoutError:
         log.warning(
-            "%d requests did not finish in %.0f s and are cut",
+            "%d requests did not finish within %.0f s and are cancelled",
             backend.requests,
             backend.settings.server.drain,
         )
     finally:
-        for task in telling:
+        for task in draining:
             task.cancel()
-        await asyncio.gather(*telling, return_exceptions=True)
+        await asyncio.gather(*draining, return_exceptions=True)
 
 
 async def run(
@@ -212,7 +212,7 @@ async def run(
     show: Callable[[Progress], None],
     ready: Callable[[str], Any],
 ) -> None:
-    """Serve until ``stop`` is set. ``ready`` is told the server's URL once turns are taken.
+    """Serve until ``stop`` is set. ``ready`` is called with the server's URL once turns are accepted.
 
     Raises: what preparing or loading the models raises.
     """
@@ -230,7 +230,9 @@ async def run(
             for task in (starting, stopping):
                 task.cancel()
             _, stuck = await asyncio.wait([starting, stopping], timeout=START_PATIENCE)
-            for left in stuck:  # a library's download or conversion can't be stopped; its thread ends with the process
+            for (
+                left
+            ) in stuck:  # a library's download or conversion can't be interrupted; its thread ends with the process
                 left.cancel()
                 await asyncio.wait([left])
 

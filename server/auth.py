@@ -1,4 +1,4 @@
-"""The doors: keys, Origin, Host."""
+"""Access control: keys, Origin and Host."""
 
 import hmac
 import secrets
@@ -10,17 +10,17 @@ from server.config import ServerSettings, hash_key
 from server.errors import ApiError
 
 KEY_PREFIX = "lq-"
-TENANT = web.RequestKey("tenant", str)  # who asks: "" while there is nobody to be told apart
+TENANT = web.RequestKey("tenant", str)  # the key's hash; "" where there are not several keys
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 SUBPROTOCOL = "realtime"
-KEY_SUBPROTOCOL = "openai-insecure-api-key."  # how a browser, which can't set headers, sends its key
+KEY_SUBPROTOCOL = "openai-insecure-api-key."  # the prefix of a key sent by a browser, which can't set headers
 
 CORS_METHODS = "GET, POST, OPTIONS"
-CORS_MAX_AGE = 600  # seconds that a browser may remember the answer
+CORS_MAX_AGE = 600  # seconds that a browser may cache the preflight response
 
 
 class Refusal(Exception):  # noqa: N818 - a decision, not a fault
-    """The server must not start like this; the message says what to do."""
+    """The server refuses to start with this configuration; the message says what to do."""
 
 
 def new_key() -> str:
@@ -29,7 +29,7 @@ def new_key() -> str:
 
 
 def check_exposure(settings: ServerSettings) -> None:
-    """Raises: Refusal when others than this machine could come in without a key."""
+    """Raises: Refusal when other machines could connect without a key."""
     if settings.loopback or settings.keys:
         return
     raise Refusal(
@@ -39,23 +39,23 @@ def check_exposure(settings: ServerSettings) -> None:
     )
 
 
-class Doors:
-    """Decides who may come in."""
+class AccessControl:
+    """Decides which requests are admitted."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._hosts = frozenset((*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts))
 
     def check(self, request: web.Request) -> None:
-        """Raises: ApiError 421 for a strange Host, 403 for a foreign Origin, 401 without a right key."""
+        """Raises: ApiError 421 for an unknown Host, 403 for a foreign Origin, 401 without a valid key."""
         self.check_host(request)
         self.check_origin(request)
         self.check_key(request)
 
     def check_host(self, request: web.Request) -> None:
-        """Guard against DNS rebinding: a page's own name that was made to point at this server."""
+        """Prevent DNS rebinding, where an attacker's host name resolves to this server. Raises: ApiError 421."""
         if not self._settings.loopback and not self._settings.allowed_hosts:
-            return  # reachable under names that nobody listed, and a key is a must there
+            return  # no names are listed, and a key is required there anyway
         if _host_name(request.headers.get("Host", "")) not in self._hosts:
             raise ApiError(
                 421,
@@ -64,7 +64,7 @@ class Doors:
             )
 
     def check_origin(self, request: web.Request) -> None:
-        """Absent or the server's own passes, others only by the allow-list."""
+        """Allow no Origin, the server's own, or one on the allow-list. Raises: ApiError 403."""
         origin = request.headers.get("Origin")
         if origin is None or self.origin_allowed(request, origin):
             return
@@ -78,21 +78,23 @@ class Doors:
         return scheme in ("http", "https") and host == request.headers.get("Host")
 
     def check_key(self, request: web.Request) -> None:
-        """On loopback without configured keys any Authorization is ignored."""
+        """Compare the key with every configured hash; without configured keys any key passes. Raises: ApiError 401."""
         request[TENANT] = ""
         if not self._settings.keys:
             return
         given = hash_key(_given_key(request) or "")
-        # Every hash is compared, in constant time, so that the time taken says nothing about any of them.
+        # Every hash is compared in constant time, so that the response time reveals nothing about any of them.
         if not sum(hmac.compare_digest(given, known) for known in self._settings.keys):
-            raise ApiError(401, "invalid_api_key", "This needs a right key: Authorization: Bearer <key>.")
+            raise ApiError(401, "invalid_api_key", "A valid key is required: Authorization: Bearer <key>.")
         if len(self._settings.keys) > 1:
             request[TENANT] = given
 
     def cors(self, request: web.Request) -> dict[str, str]:
-        """The headers that let an allowed page read an answer."""
+        """The headers that let an allowed page read a response."""
         origin = request.headers.get("Origin")
-        vary = {"Vary": "Origin, Access-Control-Request-Headers"}  # also without one, or a cache mixes them up
+        vary = {
+            "Vary": "Origin, Access-Control-Request-Headers"
+        }  # also without an Origin, or a cache would serve this to an allowed page
         if origin is None or not self.origin_allowed(request, origin):
             return vary
         headers = vary | {
@@ -103,7 +105,7 @@ class Doors:
             return headers
         return headers | {
             "Access-Control-Allow-Methods": CORS_METHODS,
-            # Whatever a client library adds of its own; what the headers may do is decided where they are read.
+            # Any header that a client library adds; each is validated where it is read.
             "Access-Control-Allow-Headers": request.headers.get("Access-Control-Request-Headers", ""),
             "Access-Control-Max-Age": str(CORS_MAX_AGE),
         }

@@ -17,7 +17,7 @@ from pipelines.events import Event, Picture, StageError, Turn, shutting_down
 from pipelines.flow import Next, flow
 from pipelines.image.stage import ImageStage
 from pipelines.speech.stage import SpeechStage
-from server.auth import Doors
+from server.auth import AccessControl
 from server.config import Settings
 from server.image_store import ImageStore
 from server.metrics import Metrics
@@ -30,20 +30,20 @@ BODY_OF_A_SEND = 1024 * 1024  # bytes of a body that a client must read in the t
 
 
 class Drainable(Protocol):
-    """A connection that can be asked to end well."""
+    """A connection that can be drained."""
 
     async def drain(self) -> None:
-        """Ask it to finish what is in progress and then to close."""
+        """Finish what is in progress, then close."""
 
 
 @dataclass
 class Backend:
-    """One server's parts, and what is going on in it."""
+    """What the handlers of one server share: its parts and its requests in flight."""
 
     settings: Settings
     pipeline: Pipeline
     names: ModelNames
-    doors: Doors
+    access: AccessControl
     connections: set[Drainable] = field(default_factory=set)  # bounded by ``limits.connections``
     requests: int = 0  # in flight; an open websocket is one
     draining: bool = False
@@ -69,22 +69,22 @@ class Backend:
                 self.idle.set()
 
     async def deliver(self, request: web.Request, sending: Awaitable[None], *, seconds: float | None = None) -> None:
-        """Wait for one send to the client of ``request``, and cut the connection when it takes too long.
+        """Await one send to the client of ``request``; cut the connection when it exceeds the send time limit.
 
-        Raises: ConnectionResetError then.
+        Raises: ConnectionResetError when it was cut.
         """
         seconds = seconds or self.settings.limits.send_seconds
         try:
             async with asyncio.timeout(seconds):
                 await sending
         except TimeoutError:
-            log.info("a client did not read for %.0f s and was dropped", seconds)
+            log.info("a client did not read for %.0f s; its connection is cut", seconds)
             self.metrics.dropped.inc()
             abort(request)
             raise ConnectionResetError("the client does not read") from None
 
     async def answer(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-        """Send a whole answer, each piece within the time that a send may take, and all of it in proportion.
+        """Send a whole response in pieces, each within the send time limit, and all of them in proportion.
 
         Raises: ConnectionResetError when the client does not read.
         """
@@ -109,15 +109,15 @@ class Backend:
         return pieces
 
     def flow(self, turn: Turn, origin: str) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
-        """Run a turn through the configured stages, measured; ``origin`` is the server's address in links."""
+        """Run a turn through the configured stages and measure it; links begin with ``origin``."""
         turn = replace(turn, begun=time.monotonic())
         return flow(turn, (self.metrics.turn, partial(self._link, origin), *self.pipeline.stages))
 
     async def _link(self, origin: str, turn: Turn, next: Next) -> AsyncGenerator[Event]:
-        """A stage that stores pictures, and puts their links into their place."""
+        """A stage that stores each picture and replaces it by a link."""
         async with aclosing(next(turn)) as events:
             async for event in events:
-                yield self.images.keep(event, origin, turn.tenant) if isinstance(event, Picture) else event
+                yield self.images.add(event, origin, turn.tenant) if isinstance(event, Picture) else event
 
     def origin(self, request: web.Request) -> str:
         """The server's address as the client of ``request`` sees it."""
@@ -138,21 +138,21 @@ class Backend:
 
     @property
     def voice(self) -> str:
-        """What clients are told of the voice."""
+        """The voice's name, as clients see it."""
         return public_name(self.settings.speech.voice)
 
     @property
-    def tells_verdicts(self) -> bool:
-        """Whether clients that ask are told how their messages were screened."""
+    def reports_verdicts(self) -> bool:
+        """Whether clients can ask for the verdicts on their messages."""
         return self.settings.anomaly.verdicts and self.pipeline.find(AnomalyStage) is not None
 
     @property
     def ready(self) -> bool:
-        """Whether turns are taken."""
+        """Whether turns are accepted."""
         return self.pipeline.ready and not self.draining
 
     def check_ready(self) -> None:
-        """Raises: StageError while no turn can be taken."""
+        """Raises: StageError while no turn can be accepted."""
         if self.draining:
             raise shutting_down()
         if not self.pipeline.ready:
@@ -166,7 +166,7 @@ async def _finish(request: web.Request, response: web.Response) -> None:
 
 
 def abort(request: web.Request) -> None:
-    """Cut the connection now; a close would wait for a peer that does not read."""
+    """Cut the connection at once; closing it would wait for a peer that does not read."""
     if request.transport is not None:
         request.transport.abort()
 

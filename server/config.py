@@ -1,6 +1,6 @@
 """The configuration: ``config.toml`` < environment < command line, read once and frozen.
 
-``config.toml`` in the project's root holds every key with its default and a comment; a test keeps the two alike.
+``config.toml`` in the project's root holds every key with its default and a comment; a test compares the two.
 """
 
 import difflib
@@ -40,18 +40,18 @@ Bytes = Annotated[int, Field(ge=1024)]
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; the message says which key and what would be right."""
+    """The configuration is invalid; the message names the key and a valid value."""
 
 
 def hash_key(key: str) -> str:
-    """What ``config.toml`` holds of an API key. Keys are random, so a plain hash can't be searched backwards."""
+    """The hash of an API key, for ``config.toml``. Keys are random, so an unsalted hash can't be reversed."""
     return "sha256:" + hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
 def _hashes_only(keys: tuple[str, ...]) -> tuple[str, ...]:
     for key in keys:
         if not KEY_HASH.fullmatch(key):
-            raise ValueError("holds something that is no hash; make a key and its hash with: loquent keys new")
+            raise ValueError("holds a value that is not a hash; create a key and its hash with: loquent keys new")
     return keys
 
 
@@ -66,7 +66,7 @@ class _Section(BaseModel):
 
 
 class ServerSettings(_Section):
-    """Where the server listens and who may come in."""
+    """Where the server listens, and which clients it admits."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
@@ -87,7 +87,7 @@ class ServerSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """What one connection may take."""
+    """How much one connection may use."""
 
     connections: Annotated[int, Field(ge=1)] = 1000
     message_bytes: Bytes = 64 * 1024
@@ -118,13 +118,13 @@ def _ordered(stages: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class PipelineSettings(_Section):
-    """Which stages a turn goes through, outermost first: each one wraps those that follow."""
+    """The stages of a turn, outermost first: each one wraps those that follow."""
 
     stages: Annotated[tuple[str, ...], AfterValidator(_ordered)] = DEFAULT_STAGES
 
 
 class ModelsSettings(_Section):
-    """How the names that clients ask for become models."""
+    """How the model names that clients send are resolved."""
 
     unknown: Literal["default", "error"] = "default"
     aliases: tuple[str, ...] = (
@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     speech: SpeechSettings = SpeechSettings()
     anomaly: AnomalySettings = AnomalySettings()
     image: ImageSettings = ImageSettings()
-    stages: dict[str, dict[str, Any]] = {}  # of stages that other packages bring, by name
+    stages: dict[str, dict[str, Any]] = {}  # of stages from other packages, by name
 
     @classmethod
     def settings_customise_sources(
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what ``read`` puts together: it has merged the sources and knows where each value came from."""
+        """Only what ``read`` passes in: it merges the sources and records where each value came from."""
         return (init_settings,)
 
 
@@ -276,7 +276,7 @@ def _environment() -> Values:
     except SettingsError as error:
         raise ConfigError(f'environment: {error}. A list is JSON there: ["one", "two"].') from None
     keys = values.get("server", {}).get("keys")
-    if isinstance(keys, list):  # only the environment may hold a key itself; from here on it is a hash
+    if isinstance(keys, list):  # only the environment may hold a plain key; it is hashed here
         values["server"]["keys"] = [key if KEY_HASH.fullmatch(str(key)) else hash_key(str(key)) for key in keys]
     sections = {name.upper() for name in Settings.model_fields}
     for name in os.environ:

@@ -1,4 +1,4 @@
-"""From an exception to what a client sees of it: the one place where that is decided."""
+"""Maps exceptions to what clients see of them. No other module does."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ _STATUS_OF_CODE = {"model_not_found": 404, "too_many_requests": 429}
 
 
 class ApiError(Exception):
-    """An HTTP answer in OpenAI's shape."""
+    """An HTTP error in OpenAI's format."""
 
     def __init__(
         self, status: int, code: str, message: str, param: str | None = None, *, retry_after: int | None = None
@@ -37,13 +37,13 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "code": self.code, "param": self.param}}
 
     def headers(self) -> dict[str, str]:
-        """What goes into the answer's header."""
+        """The response's extra headers."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
 def translate(error: BaseException) -> ApiError:
-    """Any exception as an HTTP answer; what is not meant for clients stays in the log."""
+    """Any exception as an HTTP error; details that are not meant for clients stay in the log."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, StageError):
@@ -61,7 +61,7 @@ _CODE_OF_PROBLEM = {
 
 
 def first_problem(error: ValidationError, *, above: str = "") -> tuple[str, str, str]:
-    """Code, parameter and message of what a validation found first; ``above`` is put before the parameter's path."""
+    """Code, parameter and message of the first validation error; ``above`` prefixes the parameter's path."""
     problem = error.errors(include_url=False, include_input=False)[0]
     param = above + ".".join(str(part) for part in problem["loc"])
     return _CODE_OF_PROBLEM.get(problem["type"], "invalid_value"), param, f"{param}: {problem['msg']}"

@@ -1,16 +1,16 @@
 """Links to pictures in a text, as Markdown has them."""
 
 IMAGES = "/v1/images/files/"
-ADDRESS = 300  # characters of a link's address before the path, and behind it, at most
+ADDRESS = 300  # characters of a link's address before the path and after it, at most
 CAPTION = 200  # characters between its brackets, at most
 
 
 def without_links(text: str) -> str:
-    """A reply's text as the model reads it again: links to pictures would only lead it to make some up.
+    """A reply's text without its picture links: a model that reads such links invents more of them.
 
-    Anybody can send such a text, so it is read in time that grows with its length alone.
+    Clients can send any text here, so the run time is linear in its length.
     """
-    kept: list[str] = []
+    pieces: list[str] = []
     done = 0
     at = text.find(IMAGES)
     while at >= 0:
@@ -19,7 +19,7 @@ def without_links(text: str) -> str:
         start = text.rfind("![", max(done, middle - CAPTION), middle) if middle >= 0 else -1
         end = text.find(")", after, after + ADDRESS)
         if start >= 0 and end >= 0 and not set(text[middle + 2 : end]) & set(" \t\n)"):
-            kept.append(text[done:start].rstrip())
+            pieces.append(text[done:start].rstrip())
             done = after = end + 1
         at = text.find(IMAGES, after)
-    return "".join(kept) + text[done:]
+    return "".join(pieces) + text[done:]

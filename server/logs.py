@@ -1,4 +1,4 @@
-"""Logs: one line a fact, with the request it belongs to, and never a message's text."""
+"""Logs: one line per fact, with the id of its request, never with a message's text."""
 
 import json
 import logging
@@ -12,10 +12,10 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line, for machines."""
+    """One JSON object per line, for machines."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """``{"time", "level", "logger", "message"}``, with ``request`` and ``error`` where there are any."""
+        """``{"time", "level", "logger", "message"}``, with optionally ``request`` and ``error``."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -30,22 +30,22 @@ class JsonFormatter(logging.Formatter):
 
 
 class ClientFilter(logging.Filter):
-    """What aiohttp may log of clients: nothing that they sent, and nothing of those that left.
+    """Redacts aiohttp's log: no bytes that clients sent, and no record for a client that disconnected.
 
-    It logs requests that it can't parse with the bytes in question, which may be a key or another request's body.
+    aiohttp logs the raw bytes of a request that it can't parse; they may hold a key or another request's body.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Drop the one, and replace the other by the kind of error that it is."""
+        """Drop records of disconnects; replace a parse error by its type."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
             record.msg, record.args, record.exc_info = "a request could not be read: %s", (type(error).__name__,), None
         return not isinstance(error, ConnectionError)
 
 
-def keep_secrets() -> None:
-    """Stop aiohttp from logging what clients send, under whatever configuration."""
-    # It warns of subprotocols that it does not know by printing them, and a browser's key is one.
+def redact() -> None:
+    """Stop aiohttp from logging what clients send, whatever the log level."""
+    # aiohttp warns of unknown subprotocols and prints them; a browser's key is one.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
     server = logging.getLogger("aiohttp.server")
     if not any(isinstance(known, ClientFilter) for known in server.filters):

@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus' form and under the field's names; each part of the pipeline adds its own."""
+"""The server's Prometheus metrics; each part of the pipeline adds its own."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -20,7 +20,7 @@ class Metrics:
         self.rejected = Counter("loquent_rejected", "Requests that access control refused.", ["code"], registry=None)
         self.dropped = Counter("loquent_dropped", "Clients dropped for not reading.", registry=None)
         for collector in (
-            gauge("loquent_ready", "1 while turns are taken.", lambda: float(pipeline.ready)),
+            gauge("loquent_ready", "1 while turns are accepted.", lambda: float(pipeline.ready)),
             gauge("loquent_connections", "Open realtime websockets.", connections),
             self._turns,
             *(collector for part in pipeline.parts for collector in part.metrics),
@@ -31,7 +31,7 @@ class Metrics:
 
     async def turn(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         """The outermost stage: counts how the turn ends."""
-        outcome = "cancelled"  # unless the stream says otherwise before it is closed
+        outcome = "cancelled"  # unless the stream reports another outcome before it is closed
         try:
             async with aclosing(next(turn)) as events:
                 async for event in events:

@@ -8,7 +8,7 @@ from pipelines.events import StageError
 
 
 def public_name(model: str) -> str:
-    """What clients are told of a configured model or voice: of a path its last part only."""
+    """The public name of a configured model or voice; a path is reduced to its last part."""
     path = Path(model).expanduser()
     if not path.exists():
         return model
@@ -17,14 +17,14 @@ def public_name(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelNames:
-    """What is here, and what else means it."""
+    """The loaded model's name, and its aliases."""
 
     here: str
     aliases: tuple[str, ...] = ()
     unknown: Literal["default", "error"] = "default"
 
     def resolve(self, asked: str | None) -> str:
-        """The model that ``asked`` means. Raises: StageError ``model_not_found`` where the configuration wants that."""
+        """The model that ``asked`` refers to. Raises: StageError ``model_not_found`` with ``unknown = "error"``."""
         if asked in (None, "", self.here) or asked in self.aliases or self.unknown == "default":
             return self.here
         raise StageError(
@@ -37,7 +37,7 @@ class ModelNames:
 
 @dataclass(frozen=True, slots=True)
 class VoiceNames:
-    """The voice that is here, its speakers, and what else means it."""
+    """The loaded voice's name, its speakers, and its aliases."""
 
     here: str
     speakers: tuple[str, ...]
@@ -45,9 +45,9 @@ class VoiceNames:
     unknown: Literal["default", "error"] = "default"
 
     def resolve(self, asked: str | None) -> str:
-        """The speaker that ``asked`` means, "" for the configured one.
+        """The speaker that ``asked`` refers to, "" for the configured one.
 
-        Raises: StageError ``voice_not_found`` where the configuration wants that.
+        Raises: StageError ``voice_not_found`` with ``unknown = "error"``.
         """
         if asked in self.speakers:
             return asked or ""

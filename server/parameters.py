@@ -1,4 +1,4 @@
-"""What clients may say about sampling: the same bounds over the websocket and over HTTP.
+"""Types and bounds of sampling parameters, the same for the websocket and HTTP.
 
 Every list that a client sends is ``fail_fast``: an error for each of 20,000 entries would stop the loop for 50 ms.
 """
@@ -22,5 +22,5 @@ LogitBias = Annotated[dict[TokenId, Bias], Field(max_length=300)]
 
 
 def biases(asked: dict[str, float] | None) -> tuple[tuple[int, float], ...]:
-    """Token ids and what to add to their logits; ids that the model does not know change nothing."""
+    """Token ids and what to add to their logits; ids beyond the vocabulary are ignored."""
     return tuple((int(id), bias) for id, bias in (asked or {}).items())

@@ -13,7 +13,7 @@ from clients.terminal.render import MarkdownStream
 async def ask(target: Target, text: str, *, as_json: bool) -> None:
     """Print the answer: rendered on a terminal, plain when piped, or as one JSON object.
 
-    Raises: ClientError when there is none.
+    Raises: ClientError when the reply fails.
     """
     console = Console()
     pretty = console.is_terminal and not as_json
@@ -37,7 +37,7 @@ def _summary(done: Done, model: str) -> dict[str, object]:
 
 
 class _Plain:
-    """The text as it comes, and a line end behind it."""
+    """Prints the text as it comes, and a line end after it."""
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent

@@ -26,9 +26,10 @@ HELP = "Enter sends, Alt-Enter starts a new line, Ctrl-C cancels a reply, Ctrl-D
 
 
 async def chat(target: Target, *, spoken: bool = False) -> None:
-    """Talk until the user leaves; ``spoken`` plays the replies too.
+    """Chat until the user leaves; ``spoken`` also plays the replies.
 
-    Raises: ConnectionFailedError when the server is not there or goes away, ClientError without a sound card.
+    Raises: ConnectionFailedError when the server is unreachable or the connection is lost, ClientError without a sound
+    card.
     """
     console = Console()
     prompt = _prompt(_history(console))
@@ -58,7 +59,7 @@ def _prompt(history: History) -> PromptSession[str]:
 
 
 def _history(console: Console) -> History:
-    """What was typed before; where no file can hold it, only of this conversation."""
+    """The input history, in a file; where it can't be written, in memory."""
     path = Path(platformdirs.user_state_dir("loquent", appauthor=False)) / "history"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,7 +72,7 @@ def _history(console: Console) -> History:
 
 
 class _History(FileHistory):
-    """A file of what was typed, which may stop taking more without ending the conversation."""
+    """A history file; a failed write does not end the conversation."""
 
     def store_string(self, string: str) -> None:
         with suppress(OSError):  # a full disk
@@ -79,7 +80,7 @@ class _History(FileHistory):
 
 
 async def _read(prompt: PromptSession[str], console: Console) -> str | None:
-    """The user's next message; ``None`` to leave. Ctrl-C drops what was typed, or leaves when there is nothing."""
+    """The user's next message; ``None`` to leave. Ctrl-C clears the input; a second one on an empty input leaves."""
     warned = False
     while True:
         try:
@@ -130,7 +131,7 @@ async def _show(opened: Session, text: str, console: Console, player: Player | N
                     case _:
                         out.write(piece)
     if done is None:
-        raise ConnectionFailedError("The server ended the reply without a word.")
+        raise ConnectionFailedError("The server ended the reply without a status.")
     if player is not None:
         await asyncio.to_thread(player.drain)
     return done
@@ -138,7 +139,7 @@ async def _show(opened: Session, text: str, console: Console, player: Player | N
 
 @contextmanager
 def _no_echo() -> Iterator[None]:
-    """What is typed amid a reply waits for the next prompt, and is not written across the reply."""
+    """Turn echo off, so that input typed during a reply appears only at the next prompt."""
     if not sys.stdin.isatty():
         yield
         return
@@ -180,5 +181,5 @@ async def _replying(
 
 
 async def _ask_to_cancel(opened: Session) -> None:
-    with suppress(ConnectionFailedError):  # then the reply fails too, and says so
+    with suppress(ConnectionFailedError):  # the reply fails too, and reports it
         await opened.cancel()

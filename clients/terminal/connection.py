@@ -19,32 +19,32 @@ from clients.terminal.texts import clean
 DEFAULT_URL = "http://127.0.0.1:8700"
 OPEN_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
-LOADING_SECONDS = 120.0  # a server may take so long to load its model
+LOADING_SECONDS = 120.0  # at most, while a server loads its model
 RETRY_SECONDS = 0.5
-SILENCE_SECONDS = 120.0  # a server that says nothing for so long, amid a reply, is taken for gone
+SILENCE_SECONDS = 120.0  # without a message amid a reply, after which the server counts as lost
 MESSAGE_BYTES = 4 * 1024 * 1024
 
 
 class ClientError(Exception):
-    """The client can't go on; the message is for a person."""
+    """The client failed; the message is for the user."""
 
 
 class UsageError(ClientError):
-    """What was asked for makes no sense."""
+    """An option or argument is invalid."""
 
 
 class ConnectionFailedError(ClientError):
-    """The server is not there, went away, or did not let us in."""
+    """The server is unreachable, closed the connection, or refused access."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which server, and how it should answer."""
+    """A server, and the settings of a session."""
 
     url: str
     key: str | None
     model: str | None
-    session: dict[str, Any]  # what ``session.update`` is sent
+    session: dict[str, Any]  # the settings for ``session.update``
 
     @classmethod
     def of(
@@ -62,7 +62,7 @@ class Target:
     ) -> Self:
         """From the command line, with ``LOQUENT_URL`` and ``LOQUENT_API_KEY`` from the environment.
 
-        Raises: ConnectionFailedError when the key can't be one.
+        Raises: ConnectionFailedError when the key is invalid.
         """
         sampling = {"temperature": temperature, "seed": seed}
         given = {
@@ -83,13 +83,13 @@ class Target:
 
     @property
     def websocket(self) -> str:
-        """The websocket's address. Raises: UsageError when the URL is none."""
+        """The websocket's address. Raises: UsageError when the URL is invalid."""
         query = f"?model={quote(self.model)}" if self.model else ""
         return self._address({"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}) + f"/v1/realtime{query}"
 
     @property
     def http(self) -> str:
-        """The server's address for HTTP. Raises: UsageError when the URL is none."""
+        """The server's address for HTTP. Raises: UsageError when the URL is invalid."""
         return self._address({"ws": "http", "wss": "https", "http": "http", "https": "https"})
 
     def _address(self, schemes: Mapping[str, str]) -> str:
@@ -98,7 +98,7 @@ class Target:
             scheme, right = schemes.get(parts.scheme), bool(parts.hostname) and parts.port != 0
             right = right and re.fullmatch(r"[!-~]*", parts.path) is not None
             (parts.hostname or "").encode("idna")
-        except ValueError:  # a port beyond 65535, an open bracket, a host that no network knows
+        except ValueError:  # a port beyond 65535, an open bracket, an invalid host name
             right = False
         if not right or scheme is None:
             raise UsageError(f"{self.url!r} is no URL of a server; one looks like {DEFAULT_URL}.")
@@ -106,7 +106,7 @@ class Target:
 
 
 def _key() -> str | None:
-    """The key to send, without the line end of the file that it came from. Raises: ConnectionFailedError."""
+    """The key to send, stripped of a trailing line end. Raises: ConnectionFailedError."""
     key = os.environ.get("LOQUENT_API_KEY", "").strip()
     if not re.fullmatch(r"[ -~]*", key):
         raise ConnectionFailedError(
@@ -140,7 +140,7 @@ class Session:
         self._socket = socket
         self._item_id = ""  # of the latest reply, if it is spoken
         self.model = ""
-        self.warnings: list[str] = []  # what was asked for and can't be had
+        self.warnings: list[str] = []  # requested settings that are not available
 
     async def begin(self, settings: dict[str, Any]) -> None:
         """Wait for the greeting, then send the settings."""
@@ -152,13 +152,13 @@ class Session:
             self.warnings = (updated.get("loquent") or {}).get("warnings", [])
 
     async def ask(self, text: str) -> AsyncGenerator[str | Sound | Done]:
-        """Say ``text`` and yield the reply as it comes, then how it ended.
+        """Send ``text``; yield the reply as it streams in, then how it ended.
 
-        Raises: ClientError when the server refuses, ConnectionFailedError when it goes away.
+        Raises: ClientError when the server refuses, ConnectionFailedError when the connection is lost.
         """
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
         await self._send({"type": "conversation.item.create", "item": item})
-        await self._expect("conversation.item.done")  # or the error that says why not; then nothing was asked yet
+        await self._expect("conversation.item.done")  # or an error that says why not, before a response is requested
         await self._send({"type": "response.create"})
         response_id = (await self._expect("response.created"))["response"]["id"]
         self._item_id = ""
@@ -179,11 +179,11 @@ class Session:
                     return
 
     async def cancel(self) -> None:
-        """Ask the server to stop the reply; it ends with a ``Done`` all the same."""
+        """Cancel the reply; it still ends with a ``Done``."""
         await self._send({"type": "response.cancel"})
 
     async def heard(self, milliseconds: int) -> None:
-        """Tell the server how much of the latest spoken reply was heard; the rest leaves the conversation."""
+        """Report how much of the latest spoken reply was heard; the rest leaves the conversation."""
         if not self._item_id:
             return
         event = {"item_id": self._item_id, "content_index": 0, "audio_end_ms": milliseconds}
@@ -221,7 +221,7 @@ class Session:
 
 @asynccontextmanager
 async def session(target: Target, *, waiting: Callable[[str], None] = lambda text: None) -> AsyncIterator[Session]:
-    """Open a session; waits for a server that is still loading its model, and tells ``waiting`` so.
+    """Open a session. While the server loads its model, wait, and report that to ``waiting`` once.
 
     Raises: ConnectionFailedError that says why, UsageError for a bad URL.
     """
@@ -237,7 +237,7 @@ async def session(target: Target, *, waiting: Callable[[str], None] = lambda tex
 async def _connect(target: Target, waiting: Callable[[str], None]) -> ClientConnection:
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
     deadline = asyncio.get_running_loop().time() + LOADING_SECONDS
-    told = False
+    reported = False
     while True:
         try:
             # One attempt: without `async with` or `async for`, connect() does not retry by itself.
@@ -254,9 +254,9 @@ async def _connect(target: Target, waiting: Callable[[str], None]) -> ClientConn
             code = _error_of(error).get("code")
             if code != "model_not_ready" or asyncio.get_running_loop().time() > deadline:
                 raise _no_entry(target, error) from None
-            if not told:
+            if not reported:
                 waiting("The server is loading its model …")
-            told = True
+            reported = True
             await asyncio.sleep(RETRY_SECONDS)
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
             raise _no_entry(target, error) from None
@@ -271,7 +271,7 @@ def _error_of(error: InvalidStatus) -> dict[str, Any]:
 
 
 def unreachable(target: Target) -> ConnectionFailedError:
-    """Nobody answers there."""
+    """The error for a server that can't be reached."""
     return ConnectionFailedError(
         f"There is no server at {target.url}: start one with `loquent serve`, or name another with --url."
     )
@@ -281,9 +281,9 @@ def _no_entry(target: Target, error: Exception) -> ConnectionFailedError:
     if not isinstance(error, InvalidStatus):
         return unreachable(target)
     if error.response.status_code == 401:
-        return ConnectionFailedError(f"{target.url} wants a key: set LOQUENT_API_KEY to one that it knows.")
+        return ConnectionFailedError(f"{target.url} requires a key: set LOQUENT_API_KEY to a valid one.")
     reason = _error_of(error).get("message") or f"HTTP status {error.response.status_code}"
-    return ConnectionFailedError(f"{target.url} did not let us in: {reason}")
+    return ConnectionFailedError(f"{target.url} refused access: {reason}")
 
 
 def _gone(error: Exception) -> ConnectionFailedError:

@@ -14,13 +14,13 @@ from clients.terminal.connection import ClientError, Target, UsageError
 from clients.terminal.http import post
 from clients.terminal.output import new_file, print_json
 
-CHUNK = 4096  # characters of one piece, which is what kitty takes
-COLUMNS = 24  # of the terminal, that a picture takes
+CHUNK = 4096  # characters of one piece; kitty's limit
+COLUMNS = 24  # of the terminal, the width of a picture
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What to draw, and where to."""
+    """What to draw, and where to write it."""
 
     prompt: str
     count: int = 1
@@ -41,7 +41,7 @@ def draw(target: Target, asked: Drawing, *, as_json: bool) -> None:
         raise UsageError("Several pictures need files of their own: -o picture.png")
     paths = _paths(asked)
     answer = _ask(target, asked)
-    told = []
+    drawn = []
     for path, entry in zip(paths, answer["data"], strict=False):
         png = entry["png"]
         if asked.file == "-":
@@ -53,11 +53,11 @@ def draw(target: Target, asked: Drawing, *, as_json: bool) -> None:
         elif show is not None:
             sys.stdout.write("".join(PROTOCOLS[show](png)) + "\n")
         own = entry.get("loquent", {})
-        told.append({"file": str(path) if path else asked.file, "caption": entry.get("revised_prompt"), **own})
+        drawn.append({"file": str(path) if path else asked.file, "caption": entry.get("revised_prompt"), **own})
         if path is not None and not as_json and sys.stdout.isatty():
             print(f"{path}: {entry.get('revised_prompt')}, seed {own.get('seed')}")
     if as_json:
-        print_json({"images": told}, sys.stderr if asked.file == "-" else sys.stdout)
+        print_json({"images": drawn}, sys.stderr if asked.file == "-" else sys.stdout)
 
 
 def _ask(target: Target, asked: Drawing) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _ask(target: Target, asked: Drawing) -> dict[str, Any]:
             for entry in answer["data"]:
                 entry["png"] = base64.b64decode(entry["b64_json"])
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-            raise ClientError("The server's answer did not arrive whole, or is none; try again.") from error
+            raise ClientError("The server's answer did not arrive whole, or is invalid; try again.") from error
     return answer
 
 
@@ -97,7 +97,7 @@ def _paths(asked: Drawing) -> list[Path | None]:
 
 
 def shows_pictures(environment: Mapping[str, str]) -> str | None:
-    """How this terminal takes pictures, if it says that it can."""
+    """The graphics protocol that this terminal announces, if any."""
     program, kind = environment.get("TERM_PROGRAM", ""), environment.get("TERM", "")
     if "KITTY_WINDOW_ID" in environment or kind in ("xterm-kitty", "xterm-ghostty") or program == "ghostty":
         return "kitty"

@@ -1,4 +1,4 @@
-"""One HTTP request to a server, for the commands that need no session."""
+"""HTTP requests to a server, for the commands that need no session."""
 
 import http.client
 import json
@@ -29,7 +29,7 @@ TRY_AGAIN = (
 
 
 class RefusedError(ClientError):
-    """The server does not take what it was sent; ``status`` is HTTP's."""
+    """The server rejected a request; ``status`` is the HTTP status."""
 
     def __init__(self, message: str, status: int, code: str) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class RefusedError(ClientError):
 def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
     """Send ``body`` as JSON, and wait while the server loads its models; the caller closes the response.
 
-    Raises: ClientError that says what to do, RefusedError when it is the server that says so.
+    Raises: RefusedError when the server rejects the request, otherwise ClientError.
     """
     headers = {"Content-Type": "application/json"}
     if target.key:
@@ -56,21 +56,21 @@ def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPRes
             return response
         except urllib.error.HTTPError as error:
             with error:
-                told = _error(error.read())
-            if told.get("code") not in TRY_AGAIN or time.monotonic() > deadline:
-                raise _refused(target, error.code, told) from None
+                problem = _error(error.read())
+            if problem.get("code") not in TRY_AGAIN or time.monotonic() > deadline:
+                raise _refused(target, error.code, problem) from None
             time.sleep(RETRY_SECONDS)
         except (OSError, http.client.HTTPException) as error:
             raise _failed(target, error) from None
 
 
-def _refused(target: Target, status: int, told: dict[str, Any]) -> ClientError:
+def _refused(target: Target, status: int, problem: dict[str, Any]) -> ClientError:
     if status == 401:
-        return ConnectionFailedError(f"{target.url} wants a key: set LOQUENT_API_KEY to one that it knows.")
+        return ConnectionFailedError(f"{target.url} requires a key: set LOQUENT_API_KEY to a valid one.")
     if status in (403, 421):
-        return ConnectionFailedError(f"{target.url} did not let us in: {told.get('message') or status}")
-    message = str(told.get("message") or f"The server answered with HTTP status {status}.")
-    return RefusedError(message, status, str(told.get("code") or ""))
+        return ConnectionFailedError(f"{target.url} refused access: {problem.get('message') or status}")
+    message = str(problem.get("message") or f"The server answered with HTTP status {status}.")
+    return RefusedError(message, status, str(problem.get("code") or ""))
 
 
 def _failed(target: Target, error: Exception) -> ConnectionFailedError:

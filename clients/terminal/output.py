@@ -1,4 +1,4 @@
-"""Where results go: lines of JSON, and files."""
+"""Output: lines of JSON, and files."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def print_json(value: object, file: TextIO) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for what is made now.
+    """Open a file for the result.
 
     Raises: UsageError when it can't be opened, ClientError when it can't be written to its end, as on a full disk.
     """

@@ -13,10 +13,10 @@ REDRAWS = 12  # times a second
 
 
 def split_finished(text: str) -> tuple[str, str]:
-    """``text`` as its finished blocks and the tail that may still change.
+    """Split ``text`` into its finished blocks and the tail that may still change.
 
-    A block is finished by a blank line behind it, outside of a fenced code block. What follows a list may belong to
-    it, so a list is finished by the first line that is neither indented nor an item.
+    A blank line finishes a block, except within a fenced code block. A list is finished only by the first line that is
+    neither indented nor an item, since other lines may belong to it.
     """
     finished = position = 0
     fence: str | None = None
@@ -40,9 +40,9 @@ def _continues_list(line: str) -> bool:
 
 
 class _Tail:
-    """Markdown that still grows: as many of its last lines as can be erased again.
+    """Markdown that still grows: only those of its last lines that can be erased again.
 
-    What has left the top of a terminal can't, so that each redraw of a taller text would print it once more. The whole
+    Lines that have scrolled off the top can't be erased: each redraw of a taller text would print them again. The whole
     block is printed when it is finished.
     """
 
@@ -57,7 +57,7 @@ class _Tail:
 
 
 class MarkdownStream:
-    """Prints finished blocks once, for good; only the tail behind them is redrawn."""
+    """Prints each finished block once; only the tail after them is redrawn."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -79,7 +79,9 @@ class MarkdownStream:
     def write(self, text: str) -> None:
         """Take the next piece."""
         finished, self._tail = split_finished(self._tail + text)
-        self._live.update(_Tail(self._tail), refresh=bool(finished.strip()))  # before what it would stand below
+        self._live.update(
+            _Tail(self._tail), refresh=bool(finished.strip())
+        )  # before the finished blocks, which it would otherwise follow
         if finished.strip():
             self._live.console.print(Markdown(finished))
             self._live.console.print()

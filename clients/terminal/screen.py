@@ -1,4 +1,4 @@
-"""``loquent screen``: what the server's anomaly detector says of texts, one a line."""
+"""``loquent screen``: the anomaly detector's verdicts on texts, one per line."""
 
 import http.client
 import json
@@ -16,17 +16,17 @@ from clients.terminal.output import print_json
 
 TOGETHER = 16  # texts of one request
 BYTES = 32 * 1024  # of one request's texts as JSON, about; a longer text goes alone
-REFUSED = (400, 413)  # what a server answers because of the text itself
+REFUSED = (400, 413)  # statuses that are caused by the text itself
 
 
 def screen(target: Target, texts: Iterable[str], *, as_json: bool) -> None:
     """Print a verdict for each text that is not empty.
 
-    Raises: ClientError that says what to do; at the end, when the server refused a text.
+    Raises: ClientError; also at the end, when the server refused a text.
     """
     console, errors = Console(), Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("screening"), MofNCompleteColumn(), TimeElapsedColumn())
-    hidden = not errors.is_terminal or console.is_terminal  # a bar only where no verdicts run down the same terminal
+    hidden = not errors.is_terminal or console.is_terminal  # a bar only where verdicts don't go to the same terminal
     with Progress(*columns, console=errors, transient=True, disable=hidden, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
         refused = 0
@@ -57,7 +57,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _results(target: Target, batch: list[str]) -> Iterator[tuple[str, dict[str, Any] | RefusedError]]:
-    """Each text with its result; where the server refuses several together, each goes alone."""
+    """Each text with its result; where the server refuses a batch, each text is sent alone."""
     try:
         yield from zip(batch, _screened(target, batch), strict=True)
     except RefusedError as error:

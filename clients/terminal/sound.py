@@ -1,4 +1,4 @@
-"""The sound card: plays what a server speaks, while it still comes, and stops at once."""
+"""The sound card: plays a reply while it streams in, and stops at once for barge-in."""
 
 import threading
 from types import TracebackType
@@ -7,15 +7,15 @@ from typing import Any, Self
 from clients.terminal.connection import ClientError
 
 RATE = 24_000  # samples a second, mono, 16 bits
-STORE_SECONDS = 20.0  # of sound that may wait to be played
-LATENCY_SECONDS = 0.05  # of the card's own store
+BUFFER_SECONDS = 20.0  # of sound that may be buffered
+LATENCY_SECONDS = 0.05  # of the card's own buffer
 
 
 class Player:
     """Plays PCM on the default sound card, one reply after another."""
 
     def __init__(self) -> None:
-        self._store = bytearray()  # at most STORE_SECONDS
+        self._buffer = bytearray()  # at most BUFFER_SECONDS
         self._changed = threading.Condition()
         self._stream: Any = None
         self._played = 0  # samples of this reply
@@ -49,28 +49,28 @@ class Player:
         self._stream.close()
 
     def begin(self) -> None:
-        """A new reply comes."""
+        """Start a new reply."""
         with self._changed:
-            self._store.clear()
+            self._buffer.clear()
             self._played, self._stopped = 0, False
 
     def play(self, pcm: bytes) -> None:
-        """Play this behind what is stored already; waits while that is very much. Nothing after a ``stop``."""
+        """Buffer this for playing; block while the buffer is full. After ``stop`` it is dropped."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or len(self._store) < STORE_SECONDS * RATE * 2)
+            self._changed.wait_for(lambda: self._stopped or len(self._buffer) < BUFFER_SECONDS * RATE * 2)
             if not self._stopped:
-                self._store += pcm
+                self._buffer += pcm
 
     def drain(self) -> None:
         """Wait until everything is played."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._store)
+            self._changed.wait_for(lambda: not self._buffer)
 
     def stop(self) -> None:
-        """Be silent now, until the next reply."""
+        """Stop playing, until the next reply."""
         with self._changed:
             self._stopped = True
-            self._store.clear()
+            self._buffer.clear()
             self._changed.notify_all()
 
     @property
@@ -79,10 +79,10 @@ class Player:
         return self._played * 1000 // RATE if self._stopped else None
 
     def _fill(self, out: Any, frames: int, time: Any, status: Any) -> None:
-        """The card wants so many samples; called on a thread of its own."""
+        """Fill the card's buffer; called on PortAudio's thread."""
         with self._changed:
-            piece = bytes(self._store[: 2 * frames])
-            del self._store[: 2 * frames]
+            piece = bytes(self._buffer[: 2 * frames])
+            del self._buffer[: 2 * frames]
             self._played += len(piece) // 2
             self._changed.notify_all()
         out[: len(piece)] = piece

@@ -25,7 +25,7 @@ PIECE = 16 * 1024  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Speaking:
-    """What to say, and where to."""
+    """What to say, and where to write it."""
 
     text: str
     voice: str | None = None
@@ -65,7 +65,7 @@ def speak(target: Target, asked: Speaking, *, as_json: bool) -> None:
             player = opened.enter_context(Player())
             write, finish = player.play, player.drain
         pieces = _receive(target, {name: value for name, value in body.items() if value is not None})
-        first = next(pieces, b"")  # a file that is there already stays as it is when nothing comes
+        first = next(pieces, b"")  # an existing file is not touched when nothing comes
         if asked.file is not None:
             file = sys.stdout.buffer if asked.file == "-" else opened.enter_context(new_file(Path(asked.file)))
             write, finish = file.write, file.flush
@@ -86,7 +86,7 @@ def speak(target: Target, asked: Speaking, *, as_json: bool) -> None:
 
 
 class _Bar:
-    """How much has come, on a terminal."""
+    """Shows the bytes received, on a terminal."""
 
     def __init__(self, asked: Speaking) -> None:
         console = Console(stderr=True)

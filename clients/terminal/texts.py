@@ -1,6 +1,6 @@
-"""Text that can be sent: what a terminal or a command line hands over may hold bytes that are no characters."""
+"""Makes text sendable: input from a terminal or a command line may hold lone surrogates."""
 
 
 def clean(text: str) -> str:
-    """``text`` with U+FFFD for each half of a character, which neither JSON nor UTF-8 can carry."""
+    """``text`` with U+FFFD for each lone surrogate, which UTF-8 can't encode."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

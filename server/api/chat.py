@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: one reply over HTTP, streamed or whole, in OpenAI's shape."""
+"""``POST /v1/chat/completions``: one reply over HTTP, streamed or whole, in OpenAI's format."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 FINISH = {"stop": "stop", "length": "length", "cancelled": "stop", "content_filter": "content_filter"}
 
-# Parameters of OpenAI's that change nothing here, with the values for which that is true ("any": whatever they say).
+# OpenAI's parameters that have no effect here, with the values for which that is true ("any": every value).
 IGNORED: dict[str, requests.Harmless] = {
     "user": "any",
     "metadata": "any",
@@ -86,7 +86,7 @@ class TextPart(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """A message; what else a client keeps in it is not read."""
+    """A message; other fields are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -94,7 +94,7 @@ class ChatMessage(BaseModel):
     content: str | Annotated[list[TextPart], Field(fail_fast=True)]
 
     def message(self) -> Message:
-        """As the pipeline wants it."""
+        """The message in the pipeline's form."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         role: Role = "system" if self.role == "developer" else self.role
         return Message(role, without_links(text) if role == "assistant" else text)
@@ -109,7 +109,7 @@ class StreamOptions(BaseModel):
 
 
 class LoquentExtension(BaseModel):
-    """What only this server has."""
+    """Parameters that only this server has."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -119,7 +119,7 @@ class LoquentExtension(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The parameters that mean something here."""
+    """The supported parameters."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -138,7 +138,7 @@ class ChatRequest(BaseModel):
     logit_bias: LogitBias | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    # Not OpenAI's; other servers have them under the same names.
+    # Not OpenAI's; other servers use the same names.
     top_k: TopK | None = None
     min_p: MinP | None = None
     repetition_penalty: RepetitionPenalty | None = None
@@ -179,7 +179,7 @@ def read_request(raw: bytes) -> ChatRequest:
     """Read a request's body. Raises: ApiError 400 that names the parameter."""
     asked = requests.read(raw, ChatRequest, ignored=IGNORED, refused=REFUSED)
     if asked.top_logprobs and not asked.logprobs:
-        raise ApiError(400, "invalid_value", "top_logprobs: is told only with logprobs: true", "top_logprobs")
+        raise ApiError(400, "invalid_value", "top_logprobs: requires logprobs: true", "top_logprobs")
     return asked
 
 
@@ -188,9 +188,9 @@ async def create(request: web.Request) -> web.StreamResponse:
     backend = request.app[BACKEND]
     asked = read_request(await requests.body(request))
     model = backend.names.resolve(asked.model)
-    if asked.loquent and asked.loquent.verdicts and not backend.tells_verdicts:
+    if asked.loquent and asked.loquent.verdicts and not backend.reports_verdicts:
         raise ApiError(
-            400, "unsupported_parameter", "loquent.verdicts: this server does not tell verdicts.", "loquent.verdicts"
+            400, "unsupported_parameter", "loquent.verdicts: this server does not report verdicts.", "loquent.verdicts"
         )
     if asked.loquent and asked.loquent.image and not backend.draws:
         raise ApiError(400, "unsupported_parameter", "loquent.image: this server does not draw.", "loquent.image")
@@ -204,13 +204,13 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def _whole(events: AsyncGenerator[Event], id: str, model: str, with_logprobs: bool) -> web.Response:
     text: list[str] = []
-    told: list[TokenLogprob] = []
+    tokens: list[TokenLogprob] = []
     finished = Finished("stop", Usage())
     own: dict[str, Any] = {}
     async for event in events:
         if isinstance(event, TextDelta):
             text.append(event.text)
-            told.extend(event.logprobs)
+            tokens.extend(event.logprobs)
         elif isinstance(event, Picture):
             text.append(_link(event))
             own.setdefault("images", []).append(event.to_json())
@@ -219,7 +219,7 @@ async def _whole(events: AsyncGenerator[Event], id: str, model: str, with_logpro
         elif isinstance(event, Finished):
             finished = event
     message = {"role": "assistant", "content": "".join(text), "refusal": None}
-    logprobs = _logprobs(told) if with_logprobs else None
+    logprobs = _logprobs(tokens) if with_logprobs else None
     choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": FINISH[finished.reason]}
     body = _object("chat.completion", id, model, [choice])
     return web.json_response(body | {"usage": _usage(finished.usage)} | ({"loquent": own} if own else {}))
@@ -238,7 +238,7 @@ class _Stream:
         self._with_logprobs = bool(asked.logprobs)
         self._created = int(time.time())
         self._begun = False
-        self._own: dict[str, Any] = {}  # what only this server tells
+        self._own: dict[str, Any] = {}  # fields that only this server has
         self._response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",
@@ -248,11 +248,11 @@ class _Stream:
         )
 
     async def run(self, events: AsyncGenerator[Event]) -> web.StreamResponse:
-        """Send the events as they come; a failure before the first of them is still an HTTP status."""
+        """Send the events as they come. A failure before the first of them still becomes an HTTP status."""
         try:
-            async with aclosing(self._with_comments(events)) as told:
-                async for event in told:
-                    await self._tell(event)
+            async with aclosing(self._with_comments(events)) as commented:
+                async for event in commented:
+                    await self._send_event(event)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -265,7 +265,7 @@ class _Stream:
         return self._response
 
     async def _with_comments(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """The events, and a comment to the client whenever none came for a while."""
+        """The events; in a silence the client gets a keep-alive comment."""
         while True:
             coming = asyncio.ensure_future(anext(events, None))
             try:
@@ -280,11 +280,11 @@ class _Stream:
                 return
             yield event
 
-    async def _tell(self, event: Event) -> None:
+    async def _send_event(self, event: Event) -> None:
         match event:
-            case TextDelta(text, logprobs=told):
+            case TextDelta(text, logprobs=tokens):
                 await self._begin()
-                await self._chunk({"content": text}, None, _logprobs(told) if self._with_logprobs else None)
+                await self._chunk({"content": text}, None, _logprobs(tokens) if self._with_logprobs else None)
             case Picture():
                 await self._begin()
                 await self._chunk({"content": _link(event)}, None)
@@ -328,7 +328,7 @@ class _Stream:
 
 
 def _link(picture: Picture) -> str:
-    """A picture behind a reply's text."""
+    """A picture's link, as it follows a reply's text."""
     return f"\n\n{picture.link}"
 
 
@@ -348,16 +348,16 @@ def _object(
     }
 
 
-def _logprobs(told: Sequence[TokenLogprob]) -> dict[str, Any]:
+def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
     content = [
         _logprob(each.token, each.logprob) | {"top_logprobs": [_logprob(*other) for other in each.likeliest]}
-        for each in told
+        for each in tokens
     ]
     return {"content": content, "refusal": None}
 
 
 def _logprob(token: str, logprob: float) -> dict[str, Any]:
-    # A token that is part of a character has no text of its own.
+    # A token that is only part of a character has no text.
     whole = "\ufffd" not in token
     return {"token": token, "logprob": logprob, "bytes": list(token.encode()) if whole else None}
 

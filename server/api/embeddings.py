@@ -1,4 +1,4 @@
-"""``POST /v1/embeddings``: what sentences mean, as numbers, in OpenAI's shape."""
+"""``POST /v1/embeddings``: sentence embeddings, in OpenAI's format."""
 
 import base64
 import json
@@ -13,13 +13,13 @@ from server.backend import BACKEND
 from server.errors import ApiError
 
 INPUTS = 2048  # of one request
-TOGETHER = 8  # texts that are asked for at a time; others have their turn between
+TOGETHER = 8  # texts that are embedded at a time; other requests run in between
 
 Text = Annotated[str, Field(min_length=1)]
 
 
 class EmbeddingRequest(BaseModel):
-    """The parameters that mean something here."""
+    """The supported parameters."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -30,7 +30,7 @@ class EmbeddingRequest(BaseModel):
 
 
 async def create(request: web.Request) -> web.Response:
-    """Embed texts. A text beyond the model's length is read to there, and named under ``loquent``."""
+    """Embed texts. A text beyond the model's length is truncated, and its index is listed under ``loquent``."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), EmbeddingRequest, ignored={"user": "any"})
     if asked.dimensions not in (None, DIMENSIONS):
@@ -43,7 +43,7 @@ async def create(request: web.Request) -> web.Response:
         )
     await backend.pipeline.wait_until(lambda: embedder.ready)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
-    data: list[str] = []  # as JSON: thousands of embeddings at once would hold everybody up
+    data: list[str] = []  # as JSON: serialising thousands at once would block the event loop
     tokens = 0
     cut: list[int] = []
     for start in range(0, len(texts), TOGETHER):

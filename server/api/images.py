@@ -1,4 +1,4 @@
-"""``POST /v1/images/generations``: pictures from a prompt, in OpenAI's shape, and where their files can be had."""
+"""``POST /v1/images/generations``: pictures from a prompt, in OpenAI's format, and the route of their files."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ IGNORED: dict[str, requests.Harmless] = {
     "user": "any",
     "quality": "any",
     "moderation": "any",
-    "output_compression": "any",  # of formats that lose something
+    "output_compression": "any",  # of lossy formats
     "output_format": ("png", None),
     "stream": (False, None),
     "partial_images": (0, None),
@@ -32,7 +32,7 @@ IGNORED: dict[str, requests.Harmless] = {
 
 
 class ImageExtension(BaseModel):
-    """What only this server has."""
+    """Parameters that only this server has."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class ImageExtension(BaseModel):
 
 
 class ImageRequest(BaseModel):
-    """The parameters that mean something here."""
+    """The supported parameters."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -50,13 +50,13 @@ class ImageRequest(BaseModel):
     size: str | None = None
     response_format: Literal["url", "b64_json"] | None = None
     background: Literal["transparent", "opaque", "auto"] | None = None
-    style: Literal["vivid", "natural"] | None = None  # another service's, without meaning here
+    style: Literal["vivid", "natural"] | None = None  # DALL-E's parameter; ignored here
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] | None = None
     loquent: ImageExtension | None = None
 
 
 async def create(request: web.Request) -> web.Response:
-    """Draw what a prompt asks for, or say what is nearest to it."""
+    """Draw what a prompt asks for. Raises: ApiError 400 that lists the nearest captions where nothing matches."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ImageRequest, ignored=IGNORED)
     backend.names.resolve(asked.model)
@@ -68,7 +68,7 @@ async def create(request: web.Request) -> web.Response:
     if wish.found.similarity < backend.settings.image.asked_similarity:
         known = ", ".join(wish.similar)
         raise ApiError(
-            400, "nothing_like_it", f"prompt: nothing like this can be drawn here. The nearest are: {known}.", "prompt"
+            400, "nothing_like_it", f"prompt: nothing similar can be drawn. The nearest are: {known}.", "prompt"
         )
     pictures = await stage.draw(
         wish.found,
@@ -87,7 +87,7 @@ async def create(request: web.Request) -> web.Response:
         "size": f"{size}x{size}",
     }
     pieces = [json.dumps(body)[:-1].encode() + b', "data": [']
-    for picture in pictures:  # several large ones are megabytes: each is a piece of its own
+    for picture in pictures:  # several large ones are megabytes, so each is serialised separately
         if len(pieces) > 1:
             pieces.append(b", ")
         pieces.append(_entry(backend, request, picture, as_file=asked.response_format == "b64_json"))
@@ -96,18 +96,18 @@ async def create(request: web.Request) -> web.Response:
 
 
 def _entry(backend: Backend, request: web.Request, picture: Picture, *, as_file: bool) -> bytes:
-    """A picture as JSON has it, with its file or a link to it."""
+    """A picture as JSON, with its file or a link to it."""
     entry: dict[str, Any] = {"revised_prompt": picture.caption}
     own = {"seed": picture.seed, "style": picture.style, "model": picture.model}
     if as_file:
         text = json.dumps(entry | {"loquent": own})
         return text[:-1].encode() + b', "b64_json": "' + base64.b64encode(picture.png) + b'"}'
-    kept = backend.images.keep(picture, backend.origin(request), request[TENANT])
-    return json.dumps(entry | {"url": kept.url, "loquent": own | {"expires_at": kept.expires_at}}).encode()
+    stored = backend.images.add(picture, backend.origin(request), request[TENANT])
+    return json.dumps(entry | {"url": stored.url, "loquent": own | {"expires_at": stored.expires_at}}).encode()
 
 
 async def file(request: web.Request) -> web.Response:
-    """A picture, for whoever has its link."""
+    """The file of a picture; its signed link is the credential."""
     backend = request.app[BACKEND]
     png, seconds = backend.images.find(
         request.match_info["id"], request.query.get("expires", ""), request.query.get("signature", "")
@@ -115,14 +115,14 @@ async def file(request: web.Request) -> web.Response:
     headers = {
         "Cache-Control": f"private, max-age={seconds}, immutable",
         "Content-Security-Policy": "default-src 'none'",
-        "Cross-Origin-Resource-Policy": "cross-origin",  # a page elsewhere shows what it was sent a link to
+        "Cross-Origin-Resource-Policy": "cross-origin",  # pages of other origins may embed it
         "X-Content-Type-Options": "nosniff",
     }
     return web.Response(body=png, content_type="image/png", headers=headers)
 
 
 async def drawing(backend: Backend) -> ImageStage:
-    """The stage that draws, once it is loaded. Raises: ApiError 404 where there is none."""
+    """The image stage, once it is loaded. Raises: ApiError 404 where none is configured."""
     stage = backend.pipeline.find(ImageStage)
     if stage is None:
         raise ApiError(404, "images_not_found", "This server does not draw: [pipeline] stages lacks 'image'.")

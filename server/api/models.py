@@ -1,4 +1,4 @@
-"""``GET /v1/models``: what clients can ask for."""
+"""``GET /v1/models``: the model names that clients can use."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def _names(backend: Backend) -> list[str]:
 
 
 async def list_models(request: web.Request) -> web.Response:
-    """The configured model, then the names that mean it."""
+    """The configured model, then its aliases."""
     return web.json_response({"object": "list", "data": [_entry(name) for name in _names(request.app[BACKEND])]})
 
 
@@ -25,5 +25,5 @@ async def retrieve_model(request: web.Request) -> web.Response:
     """One of them. Raises: ApiError 404."""
     name = request.match_info["name"]
     if name not in _names(request.app[BACKEND]):
-        raise ApiError(404, "model_not_found", f"There is no model {name!r:.100} here.", "model")
+        raise ApiError(404, "model_not_found", f"There is no model {name!r:.100}.", "model")
     return web.json_response(_entry(name))

@@ -1,7 +1,7 @@
 """``POST /v1/moderations``: the anomaly detector's verdicts, in OpenAI's shape.
 
-OpenAI's categories are about content that offends; this detector knows nothing of those, so they are always false.
-What it knows stands beside them under names of its own, and each verdict with its reasons under ``loquent``.
+OpenAI's categories are about offensive content. This detector does not detect that, so they are always false. Its own
+categories stand beside them, and the whole verdict is under ``loquent``.
 """
 
 import secrets
@@ -49,7 +49,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class ModerationRequest(BaseModel):
-    """The parameters that mean something here."""
+    """The supported parameters."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -61,13 +61,13 @@ class ModerationRequest(BaseModel):
     model: str | None = None
 
     def texts(self) -> list[str]:
-        """Each input."""
+        """The inputs as a list."""
         given = [self.input] if isinstance(self.input, str) else self.input
         return [each if isinstance(each, str) else each.text for each in given]
 
 
 async def create(request: web.Request) -> web.Response:
-    """Screen texts, and take note of nothing."""
+    """Screen texts; nothing is recorded or counted."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ModerationRequest, ignored={})
     backend.names.resolve(asked.model)
@@ -83,10 +83,10 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def screening(backend: Backend) -> AnomalyStage:
-    """The anomaly stage, once it is loaded. Raises: ApiError 404 where the configuration has none."""
+    """The anomaly stage, once it is loaded. Raises: ApiError 404 where none is configured."""
     stage = backend.pipeline.find(AnomalyStage)
     if stage is None:
-        raise ApiError(404, "screening_not_found", "This server screens nothing: [pipeline] stages lacks 'anomaly'.")
+        raise ApiError(404, "screening_not_found", "This server does not screen: [pipeline] stages lacks 'anomaly'.")
     await backend.pipeline.wait_until(lambda: stage.ready)
     return stage
 

@@ -1,4 +1,4 @@
-"""How a request's body is read: JSON, every parameter known, and an error that names the one which is wrong."""
+"""Reads a request's JSON body. Every error names the parameter that is wrong."""
 
 import asyncio
 import difflib
@@ -18,7 +18,7 @@ Harmless = tuple[Any, ...] | Literal["any"]
 
 
 async def body(request: web.Request) -> bytes:
-    """The whole body. Raises: ApiError 408 when it does not arrive in time, 400 when it can't be decoded."""
+    """The whole body. Raises: ApiError 408 when it does not arrive in time, 400 when its encoding is invalid."""
     try:
         async with asyncio.timeout(request.app[BACKEND].settings.limits.keep_alive):
             return await request.read()
@@ -31,8 +31,8 @@ async def body(request: web.Request) -> bytes:
 def read(raw: bytes, kind: type[Request], *, ignored: Mapping[str, Harmless], refused: Sequence[str] = ()) -> Request:
     """Read a body as ``kind``.
 
-    ``ignored`` are parameters that change nothing here, with the values for which that is true ("any": whatever they
-    say); ``refused`` are known, and can't be had.
+    ``ignored`` are parameters that have no effect here, with the values for which that is true ("any": every value).
+    ``refused`` are OpenAI's parameters that are not supported; only null is accepted.
 
     Raises: ApiError 400 that names the parameter.
     """

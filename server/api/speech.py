@@ -1,4 +1,4 @@
-"""``POST /v1/audio/speech``: a text, spoken, in OpenAI's shape; the sound is sent while it is computed."""
+"""``POST /v1/audio/speech``: speech synthesis, in OpenAI's format; the sound is streamed while it is computed."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ class VoiceId(BaseModel):
 
 
 class SpeechRequest(BaseModel):
-    """The parameters that mean something here."""
+    """The supported parameters."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -52,7 +52,10 @@ async def create(request: web.Request) -> web.StreamResponse:
     if asked.response_format == "aac":
         known = ", ".join(FORMATS)
         raise ApiError(
-            400, "unsupported_value", f"response_format: there is no aac here, but {known}.", "response_format"
+            400,
+            "unsupported_value",
+            f"response_format: aac is not supported; use {known}.",
+            "response_format",
         )
     backend.names.resolve(asked.model)
     speech = backend.pipeline.find(SpeechStage)
@@ -63,7 +66,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     async with aclosing(sound), aclosing(_audible(sound)) as audible:
         first = await anext(audible, None)
         if first is None:
-            raise ApiError(400, "nothing_to_say", "input: there is nothing in it that this voice can say.", "input")
+            raise ApiError(400, "nothing_to_say", "input: it contains nothing that this voice can say.", "input")
         return await _Answer(request, backend, asked.response_format, asked.stream_format).run(first, audible)
 
 
@@ -80,7 +83,7 @@ async def _audible(deltas: AsyncGenerator[AudioDelta]) -> AsyncGenerator[bytes]:
 
 
 class _Answer:
-    """The sound on its way to the client."""
+    """Sends the sound of one request, encoded."""
 
     def __init__(
         self, request: web.Request, backend: Backend, format: AudioFormatName, framing: Literal["audio", "sse"]
@@ -93,7 +96,7 @@ class _Answer:
         self._response = web.StreamResponse(headers={"Content-Type": kind, "Cache-Control": "no-cache"})
 
     async def run(self, first: bytes, rest: AsyncGenerator[bytes]) -> web.StreamResponse:
-        """Send everything. When the voice fails amid it, events say so, and a plain stream is cut."""
+        """Send everything. When the voice fails midway, an SSE stream ends with an error and a plain stream is cut."""
         await self._response.prepare(self._request)
         samples = 0
         try:
@@ -107,27 +110,27 @@ class _Answer:
             raise
         except Exception as error:
             if isinstance(error, StageError):
-                log.warning("a text could not be spoken to its end: %s", error.code)
+                log.warning("speech stopped before the end of the text: %s", error.code)
             else:
-                log.exception("a text could not be spoken to its end")
+                log.exception("speech stopped before the end of the text")
             if not self._events:
-                abort(self._request)  # the client sees that it is not whole
-                raise ConnectionResetError("the sound ends here") from error
-            await self._tell(translate(error).body())
+                abort(self._request)  # the client sees that the sound is incomplete
+                raise ConnectionResetError("the sound is incomplete") from error
+            await self._send_event(translate(error).body())
             return self._response
         if self._events:
             tokens = audio_tokens(samples)
             usage = {"input_tokens": 0, "output_tokens": tokens, "total_tokens": tokens}
-            await self._tell({"type": "speech.audio.done", "usage": usage})
+            await self._send_event({"type": "speech.audio.done", "usage": usage})
         return self._response
 
     async def _send(self, data: bytes) -> None:
         if not data:
             return
         if self._events:
-            await self._tell({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+            await self._send_event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
         else:
             await self._backend.deliver(self._request, self._response.write(data))
 
-    async def _tell(self, event: dict[str, Any]) -> None:
+    async def _send_event(self, event: dict[str, Any]) -> None:
         await self._backend.deliver(self._request, self._response.write(f"data: {json.dumps(event)}\n\n".encode()))

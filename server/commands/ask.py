@@ -11,7 +11,7 @@ EPILOG = 'Example: cat notes.txt | loquent ask "Sum this up"'
 
 def add_options(parser: ArgumentParser) -> None:
     """The question, and how the server replies."""
-    parser.add_argument("question", nargs="*", help="the question; what comes on standard input is appended to it")
+    parser.add_argument("question", nargs="*", help="the question; standard input is appended to it")
     parser.add_argument("--json", action="store_true", help="print one JSON object when the answer is complete")
     options.add_reply(parser)
 

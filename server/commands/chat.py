@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from server.commands import client, options
 from server.commands.failure import Exit
 
-HELP = "Talk with a server in the terminal."
+HELP = "Chat with a server in the terminal."
 EPILOG = "Ctrl-C cancels a reply; a second one leaves."
 
 
@@ -17,7 +17,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(asked: Namespace) -> int:
-    """Talk until the user leaves. Raises: Failure."""
+    """Chat until the user leaves. Raises: Failure."""
     import asyncio
 
     from clients.terminal.chat import chat

@@ -1,4 +1,4 @@
-"""What the commands that talk with a server have in common."""
+"""Shared by the commands that connect to a server."""
 
 import argparse
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what a client raises into a message and an exit code. Raises: Failure, KeyboardInterrupt."""
+    """Turn a client's exceptions into a message and an exit code. Raises: Failure, KeyboardInterrupt."""
     import asyncio
 
     from clients.terminal.connection import ClientError, ConnectionFailedError, UsageError
@@ -31,7 +31,7 @@ def explained() -> Iterator[None]:
 def replying(asked: argparse.Namespace, *, spoken: bool = False) -> "Target":
     """The server and how it should reply, for ``options.add_reply`` and, if ``spoken``, ``options.add_voice``.
 
-    Raises: ClientError when that can't be.
+    Raises: ClientError when an option is invalid.
     """
     from clients.terminal.connection import Target
 
@@ -48,14 +48,14 @@ def replying(asked: argparse.Namespace, *, spoken: bool = False) -> "Target":
 
 
 def target(asked: argparse.Namespace) -> "Target":
-    """The server, for ``options.add_server``. Raises: ClientError when its key can't be one."""
+    """The server, for ``options.add_server``. Raises: ClientError when its key is invalid."""
     from clients.terminal.connection import Target
 
     return Target.of(url=asked.url, model=asked.model)
 
 
 def destination(file: str | None, *, as_json: bool) -> str | None:
-    """Where what was made goes: a file, "-" for standard output when that is piped, or ``None`` for the device."""
+    """Where the result goes: a file, "-" for a piped standard output, or ``None`` for the terminal or sound card."""
     import sys
 
     return file or (None if as_json or sys.stdout.isatty() else "-")

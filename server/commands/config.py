@@ -6,18 +6,18 @@ from argparse import ArgumentParser, Namespace
 from server.commands import options
 from server.commands.failure import Exit, Failure
 
-HELP = "Print what is configured, and where each value came from."
+HELP = "Print the configuration, and the origin of each value."
 EPILOG = ""
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """What to do, and with which file."""
+    """The action and the file."""
     parser.add_argument("action", choices=("check",))
     options.add_config(parser)
 
 
 def run(asked: Namespace) -> int:
-    """Print every key. Raises: Failure where the configuration can't be used."""
+    """Print every key. Raises: Failure where the configuration is invalid."""
     from server.config import ConfigError, read, show
 
     try:

@@ -11,16 +11,16 @@ EPILOG = 'Examples: loquent draw "happy cat" -o cat.png; loquent draw "green hea
 
 def add_options(parser: ArgumentParser) -> None:
     """The prompt, where the pictures go, and how they look."""
-    parser.add_argument("prompt", nargs="*", help="what to draw; what comes on standard input is appended to it")
+    parser.add_argument("prompt", nargs="*", help="what to draw; standard input is appended to it")
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write a PNG, - for standard output (the terminal; piped: -)"
     )
     parser.add_argument("-n", type=int, default=1, metavar="N", help="how many, up to 10; the files are numbered (1)")
     parser.add_argument(
-        "--size", type=int, metavar="S", help="pixels of a side: 64, 128, 256, 512 or 1024 (the configured)"
+        "--size", type=int, metavar="S", help="side length in pixels: 64, 128, 256, 512 or 1024 (the configured one)"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same picture")
-    parser.add_argument("--style", choices=("flat", "soft", "3d", "any"), help="how it is drawn (the configured one)")
+    parser.add_argument("--style", choices=("flat", "soft", "3d", "any"), help="the style (the configured one)")
     parser.add_argument("--json", action="store_true", help="print one JSON object about what was drawn, beside -o")
     options.add_server(parser)
 

@@ -1,20 +1,20 @@
-"""How a command ends: exit codes, and the exception that carries one."""
+"""Exit codes, and the exception that carries one."""
 
 from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What the process returns."""
+    """The exit codes of the process."""
 
     OK = 0
     RUN_TIME = 1
     USAGE = 2
-    CONNECTION = 3  # also: a key that the server does not take
+    CONNECTION = 3  # also for a key that the server rejects
     INTERRUPTED = 130
 
 
 class Failure(Exception):  # noqa: N818 - it ends the process, with a message for a person
-    """The command can't go on; the message says what to do."""
+    """The command failed; the message says what to do."""
 
     def __init__(self, code: Exit, message: str) -> None:
         super().__init__(message)

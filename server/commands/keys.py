@@ -5,12 +5,12 @@ from argparse import ArgumentParser, Namespace
 
 from server.commands.failure import Exit
 
-HELP = "Make API keys."
+HELP = "Create API keys."
 EPILOG = "The key is for clients, its hash for config.toml, [server] keys."
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """What to do."""
+    """The action."""
     parser.add_argument("action", choices=("new",))
 
 

@@ -1,7 +1,7 @@
 """The command line: ``loquent``.
 
-A command's module is light: what its work needs is imported when it runs, so that ``--help`` is quick and the clients
-work without the server's packages. argparse stays: click or typer would cost 20 ms and a dependency, and add nothing.
+A command imports what it needs only when it runs, so ``--help`` is fast and the clients work without the server's
+packages. argparse stays, because click or typer would cost 20 ms and a dependency, and add nothing.
 """
 
 import argparse
@@ -16,18 +16,18 @@ from server.commands.failure import Exit, Failure
 
 SERVER_HINT = "This command needs the server's packages: pip install 'loquent[server]'"
 EPILOG = "Start with `loquent serve`; then, in another terminal, `loquent chat`."
-STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)  # faults of a disk, not of ours
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)  # errors of the disk, not bugs
 
 
 class Command(Protocol):
-    """What the module of a command holds; its name is the command's."""
+    """The interface of a command's module; its name is the command's."""
 
     __name__: str
     HELP: str
     EPILOG: str
 
     def add_options(self, parser: argparse.ArgumentParser, /) -> None:
-        """Describe the command's own options."""
+        """Add the command's options."""
 
     def run(self, asked: argparse.Namespace, /) -> int:
         """Do the work; returns the exit code. Raises: Failure."""
@@ -40,49 +40,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     streams.guard()
     code = _outcome(partial(_run, arguments))
-    return code or _outcome(streams.flush)  # what could not be written is not a success
+    return code or _outcome(streams.flush)  # a failed write is not a success
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         asked = _parser().parse_args(arguments)
-    except SystemExit as done:  # argparse has printed help, or what is wrong
+    except SystemExit as done:  # argparse has printed help or an error
         return int(done.code or 0)
     run: Callable[[argparse.Namespace], int] = asked.run
     return run(asked)
 
 
 def _outcome(work: Callable[[], int]) -> int:
-    """The exit code of ``work``; what went wrong is said on standard error."""
+    """The exit code of ``work``; a failure is reported on standard error."""
     try:
         return int(work())
     except Failure as failure:
-        return _say(failure.code, str(failure))
+        return _report(failure.code, str(failure))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("server", "pipelines", "clients"):
-            raise  # a fault of ours
-        return _say(Exit.RUN_TIME, f"there is no module {error.name}. {SERVER_HINT}")
+            raise  # a bug of this project
+        return _report(Exit.RUN_TIME, f"there is no module {error.name}. {SERVER_HINT}")
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader of standard output has closed it
         streams.discard()
         return Exit.RUN_TIME
     except streams.OutputError as error:
         streams.discard()
-        return _say(Exit.RUN_TIME, str(error))
+        return _report(Exit.RUN_TIME, str(error))
     except OSError as error:
         if error.errno not in STORAGE:
             raise
-        return _say(Exit.RUN_TIME, f"{error.filename or 'a file'} can't be used: {error.strerror}.")
+        return _report(Exit.RUN_TIME, f"{error.filename or 'a file'} can't be used: {error.strerror}.")
 
 
-def _say(code: Exit, message: str) -> int:
+def _report(code: Exit, message: str) -> int:
     print(f"loquent: {message}", file=sys.stderr)
     return code
 
 
 class _Version(argparse.Action):
-    """Prints the version; looking it up takes as long as all the rest of ``--help``."""
+    """Prints the version, which is looked up only here: that takes as long as the rest of ``--help``."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version

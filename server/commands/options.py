@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from argparse import ArgumentParser
 
@@ -17,15 +17,15 @@ def add_server(parser: ArgumentParser) -> None:
 def add_voice(parser: ArgumentParser) -> None:
     """How a voice speaks."""
     parser.add_argument("--voice", metavar="NAME", help="which voice, or which of its speakers (the configured one)")
-    parser.add_argument("--speed", type=float, metavar="X", help="how fast, 1 as the voice was recorded")
+    parser.add_argument("--speed", type=float, metavar="X", help="speed; 1 is the voice's own")
 
 
 def add_reply(parser: ArgumentParser) -> None:
     """Which server, and how it replies."""
     add_server(parser)
     parser.add_argument("--instructions", help="how the assistant should behave")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest reply")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="limit of the reply")
     parser.add_argument(
-        "--temperature", type=float, metavar="T", help="0 takes the likeliest words, more is more varied"
+        "--temperature", type=float, metavar="T", help="0 always takes the likeliest token; higher values vary more"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same reply")

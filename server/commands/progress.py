@@ -1,4 +1,4 @@
-"""Shows how far long work has come: a bar on a terminal, lines elsewhere."""
+"""Shows the progress of long work: a bar on a terminal, lines elsewhere."""
 
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 
 
 def shown(steps: Generator[Progress, None, Made], show: Callable[[Progress], None]) -> Made:
-    """Do work that reports its progress; returns what it comes to."""
+    """Run work that reports its progress; returns its result."""
     while True:
         try:
             show(next(steps))
@@ -26,7 +26,7 @@ def shown(steps: Generator[Progress, None, Made], show: Callable[[Progress], Non
 
 @contextmanager
 def display() -> Iterator[Callable[[Progress], None]]:
-    """A function that takes reports while the block runs, and shows them on standard error."""
+    """Yields a function that shows progress reports on standard error while the block runs."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines()

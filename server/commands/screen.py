@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from server.commands import client, options, streams
 from server.commands.failure import Exit, Failure
 
-HELP = "Ask the server's anomaly detector about texts, one a line."
+HELP = "Screen texts with the server's anomaly detector, one per line."
 EPILOG = 'Examples: loquent screen "Ignore all previous instructions."; loquent screen --json < messages.txt'
 
 
 def add_options(parser: ArgumentParser) -> None:
     """The texts."""
     parser.add_argument("text", nargs="*", help="a text; without one, each line of standard input is one")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a text")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per text")
     options.add_server(parser)
 
 

@@ -10,14 +10,14 @@ EPILOG = "Every other setting: config.toml; `loquent config check` shows it."
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Where it listens, and with what."""
+    """The address, the model and the log level."""
     options.add_config(parser)
-    parser.add_argument("--host", help="address to listen on; beyond this machine a key is a must (127.0.0.1)")
+    parser.add_argument("--host", help="address to listen on; any but loopback requires a key (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on, 0 for any free one (8700)")
     parser.add_argument(
         "--model", help="language model: a name from `loquent models list`, a folder, a .gguf, a hub name"
     )
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much is logged (info)")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="log level (info)")
 
 
 def run(asked: Namespace) -> int:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def serve(configuration: Configuration) -> bool:
-    """Serve until SIGTERM or SIGINT. Returns whether somebody interrupted it before it was ready.
+    """Serve until SIGTERM or SIGINT. Returns whether the user interrupted it before it was ready.
 
     Raises: Failure with what to do.
     """
@@ -54,11 +54,11 @@ def serve(configuration: Configuration) -> bool:
 
 
 class _Process:
-    """A server as a process: it answers signals, and says on standard output what is ready."""
+    """A server process: it handles signals and announces on standard output what is ready."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline, listener: socket.socket) -> None:
-        self.served = False  # it was ready once
-        self.interrupted = False  # by a person, before it was ready
+        self.served = False  # it has been ready
+        self.interrupted = False  # by SIGINT, before it was ready
         self._settings = settings
         self._pipeline = pipeline
         self._listener = listener
@@ -112,5 +112,5 @@ def _why_not(error: OSError, host: str, port: int) -> str:
             f"Port {port} on {host} is taken: stop what uses it, or choose another with --port (0 takes any free one)."
         )
     if error.errno == errno.EACCES:
-        return f"Port {port} is not for everybody: choose one above 1023 with --port."
+        return f"Port {port} needs privileges: choose one above 1023 with --port."
     return f"The server can't listen on {host}: {error.strerror or error}."

@@ -14,7 +14,7 @@ EPILOG = (
 
 def add_options(parser: ArgumentParser) -> None:
     """The text, where the sound goes, and the voice."""
-    parser.add_argument("text", nargs="*", help="what to say; what comes on standard input is appended to it")
+    parser.add_argument("text", nargs="*", help="what to say; standard input is appended to it")
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write a sound file, - for standard output (the sound card; piped: -)"
     )

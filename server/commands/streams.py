@@ -1,4 +1,4 @@
-"""The process's standard streams: input of any bytes, and output that may be closed or full."""
+"""The process's standard streams: input may be any bytes, and output may be closed or full."""
 
 import codecs
 import errno
@@ -10,7 +10,7 @@ from typing import cast
 
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 ODD = "\N{REPLACEMENT CHARACTER}"
-REPLACING = "loquent.replace"  # the name of the error handler for what is not text
+REPLACING = "loquent.replace"  # the name of the error handler for undecodable bytes
 
 
 class OutputError(Exception):
@@ -43,7 +43,7 @@ def guard() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - until the process ends
     before = sys.stdout
     if before is not sys.__stdout__:
-        return  # somebody captures it
+        return  # a test or another program has replaced it
     raw = _Output(1, "w", closefd=False)
     errors = "replace" if before is None or before.errors == "strict" else before.errors
     encoding = "utf-8" if before is None else before.encoding
@@ -54,13 +54,13 @@ def guard() -> None:
 
 
 def flush() -> int:
-    """Write what waits. Raises: OutputError, BrokenPipeError."""
+    """Flush standard output. Raises: OutputError, BrokenPipeError."""
     sys.stdout.flush()
     return 0
 
 
 def announce(text: str) -> None:
-    """Print a line for who may listen; a server goes on without one."""
+    """Print a line; a failure is ignored, because a server does not depend on its output."""
     try:
         print(text, flush=True)
     except (OutputError, BrokenPipeError):
@@ -68,7 +68,7 @@ def announce(text: str) -> None:
 
 
 def discard() -> None:
-    """Drop what waits for standard output and all that will follow."""
+    """Discard buffered and further output."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
@@ -78,7 +78,7 @@ def discard() -> None:
 def piped() -> io.TextIOWrapper | None:
     """Standard input as text, or ``None`` where it is a terminal.
 
-    Bytes that are no text in the stream's encoding become U+FFFD, with one warning on standard error.
+    Undecodable bytes become U+FFFD, with one warning on standard error.
 
     Raises: OSError when it can't be read.
     """
@@ -92,7 +92,7 @@ def piped() -> io.TextIOWrapper | None:
 
 
 def given(words: Sequence[str]) -> str:
-    """The words of the command line, and what comes on standard input behind them."""
+    """The words of the command line, followed by standard input."""
     from clients.terminal.texts import clean
 
     stream = piped()
@@ -101,7 +101,7 @@ def given(words: Sequence[str]) -> str:
 
 
 class _Replacing:
-    """Reads odd bytes as U+FFFD, and warns of the first."""
+    """Decodes undecodable bytes as U+FFFD, and warns of the first."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding.upper().removesuffix("-SIG")

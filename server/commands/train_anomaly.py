@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What to train on, and where the detector goes."""
+    """The training data and the output folder."""
 
     normal: str | None  # a file of an operator's messages; None: the bundled recipe
     out: str
@@ -37,14 +37,14 @@ def train_anomaly(asked: Training) -> None:
     if not 0 < asked.alpha < 0.5:
         raise Failure(Exit.USAGE, f"--alpha is a share of messages, such as 0.01; {asked.alpha:g} is none.")
     if asked.narrow and asked.normal is None:
-        raise Failure(Exit.USAGE, "--narrow wants your assistant's own messages: --normal my_messages.jsonl")
+        raise Failure(Exit.USAGE, "--narrow requires your assistant's own messages: --normal my_messages.jsonl")
     target = Path(asked.out)
     if target.exists() and (strange := _strange(target)):
         raise Failure(
             Exit.USAGE, f"{target} holds {strange}, which is no part of a detector; name another folder with --out."
         )
     try:
-        import matplotlib  # noqa: F401 - said now, not after the work
+        import matplotlib  # noqa: F401 - fails now rather than after the work
 
         if asked.normal is None:
             import hassil  # noqa: F401
@@ -58,7 +58,7 @@ PARTS = {"detector.json", "detector.safetensors", "report.html", "losses.png", "
 
 
 def _strange(target: Path) -> str:
-    """What would be lost if a detector took this folder's place."""
+    """A file that would be lost if a detector replaced this folder; "" where there is none."""
     if not target.is_dir():
         return "a file"
     return next((path.name for path in sorted(target.iterdir()) if path.name not in PARTS), "")
@@ -129,8 +129,8 @@ def _own(
         print("  " + ", ".join(odd[:20]) + (", …" if len(odd) > 20 else ""))
     if (least := trained.detector.calibration.least_alpha()) > asked.alpha:
         print(
-            f"With so few messages some heads say nothing below alpha = {least:.2g}. More messages make it sharper, "
-            "a larger --alpha less careful."
+            f"With so few messages some heads detect nothing below alpha = {least:.2g}. Add messages, or choose a "
+            "larger --alpha, which allows more false alarms."
         )
     return trained, {
         "messages": len(messages.texts),
@@ -148,7 +148,7 @@ def _write(target: Path, trained: "Trained", about: dict[str, Any], *, card: boo
     with new_folder(target.resolve()) as folder:
         save(trained.detector, folder, about=about)
         report.write(folder, trained, about)
-        folder.chmod(0o755)  # a temporary folder is its maker's alone
+        folder.chmod(0o755)  # a temporary folder is private to its owner
         if card and trained.result is not None:
             (folder / "MODEL_CARD.md").write_text(
                 report.card(trained.detector, about, trained.result), encoding="utf-8"

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImageTraining:
-    """What to train, and where the generator goes."""
+    """What to train, and the output folder."""
 
     preset: "PresetName"
     out: str
     seed: int = 0
-    minutes: float | None = None  # after which it stops, to go on another time
+    minutes: float | None = None  # after which it stops; the next run resumes
 
 
 def train_image(asked: ImageTraining) -> bool:
-    """Train, or go on where a run was stopped; at its end measure and report. Returns whether somebody interrupted it.
+    """Train, or resume a stopped run; at its end measure and report. Returns whether the user interrupted it.
 
     Raises: Failure that says what to do.
     """
@@ -45,7 +45,7 @@ def train_image(asked: ImageTraining) -> bool:
         raise Failure(Exit.USAGE, f"--minutes is how long to train now; {asked.minutes:g} is no time.")
     target = Path(asked.out)
     try:
-        import matplotlib  # noqa: F401 - said now, not after the work
+        import matplotlib  # noqa: F401 - fails now rather than after the work
     except ModuleNotFoundError as error:
         raise Failure(Exit.RUN_TIME, f"Training needs {error.name}: pip install 'loquent[train]'") from None
     from pipelines.image.training.report import PARTS
@@ -79,7 +79,7 @@ def train_image(asked: ImageTraining) -> bool:
 
 
 def _strange(target: Path, parts: set[str]) -> str:
-    """What would be lost if a generator took this folder's place."""
+    """A file that would be lost if a generator replaced this folder; "" where there is none."""
     if not target.exists():
         return ""
     if not target.is_dir():
@@ -89,7 +89,7 @@ def _strange(target: Path, parts: set[str]) -> str:
 
 @contextmanager
 def _interruptible(stop: threading.Event) -> Iterator[list[int]]:
-    """Let the first SIGINT or SIGTERM end the work well; a second one ends it at once. Yields the signals that came."""
+    """Let the first SIGINT or SIGTERM stop the work cleanly; a second one kills it. Yields the signals received."""
     came: list[int] = []
 
     def asked_to_stop(by: int, _: object) -> None:
@@ -110,7 +110,7 @@ def _interruptible(stop: threading.Event) -> Iterator[list[int]]:
 
 @contextmanager
 def _deterministic(device: "torch.device") -> Iterator[None]:
-    """Where it costs nothing, the same seed gives the same bits."""
+    """Make training deterministic on a CPU, where that costs nothing."""
     import torch
 
     before = torch.are_deterministic_algorithms_enabled()
@@ -122,7 +122,7 @@ def _deterministic(device: "torch.device") -> Iterator[None]:
 
 
 def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any, measure: Any) -> None:
-    """``run`` does work that stops well by itself, ``measure`` what may be broken off."""
+    """``run`` does work that stops cleanly by itself; ``measure`` does work that may be aborted."""
     import torch
 
     from pipelines.embedding.minilm import MiniLM
@@ -138,7 +138,7 @@ def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any, 
     training = train.Run(preset, data, wording, seed=asked.seed, device=device)
     checkpoint = cache_folder() / "image" / f"{preset.name}-seed{asked.seed}.pt"
     try:
-        lock = run(locked(checkpoint, stop))  # two runs of one preset and seed would write over each other
+        lock = run(locked(checkpoint, stop))  # two runs of one preset and seed would overwrite each other
         try:
             with _deterministic(device):
                 run(train.train(training, checkpoint, stop))
@@ -167,4 +167,4 @@ def _write(target: Path, training: "Run", model: minilm.MiniLM, run: Any) -> Non
     }
     with new_folder(target.resolve()) as folder:
         run(recipe.write(folder, training, model, result, about, threads=cores()))
-        folder.chmod(0o755)  # a temporary folder is its maker's alone
+        folder.chmod(0o755)  # a temporary folder is private to its owner

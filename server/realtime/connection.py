@@ -1,8 +1,8 @@
 """One realtime websocket: moves events between its socket, its session and the pipeline.
 
-One task owns the session's state. The others only bring it inputs (the reader, and a task for every response in
-progress) or take its events to the socket (the writer). Every queue between them is bounded, so a client that does not
-read slows down nothing but itself, and is dropped when one send takes too long. Bounds are in bytes.
+One task owns the session's state. The reader, and one task per response in progress, send it inputs; the writer sends
+its events to the socket. Every queue between them is bounded in bytes. A client that does not read therefore slows down
+only itself (backpressure), and its connection is cut when one send exceeds its time limit.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from server.realtime.session import Begin, Input, State, Stop
 
 log = logging.getLogger(__name__)
 
-INBOX = 256 * 1024  # bytes of inputs that wait for the owner
-WRITER_LIMIT = 16 * 1024  # bytes that aiohttp takes before a send waits for the socket
+INBOX = 256 * 1024  # bytes of inputs queued for the owner
+WRITER_LIMIT = 16 * 1024  # bytes that aiohttp buffers before a send waits for the socket
 
 
 class Connection:
@@ -41,7 +41,7 @@ class Connection:
             limits=self._limits,
             tenant=request[TENANT],
             voices=backend.voices,
-            verdicts=backend.tells_verdicts,
+            verdicts=backend.reports_verdicts,
             draws=backend.draws,
         )
         self._inbox: ByteQueue[Input] = ByteQueue(INBOX)
@@ -52,14 +52,14 @@ class Connection:
         self._failed = False
 
     async def run(self) -> None:
-        """Serve the client until either side closes; nothing of it is left behind."""
+        """Serve the client until either side closes; every task of the connection has ended by then."""
         writer = asyncio.create_task(self._write(), name="realtime-write")
         others = (
             asyncio.create_task(self._read(), name="realtime-read"),
             asyncio.create_task(self._own(), name="realtime-own"),
         )
         try:
-            # The writer ends when everything was sent, or when it can't send any more; the others only by a fault.
+            # The writer ends when everything is sent, or when the connection is lost; the others end only by a fault.
             waiting = {writer, *others}
             while not writer.done():
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -77,7 +77,7 @@ class Connection:
             await self._close(WSCloseCode.INTERNAL_ERROR)
 
     async def drain(self) -> None:
-        """Ask the session to finish what is in progress, begin nothing new, and then close (1001)."""
+        """Let the session finish what is in progress, start nothing new, and then close (1001)."""
         await self._inbox.put(session.Draining())
 
     async def _read(self) -> None:
@@ -92,13 +92,13 @@ class Connection:
                 elif message.type is WSMsgType.PING:
                     await self._backend.deliver(self._request, self._socket.pong(message.data))
         except ConnectionError:
-            pass  # gone, or dropped
+            pass  # the client disconnected, or was cut
         finally:
             heartbeat.stop()
         await self._inbox.put(session.Disconnected())
 
     def _ping(self) -> None:
-        """Ask the peer for a sign of life; a task of this connection sends it."""
+        """Start a task that sends a ping, unless one is still sending."""
         if self._pinging is None or self._pinging.done():
             self._pinging = asyncio.create_task(self._send_ping(), name="realtime-ping")
 
@@ -139,7 +139,7 @@ class Connection:
                 await self._outgoing.put(text, len(text))
 
     async def _respond(self, response_id: str, turn: Turn) -> None:
-        """Run one turn and bring what it produces to the owner."""
+        """Run one turn and queue its events for the owner."""
         try:
             async with self._backend.flow(turn, self._backend.origin(self._request)) as events:
                 async for event in events:
@@ -156,7 +156,7 @@ class Connection:
             try:
                 await self._backend.deliver(self._request, self._socket.send_str(text))
             except ConnectionError:
-                return  # gone, or dropped
+                return  # the client disconnected, or was cut
         await self._close(WSCloseCode.GOING_AWAY if self._state.draining else WSCloseCode.OK)
 
     async def _close(self, code: WSCloseCode) -> None:
@@ -168,19 +168,21 @@ class Connection:
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
-    """``GET /v1/realtime``: a websocket that speaks OpenAI Realtime."""
+    """``GET /v1/realtime``: a websocket for the OpenAI Realtime protocol."""
     backend = request.app[BACKEND]
     limits = backend.settings.limits
     backend.check_ready()
     backend.names.resolve(request.query.get("model"))
     if len(backend.connections) >= limits.connections:
-        raise ApiError(503, "too_many_connections", "Every place for a connection is taken.", retry_after=RETRY_AFTER)
+        raise ApiError(
+            503, "too_many_connections", "The server has reached its limit of connections.", retry_after=RETRY_AFTER
+        )
     socket = web.WebSocketResponse(
         protocols=(SUBPROTOCOL,),
-        autoping=False,  # pings are answered here, where whole frames are a sign of life
+        autoping=False,  # pings are answered in ``_read``, where only whole frames count for the heartbeat
         timeout=limits.send_seconds,
         max_msg_size=limits.audio_message_bytes,
-        compress=False,  # of small frames it makes no smaller ones, at a cost
+        compress=False,  # small frames do not shrink, and compression costs time
         writer_limit=WRITER_LIMIT,
         decode_text=False,
     )

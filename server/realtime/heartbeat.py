@@ -1,6 +1,6 @@
-"""Notices a peer that is gone, or that sends a frame byte by byte.
+"""Detects a peer that has vanished, or that sends a frame byte by byte.
 
-Every whole frame counts as a sign of life; bytes alone do not. A silent peer is pinged, and cut when it stays silent.
+Only a whole frame counts as a sign of life. A silent peer is pinged, and cut when it stays silent.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Heartbeat:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the block runs the peer is not to blame: what it sends is not read."""
+        """Suspend the check while the block runs, because the server does not read then."""
         self._paused = True
         try:
             yield
@@ -37,7 +37,7 @@ class Heartbeat:
             self.beat()
 
     def stop(self) -> None:
-        """Call neither of them any more."""
+        """Stop checking."""
         self._timer.cancel()
 
     def _look(self) -> None:

@@ -1,4 +1,4 @@
-"""A queue that is bounded by the bytes it holds, and by their number."""
+"""A queue that is bounded by the bytes of its items, and so by their number."""
 
 import asyncio
 from collections import deque
@@ -6,11 +6,11 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-OVERHEAD = 512  # bytes that an item takes besides what its sender counted
+OVERHEAD = 512  # bytes that each item counts besides its size
 
 
 class ByteQueue(Generic[Item]):
-    """Holds at most ``limit`` bytes of items, each counted with ``OVERHEAD``; a larger item goes in alone."""
+    """Holds at most ``limit`` bytes of items, each counted with ``OVERHEAD``; a larger one enters when it is empty."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

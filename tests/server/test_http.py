@@ -547,7 +547,7 @@ async def test_metrics_count_what_happened() -> None:
     assert told["loquent_requests_running"] == "0.0"
 
 
-# Doors
+# Access control
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/v1/models", 405)])

@@ -312,45 +312,45 @@ def picture(n: int, size: int) -> Picture:
     return Picture(f"{n}", "cat", n, "flat", "tiny", 64, b"x" * size)
 
 
-def test_pictures_are_kept_within_a_bound_and_the_oldest_give_way() -> None:
+def test_a_full_store_evicts_its_oldest_pictures() -> None:
     now = 0.0
-    kept = ImageStore(100, 60, clock=lambda: now)
-    links = [kept.keep(picture(n, 30), "http://here") for n in range(5)]
-    assert (len(kept), kept.held) == (3, 90)
+    store = ImageStore(100, 60, clock=lambda: now)
+    links = [store.add(picture(n, 30), "http://here") for n in range(5)]
+    assert (len(store), store.held) == (3, 90)
     assert all(not link.png for link in links)
 
     def signature(link: Picture) -> str:
         return link.url.rpartition("=")[2]
 
     with pytest.raises(ApiError) as caught:
-        kept.find("1", "61", signature(links[1]))
+        store.find("1", "61", signature(links[1]))
     assert caught.value.status == 410
-    assert kept.find("4", "61", signature(links[4]))[0] == b"x" * 30
+    assert store.find("4", "61", signature(links[4]))[0] == b"x" * 30
     now = 100.0
-    kept.keep(picture(9, 10), "http://here")
-    assert (len(kept), kept.held) == (1, 10), "what is too old is gone"
+    store.add(picture(9, 10), "http://here")
+    assert (len(store), store.held) == (1, 10), "what is too old is gone"
 
 
-def test_who_keeps_most_gives_way_first() -> None:
-    kept = ImageStore(100, 60, clock=lambda: 0.0)
-    mine = kept.keep(picture(0, 20), "http://here", "mine")
+def test_a_full_store_evicts_from_the_tenant_that_holds_most() -> None:
+    store = ImageStore(100, 60, clock=lambda: 0.0)
+    mine = store.add(picture(0, 20), "http://here", "mine")
     for n in range(1, 20):
-        kept.keep(picture(n, 30), "http://here", "theirs")
-    assert kept.held <= 100
-    assert kept.find("0", "61", mine.url.rpartition("=")[2])[0] == b"x" * 20
+        store.add(picture(n, 30), "http://here", "theirs")
+    assert store.held <= 100
+    assert store.find("0", "61", mine.url.rpartition("=")[2])[0] == b"x" * 20
 
 
 def test_two_servers_do_not_take_each_others_links() -> None:
     one, other = ImageStore(100, 60, clock=lambda: 0.0), ImageStore(100, 60, clock=lambda: 0.0)
-    link = one.keep(picture(1, 10), "http://here")
-    other.keep(picture(1, 10), "http://here")
+    link = one.add(picture(1, 10), "http://here")
+    other.add(picture(1, 10), "http://here")
     with pytest.raises(ApiError) as caught:
         other.find("1", "61", link.url.rpartition("=")[2])
     assert caught.value.status == 403
 
 
 def test_links_are_taken_out_of_what_the_model_reads() -> None:
-    link = ImageStore(100, 60).keep(picture(1, 10), "https://bot.example/a").link
+    link = ImageStore(100, 60).add(picture(1, 10), "https://bot.example/a").link
     assert without_links(f"Here it is.\n\n{link}") == "Here it is."
     assert without_links(f"{link} and\n{link}!") == " and!"
     for odd in (f"![a]({PATH}", f"[a]({PATH}b)", f"![a](b c{PATH}d)", f"![a]b]({PATH}", f"](){PATH})", PATH):

@@ -224,7 +224,7 @@ async def test_realtime_clients_are_told_verdicts_where_the_configuration_allows
         await client.greet()
         await client.send("session.update", session=asked)
         (updated,) = await client.expect("session.updated")
-        assert updated["loquent"] == {"warnings": ["This server does not tell verdicts."]}
+        assert updated["loquent"] == {"warnings": ["This server does not report verdicts."]}
         assert "loquent" not in (await client.ask(CALM))[-1]
 
 

@@ -1,8 +1,8 @@
-"""The turn logic of a realtime session: a pure function from a state and an input to a state and what to do.
+"""The turn logic of a realtime session: a pure function from a state and an input to a new state and its outputs.
 
-``advance`` touches no socket, no model and no clock. Its promises, whatever comes in whatever order: every ``added``
-gets its ``done``, ``response.done`` comes exactly once for every ``response.created``, and the deltas of a reply are
-its ``done`` text.
+``advance`` touches no socket, no model and no clock. Its invariants hold for inputs in any order: every ``added`` gets
+its ``done``, every ``response.created`` gets exactly one ``response.done``, and the deltas of a reply add up to its
+``done`` text.
 """
 
 from server.realtime.session.inputs import (

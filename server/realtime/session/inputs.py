@@ -1,4 +1,4 @@
-"""What comes into a session besides the client's events, and what it puts out besides the server's."""
+"""The inputs of a session besides client events, and its outputs besides server events."""
 
 from dataclasses import dataclass
 
@@ -19,24 +19,24 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The socket is gone."""
+    """The socket is closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The server wants to stop: what is in progress may finish, nothing new begins."""
+    """The server is draining: what is in progress may finish, nothing new begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The client sent something that is no event."""
+    """The client sent a message that is not a valid event."""
 
     error: WireError
 
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """The pipeline has an event for a response."""
+    """The pipeline produced an event of a response."""
 
     response_id: str
     event: events.Event
@@ -44,7 +44,7 @@ class Produced:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The pipeline could not go on with a response."""
+    """The pipeline failed on a response."""
 
     response_id: str
     error: StageError
@@ -55,7 +55,7 @@ Input = wire.ClientEvent | Connected | Disconnected | Draining | Rejected | Prod
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Run this turn; what it produces belongs to ``response_id``."""
+    """Run this turn; its events belong to ``response_id``."""
 
     response_id: str
     turn: Turn

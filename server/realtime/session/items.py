@@ -14,10 +14,10 @@ from server.realtime.wire import Item, WireError
 
 
 def create_item(state: State, event: wire.ItemCreate) -> Step:
-    """Add an item where the client wants it. Raises: WireError."""
+    """Insert an item at the position that the client asks for. Raises: WireError."""
     item = event.item
     if item.type == "item_reference":
-        raise WireError("invalid_value", "A reference is no item of its own.", param="item.type")
+        raise WireError("invalid_value", "An item_reference can't be created as an item.", param="item.type")
     check_room(state)
     if state.held + item.size > state.limits.conversation_bytes:
         raise WireError("conversation_full", f"The conversation holds {state.held} bytes; delete some of its items.")
@@ -25,13 +25,13 @@ def create_item(state: State, event: wire.ItemCreate) -> Step:
         state, id = new_id(state, "item")
         item = item.model_copy(update={"id": id})
     elif item.id in taken_ids(state):
-        raise WireError("item_create_duplicate_item_id", f"There is an item {item.id!r} already.", param="item.id")
+        raise WireError("item_create_duplicate_item_id", f"The item {item.id!r} exists already.", param="item.id")
     item = _normal(item)
-    at = _place(state, event.previous_item_id)
+    at = _index_after(state, event.previous_item_id)
     before = state.items[at - 1].id if at else None
     state = splice(state, at, item)
     if item.role == "user" or item.type == "function_call_output":
-        serial = state.serial + 1  # not the item's id: a client may use that again
+        serial = state.serial + 1  # not the item's id, which a client may use again
         state = replace(state, serial=serial, unscreened={**state.unscreened, item.id or "": serial})
     return state, [
         wire.ItemAdded(previous_item_id=before, item=item),
@@ -48,7 +48,7 @@ def known_item(state: State, id: str, code: str) -> Item:
 
 
 def _normal(item: Item) -> Item:
-    """The item as the server keeps it: complete, and its parts named as the role wants it."""
+    """The item as the server stores it: with every field, and with part types that fit its role."""
     update: dict[str, object] = {"object": "realtime.item", "status": "completed"}
     if item.type == "message":
         side: Literal["input", "output"] = "output" if item.role == "assistant" else "input"
@@ -61,8 +61,8 @@ def _normal_part(part: wire.Content, side: Literal["input", "output"]) -> wire.C
     return part.model_copy(update={"type": f"{side}_{kind}"})
 
 
-def _place(state: State, previous: str | None) -> int:
-    """Where an item behind ``previous`` goes; without one, at the end."""
+def _index_after(state: State, previous: str | None) -> int:
+    """The index of an item that follows ``previous``; without one, the end."""
     if previous is None:
         return len(state.items)
     if previous == "root":
@@ -78,7 +78,7 @@ def _place(state: State, previous: str | None) -> int:
 
 
 def truncate_item(state: State, event: wire.ItemTruncate) -> Step:
-    """Cut what was not heard of a spoken reply. A reply without sound was read, so its text stays."""
+    """Cut what the listener did not hear of a spoken reply. A reply without sound was read, so its text stays."""
     item = known_item(state, event.item_id, "item_truncate_invalid_item_id")
     if item.role != "assistant":
         raise WireError("invalid_value", "Only the assistant's messages can be truncated.", param="item_id")
@@ -86,7 +86,7 @@ def truncate_item(state: State, event: wire.ItemTruncate) -> Step:
         raise WireError("invalid_value", "The item has no such part.", param="content_index")
     outputs: list[Output] = []
     reply = next((reply for reply in state.replies if reply.item_id == item.id and reply.sound is not None), None)
-    if reply is not None:  # whoever cuts a reply that is still being spoken does not listen to the rest
+    if reply is not None:  # barge-in: a client that truncates a reply in progress does not want the rest
         state, outputs = close_reply(state, reply, "cancelled", CANCELLED)
         outputs.insert(0, Stop(reply.id))
         item = known_item(state, event.item_id, "item_truncate_invalid_item_id")
@@ -95,8 +95,8 @@ def truncate_item(state: State, event: wire.ItemTruncate) -> Step:
     if end < sound.milliseconds:
         heard = tuple(word for word in sound.heard if word.samples <= end * AUDIO_RATE // 1000)
         transcript = "".join(part.transcript or "" for part in item.content or ())
-        kept = transcript[: heard[-1].characters if heard else 0]
-        cut = item.model_copy(update={"content": [wire.Content(type="output_audio", transcript=kept)]})
+        heard_text = transcript[: heard[-1].characters if heard else 0]
+        cut = item.model_copy(update={"content": [wire.Content(type="output_audio", transcript=heard_text)]})
         state = splice(state, state.items.index(item), cut, removed=1)
         left = Sound(end * AUDIO_RATE // 1000, heard)
         state = replace(state, sounds={**state.sounds, event.item_id: left})

@@ -1,4 +1,4 @@
-"""What a response reads: from items to the messages of a turn."""
+"""The input of a response: from items to the messages of a turn."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,17 @@ from server.realtime.wire import Item, WireError
 
 LINKS = 10_000  # that one response takes out of replies, at a microsecond each; a link beyond that stays
 
-Given = tuple[Item, bool]  # an item, and whether it is the conversation's; a client may use its id for another one
+Given = tuple[Item, bool]  # an item, and whether the conversation holds it; ids alone don't say, clients reuse them
 
 
 def items_read(state: State, asked: wire.ResponseConfig) -> list[Given]:
-    """The items that a response reads: its own input, or the conversation."""
+    """The items that a response reads: its own input, or else the conversation. Raises: WireError."""
     if asked.input is None:
         return [(item, True) for item in state.items]
     if len(asked.input) > state.limits.items:
-        raise WireError("input_too_large", f"An input has at most {state.limits.items} items.", param="response.input")
+        raise WireError(
+            "input_too_large", f"An input holds at most {state.limits.items} items.", param="response.input"
+        )
     known = {item.id: item for item in state.items}
     given: list[Given] = []
     size = 0
@@ -43,7 +45,7 @@ def items_read(state: State, asked: wire.ResponseConfig) -> list[Given]:
 def messages_read(
     state: State, asked: wire.ResponseConfig, items: Sequence[Given]
 ) -> tuple[tuple[Message, ...], tuple[int, ...]]:
-    """What the model reads, the instructions first; and the indexes of what no turn has brought before."""
+    """The messages for the model, instructions first, and the indexes of those that no turn has screened yet."""
     instructions = state.config.instructions if asked.instructions is None else asked.instructions
     messages = [Message("system", instructions)] if instructions else []
     new: list[int] = []
@@ -59,5 +61,5 @@ def messages_read(
         if item.role == "assistant" and (links := links + words.count(IMAGES)) <= LINKS:
             words = without_links(words)
         messages.append(Message(item.role or "tool", words, "" if serial is None else f"{state.id}.{serial}"))
-    # The protocol lets a client ask for a reply before anybody said anything; templates want a message to answer.
+    # The protocol allows a response in an empty conversation; chat templates need a message to answer.
     return tuple(messages) or (Message("user", ""),), tuple(new)

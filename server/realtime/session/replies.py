@@ -1,4 +1,4 @@
-"""A reply as it is made: from the pipeline's events to the server's, each ``added`` with its ``done``."""
+"""A reply in progress: from the pipeline's events to server events, each ``added`` with its ``done``."""
 
 import base64
 from dataclasses import replace
@@ -19,8 +19,8 @@ FILTERED = wire.StatusDetails(type="incomplete", reason="content_filter")
 
 
 def take_event(state: State, reply: Reply, event: events.Event) -> Step:
-    """One event of the pipeline, as the client's events."""
-    if reply.screens:  # the turn flows, so its messages were screened, or are not to be
+    """The server events for one event of the pipeline."""
+    if reply.screens:  # the first event: screening has passed, or is not configured
         unscreened = {id: serial for id, serial in state.unscreened.items() if id not in reply.screens}
         reply = replace(reply, screens=())
         state = put_reply(replace(state, unscreened=unscreened), reply)
@@ -28,7 +28,7 @@ def take_event(state: State, reply: Reply, event: events.Event) -> Step:
         case Started(input_tokens, cached_tokens):
             usage = replace(reply.usage, input_tokens=input_tokens, cached_tokens=cached_tokens)
             return put_reply(state, replace(reply, usage=usage)), []
-        case events.TextDelta(text, tokens) if reply.sound is not None:  # of a stage around the one that speaks
+        case events.TextDelta(text, tokens) if reply.sound is not None:  # from a stage outside the speech stage
             return _spoken(state, reply, events.AudioDelta(b"", text, tokens=tokens))
         case events.TextDelta(text, tokens):
             usage = replace(reply.usage, output_tokens=reply.usage.output_tokens + tokens)
@@ -59,7 +59,7 @@ def take_event(state: State, reply: Reply, event: events.Event) -> Step:
 
 
 def _drawn(state: State, reply: Reply, event: events.Picture) -> Step:
-    """A picture: a link in a reply that is read; a link is never spoken."""
+    """A picture: a written reply gets its link, and a spoken one does not, since links are never spoken."""
     state, reply, outputs = _open(state, replace(reply, images=(*reply.images, wire.Image(**event.to_json()))))
     if reply.sound is None:
         text = ("\n\n" if reply.text else "") + event.link
@@ -83,7 +83,7 @@ def _spoken(state: State, reply: Reply, event: events.AudioDelta) -> Step:
 
 
 def _open(state: State, reply: Reply) -> tuple[State, Reply, list[Output]]:
-    """Announce the reply's item and part, once; with the first text, so that a reply that fails early has none."""
+    """Announce the reply's item and part, once, with its first output: a reply that fails early has no item."""
     if reply.opened:
         return state, reply, []
     reply = replace(reply, opened=True)
@@ -103,7 +103,7 @@ def close_reply(
     status: Literal["completed", "cancelled", "failed", "incomplete"],
     details: wire.StatusDetails | None,
 ) -> Step:
-    """End a reply: what was added is done, and then the response is."""
+    """End a reply: close its part and item, then the response."""
     outputs: list[Output] = []
     output: list[Item] = []
     if reply.opened:
@@ -135,10 +135,10 @@ def close_reply(
             "usage": wire.ResponseUsage.of(reply.usage, audio_tokens=reply.sound.tokens if reply.sound else 0),
         }
     )
-    told = None
+    own = None
     if reply.screening is not None or reply.images:
-        told = wire.Told(screening=reply.screening, images=list(reply.images) or None)
-    outputs.append(wire.ResponseDone(response=response, loquent=told))
+        own = wire.ResponseExtension(screening=reply.screening, images=list(reply.images) or None)
+    outputs.append(wire.ResponseDone(response=response, loquent=own))
     return replace(state, replies=tuple(held for held in state.replies if held.id != reply.id)), outputs
 
 

@@ -18,7 +18,7 @@ from server.realtime.wire import WireError
 
 
 def create_response(state: State, asked: wire.ResponseConfig) -> Step:
-    """Begin a response. Raises: WireError when the session can't have it."""
+    """Begin a response. Raises: WireError when the session can't begin one."""
     out_of_band = asked.conversation == "none"
     if state.draining:
         raise WireError("server_shutting_down", "The server is shutting down; connect again.")
@@ -28,7 +28,7 @@ def create_response(state: State, asked: wire.ResponseConfig) -> Step:
             f"The response {state.active.id} is in progress; wait for its response.done, or cancel it.",
         )
     if len(state.replies) >= state.limits.responses:
-        raise WireError("too_many_responses", f"{len(state.replies)} responses are in progress, and no more may be.")
+        raise WireError("too_many_responses", f"{len(state.replies)} responses are in progress, which is the limit.")
     if not out_of_band:
         check_room(state)
     items = items_read(state, asked)
@@ -79,7 +79,7 @@ def create_response(state: State, asked: wire.ResponseConfig) -> Step:
 
 
 def _speech(state: State, asked: wire.ResponseConfig) -> tuple[Speech | None, wire.ResponseAudio | None, list[str]]:
-    """How the response is spoken if it is, what the client is told of that, and what can't be had."""
+    """How the response is spoken, if it is; the audio settings to announce; and warnings."""
     if (asked.output_modalities or state.config.output_modalities) != ["audio"]:
         return None, None, []
     if state.voices is None:
@@ -89,8 +89,8 @@ def _speech(state: State, asked: wire.ResponseConfig) -> tuple[Speech | None, wi
     voice = own.speaker or configured.speaker or state.voices.here
     speaker = speaker_of(state, voice, "response.audio.output.voice")
     warnings = [PCM_ONLY] if own.format is not None and own.format.type != wire.PCM.type else []
-    told = wire.ResponseAudio(output=wire.ResponseAudioOutput(format=wire.PCM, voice=voice))
-    return Speech(speaker, configured.speed), told, warnings
+    announced = wire.ResponseAudio(output=wire.ResponseAudioOutput(format=wire.PCM, voice=voice))
+    return Speech(speaker, configured.speed), announced, warnings
 
 
 def _sampling(extension: wire.Extension | None) -> wire.SamplingExtension:
@@ -98,7 +98,7 @@ def _sampling(extension: wire.Extension | None) -> wire.SamplingExtension:
 
 
 def block_response(state: State, reply: Reply) -> Step:
-    """End a reply whose messages were refused; they leave the conversation, so that it can go on."""
+    """End a reply whose messages were blocked. They are deleted, so that the conversation can continue."""
     state, outputs = close_reply(state, reply, "incomplete", FILTERED)
     for item in [item for item in state.items if item.id in reply.screens]:
         state = delete_item(state, item)
@@ -107,7 +107,7 @@ def block_response(state: State, reply: Reply) -> Step:
 
 
 def cancel_response(state: State, event: wire.ResponseCancel) -> Step:
-    """End a response that the client does not want any more. Raises: WireError where there is none."""
+    """Cancel a response. Raises: WireError where it is not in progress."""
     reply = find_reply(state, event.response_id) if event.response_id else state.active
     if reply is None:
         raise WireError("response_cancel_not_active", "There is no such response in progress.", param="response_id")
@@ -116,6 +116,6 @@ def cancel_response(state: State, event: wire.ResponseCancel) -> Step:
 
 
 def failure_of(error: StageError) -> wire.StatusDetails:
-    """How a failed response says why."""
+    """The status details of a failed response."""
     kind = translate(error).body()["error"]["type"]
     return wire.StatusDetails(type="failed", error=wire.StatusError(type=kind, code=error.code, message=error.message))

@@ -1,4 +1,4 @@
-"""The session's configuration: ``session.update``, and what of it can't be had."""
+"""The session's configuration: ``session.update``, and warnings about what is not available."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,18 +15,18 @@ from server.realtime.session.state import State
 from server.realtime.wire import SessionConfig, WireError
 
 NO_VOICE = "No voice is loaded: replies come as text."
-NO_VERDICTS = "This server does not tell verdicts."
+NO_VERDICTS = "This server does not report verdicts."
 NO_IMAGES = "This server does not draw."
 PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
 
 
 def update_session(state: State, event: wire.SessionUpdate) -> Step:
-    """Merge what the client wants into what holds. Raises: WireError."""
+    """Merge the client's settings into the current ones. Raises: WireError."""
     asked = event.session
     if asked.get("type", "realtime") != "realtime":
-        raise WireError("invalid_value", "The only type of session here is 'realtime'.", param="session.type")
+        raise WireError("invalid_value", "The only supported session type is 'realtime'.", param="session.type")
     whole = {key: asked[key] for key in ("tracing", "truncation", "tool_choice") if key in asked}
-    merged = wire.merge(state.config.model_dump(), asked) | whole  # of free form, so there is nothing to merge
+    merged = wire.merge(state.config.model_dump(), asked) | whole  # free-form values are replaced, not merged
     try:
         config = SessionConfig.model_validate({key: value for key, value in merged.items() if value is not None})
     except ValidationError as error:
@@ -52,8 +52,8 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
     update["audio"] = config.audio.model_copy(update={"input": listening, "output": output})
     config = config.model_copy(update=update)
     state = replace(state, config=config)
-    told = wire.Warnings(warnings=warnings) if warnings else None
-    return state, [wire.SessionUpdated(session=session_of(state), loquent=told)]
+    own = wire.Warnings(warnings=warnings) if warnings else None
+    return state, [wire.SessionUpdated(session=session_of(state), loquent=own)]
 
 
 def session_of(state: State) -> wire.Session:
@@ -66,12 +66,12 @@ def session_of(state: State) -> wire.Session:
 
 
 def speaker_of(state: State, voice: str | None, param: str) -> str:
-    """The speaker that a client means by ``voice``."""
+    """The speaker that ``voice`` refers to. Raises: WireError."""
     return "" if state.voices is None else _named(state.voices.resolve, voice, param)
 
 
 def _named(resolve: Callable[[str | None], str], name: str | None, param: str) -> str:
-    """What a client means by ``name``; an unknown one is the client's error where the configuration wants that."""
+    """What ``name`` resolves to. Raises: WireError for an unknown one, with ``unknown = "error"``."""
     try:
         return resolve(name)
     except StageError as error:
@@ -79,6 +79,6 @@ def _named(resolve: Callable[[str | None], str], name: str | None, param: str) -
 
 
 def said(name: Literal["verdicts", "image"], *extensions: wire.Extension | None) -> bool | None:
-    """What the first of them says that says anything about it."""
+    """The option ``name`` of the first extension that sets it."""
     said = (getattr(each, name) for each in extensions if each is not None)
     return next((value for value in said if value is not None), None)

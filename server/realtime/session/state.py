@@ -1,4 +1,4 @@
-"""What a realtime session knows, and the small changes of it that the event families share."""
+"""The state of a realtime session, and the small changes of it that the event families share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,19 +17,19 @@ from server.realtime.wire import Item, SessionConfig, WireError
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """What a spoken reply sounds like, as far as the client has it."""
+    """The sound of a spoken reply, as far as it has been sent."""
 
     samples: int = 0
-    heard: tuple[Heard, ...] = ()  # its words; what is not heard can be cut
+    heard: tuple[Heard, ...] = ()  # the end of each word, for truncation
 
     @property
     def milliseconds(self) -> int:
-        """How long it is."""
+        """Its length in milliseconds."""
         return self.samples * 1000 // AUDIO_RATE
 
     @property
     def tokens(self) -> int:
-        """What it counts for in the usage."""
+        """The audio tokens that it counts for in the usage."""
         return audio_tokens(self.samples)
 
 
@@ -47,11 +47,11 @@ class Reply:
     sound: Sound | None = None  # None where it is not spoken
     screening: wire.Screening | None = None  # how its messages were screened, where the client wants to know
     images: tuple[wire.Image, ...] = ()  # that belong to it
-    screens: tuple[str, ...] = ()  # items that no turn has brought to screening before this one
+    screens: tuple[str, ...] = ()  # items that this turn is the first to have screened
 
 
 class Limits(Protocol):
-    """What a session may hold."""
+    """The limits of one session."""
 
     @property
     def items(self) -> int:
@@ -68,20 +68,22 @@ class Limits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that a session knows."""
+    """Everything that a session remembers."""
 
     id: str
     names: ModelNames
     limits: Limits
-    tenant: str = ""  # whose session this is
+    tenant: str = ""  # the hash of the session's key
     voices: VoiceNames | None = None  # None where nothing can be spoken
-    verdicts: bool = False  # whether clients may be told them
+    verdicts: bool = False  # whether the configuration allows reporting them
     draws: bool = False  # whether replies can come with pictures
     config: SessionConfig = field(default_factory=SessionConfig)
     items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
     held: int = 0  # bytes of ``items``, at most ``limits.conversation_bytes`` and what replies add
     sounds: Mapping[str, Sound] = field(default_factory=dict)  # of items that were spoken; as many words as they have
-    unscreened: Mapping[str, int] = field(default_factory=dict)  # items no turn has answered yet, each with its serial
+    unscreened: Mapping[str, int] = field(
+        default_factory=dict
+    )  # items that no turn has had screened yet, each with its serial
     replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
     serial: int = 0
     draining: bool = False
@@ -104,12 +106,12 @@ def find_reply(state: State, response_id: str) -> Reply | None:
 
 
 def put_reply(state: State, reply: Reply) -> State:
-    """The state with this reply in the place of its predecessor."""
+    """The state with this reply replacing its predecessor."""
     return replace(state, replies=tuple(reply if held.id == reply.id else held for held in state.replies))
 
 
 def new_id(state: State, kind: str) -> tuple[State, str]:
-    """An id that no item of the conversation has, whatever ids the client made up."""
+    """A new id that collides with no item, including those whose ids the client chose."""
     taken = taken_ids(state)
     serial = state.serial
     while True:
@@ -120,7 +122,7 @@ def new_id(state: State, kind: str) -> tuple[State, str]:
 
 
 def taken_ids(state: State) -> set[str | None]:
-    """Ids of items, also of those that replies in progress will have."""
+    """The ids of all items, including those of replies in progress."""
     return {item.id for item in state.items} | {reply.item_id for reply in state.replies}
 
 
@@ -131,7 +133,7 @@ def splice(state: State, at: int, *added: Item, removed: int = 0) -> State:
 
 
 def delete_item(state: State, item: Item) -> State:
-    """The state without an item, and without what is known of it."""
+    """The state without an item and everything recorded about it."""
     state = splice(state, state.items.index(item), removed=1)
     return replace(
         state,

@@ -1,4 +1,4 @@
-"""One input's effect on a session, whatever comes in whatever order."""
+"""The effect of one input on a session."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from server.realtime.wire import WireError
 
 
 def advance(state: State, given: Input) -> Step:
-    """One input's effect. Whatever a client sends, the outcome is events; nothing is raised."""
+    """Apply one input. Nothing is raised: a client's mistake becomes an ``error`` event."""
     if state.closed:
         return state, []
     match given:
@@ -82,9 +82,11 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
         case wire.AudioClear():
             return state, [wire.AudioCleared()]
         case wire.AudioCommit():
-            raise WireError("input_audio_not_supported", "This server does not listen; send the user's words as text.")
+            raise WireError(
+                "input_audio_not_supported", "This server has no speech recognition; send the user's words as text."
+            )
         case _:  # output_audio_buffer.clear
-            raise WireError("unsupported_event", f"{event.type} belongs to WebRTC, which this server does not speak.")
+            raise WireError("unsupported_event", f"{event.type} belongs to WebRTC, which this server does not support.")
 
 
 def _disconnect(state: State) -> Step:

@@ -1,8 +1,7 @@
 """The wire format of ``/v1/realtime``: OpenAI Realtime (GA), text and JSON only.
 
 The authority for names and fields is the ``openai`` package's ``openai/types/realtime``. Nothing here touches a socket
-or a model. Keys that this server does not know are ignored, so that newer clients work; the ones under ``loquent`` are
-its own and must be right.
+or a model. Unknown keys are ignored, so that newer clients work; unknown keys under ``loquent`` are errors.
 """
 
 from server.realtime.wire.base import WireError, explain, merge
@@ -46,6 +45,7 @@ from server.realtime.wire.server import (
     Response,
     ResponseCreated,
     ResponseDone,
+    ResponseExtension,
     ResponseUsage,
     Screening,
     ServerEvent,
@@ -55,7 +55,6 @@ from server.realtime.wire.server import (
     StatusError,
     TextDelta,
     TextDone,
-    Told,
     TranscriptDelta,
     TranscriptDone,
     Warnings,
@@ -114,6 +113,7 @@ __all__ = [
     "ResponseCreate",
     "ResponseCreated",
     "ResponseDone",
+    "ResponseExtension",
     "ResponseUsage",
     "SamplingExtension",
     "Screening",
@@ -127,7 +127,6 @@ __all__ = [
     "StatusError",
     "TextDelta",
     "TextDone",
-    "Told",
     "TranscriptDelta",
     "TranscriptDone",
     "Warnings",

@@ -1,4 +1,4 @@
-"""What every wire type has in common, and the error that a message which is none ends in."""
+"""The base of every wire type, and the error for an invalid message."""
 
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ MaxTokens = Annotated[int, Field(ge=1)] | Literal["inf"]
 
 
 class WireError(Exception):
-    """A message that is no valid client event."""
+    """A message that is not a valid client event."""
 
     def __init__(self, code: str, message: str, *, param: str | None = None, event_id: str | None = None) -> None:
         super().__init__(message)
@@ -30,13 +30,13 @@ class WireError(Exception):
 
 
 class Wire(BaseModel):
-    """What is read from or written to the socket: frozen, strict, and without unknown fields."""
+    """A type that is read from or written to the socket: frozen and strict; unknown fields are dropped."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 class Sparse(Wire):
-    """Absent fields are left out, as the clients' own types want it."""
+    """Fields that are None are left out, as the clients' types require."""
 
     @model_serializer(mode="wrap")
     def _drop_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -44,13 +44,13 @@ class Sparse(Wire):
 
 
 def explain(error: ValidationError, *, event_id: str | None = None, above: str = "") -> WireError:
-    """The first problem of a failed validation in the protocol's words; ``above`` is put before its path."""
+    """The first validation error as a WireError; ``above`` prefixes its path."""
     code, param, message = first_problem(error, above=above)
     return WireError(code, message, param=param, event_id=event_id)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``above`` over ``below``, object by object; anything else, ``null`` too, replaces what was there."""
+    """``above`` merged into ``below``, object by object; any other value, also ``null``, replaces the old one."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)

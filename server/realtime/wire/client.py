@@ -1,4 +1,4 @@
-"""What a client sends, and how it is read."""
+"""The client events, and how they are parsed."""
 
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from server.realtime.wire.settings import ResponseConfig
 
 
 class ClientEvent(Wire):
-    """What a client sends."""
+    """An event from a client."""
 
     type: str
     event_id: Annotated[str, Field(max_length=512)] | None = None
@@ -25,7 +25,7 @@ class SessionUpdate(ClientEvent):
     """Change the session's configuration."""
 
     type: Literal["session.update"] = "session.update"
-    session: dict[str, Any]  # merged into what holds, and checked then
+    session: dict[str, Any]  # validated after it is merged into the current one
 
 
 class ItemCreate(ClientEvent):
@@ -37,21 +37,21 @@ class ItemCreate(ClientEvent):
 
 
 class ItemDelete(ClientEvent):
-    """Take an item out of it."""
+    """Delete an item from the conversation."""
 
     type: Literal["conversation.item.delete"] = "conversation.item.delete"
     item_id: str
 
 
 class ItemRetrieve(ClientEvent):
-    """Ask for an item."""
+    """Request an item."""
 
     type: Literal["conversation.item.retrieve"] = "conversation.item.retrieve"
     item_id: str
 
 
 class ItemTruncate(ClientEvent):
-    """Cut what was not heard of a spoken reply."""
+    """Cut what the listener did not hear of a spoken reply."""
 
     type: Literal["conversation.item.truncate"] = "conversation.item.truncate"
     item_id: str
@@ -60,7 +60,7 @@ class ItemTruncate(ClientEvent):
 
 
 class AudioAppend(ClientEvent):
-    """More of the user's sound."""
+    """More of the user's audio."""
 
     type: Literal["input_audio_buffer.append"] = "input_audio_buffer.append"
     audio: str
@@ -68,17 +68,17 @@ class AudioAppend(ClientEvent):
     @field_validator("audio")
     @classmethod
     def _dropped(cls, audio: str) -> str:
-        return ""  # this server does not listen yet, and holds nothing of it
+        return ""  # there is no speech recognition yet, so the audio is not stored
 
 
 class AudioCommit(ClientEvent):
-    """The user's sound is complete."""
+    """The user's audio is complete."""
 
     type: Literal["input_audio_buffer.commit"] = "input_audio_buffer.commit"
 
 
 class AudioClear(ClientEvent):
-    """Forget the user's sound."""
+    """Discard the user's audio."""
 
     type: Literal["input_audio_buffer.clear"] = "input_audio_buffer.clear"
 
@@ -90,14 +90,14 @@ class OutputAudioClear(ClientEvent):
 
 
 class ResponseCreate(ClientEvent):
-    """Ask for a response."""
+    """Request a response."""
 
     type: Literal["response.create"] = "response.create"
     response: ResponseConfig | None = None
 
 
 class ResponseCancel(ClientEvent):
-    """Stop a response."""
+    """Cancel a response."""
 
     type: Literal["response.cancel"] = "response.cancel"
     response_id: str | None = None
@@ -121,22 +121,22 @@ CLIENT_EVENTS: dict[str, type[ClientEvent]] = {
 }
 
 
-FEW = 64  # signs of structure in an event of audio: it is one long string and little else
+FEW = 64  # structural characters of an audio event at most: it is one long string and little else
 
 
 def _may_be_audio(raw: str | bytes) -> bool:
-    """Whether a long message has the shape of audio; building objects of any other takes the event loop's time."""
+    """Whether a long message can be an audio event. Any other is refused unparsed: parsing it would block the loop."""
     text = raw if isinstance(raw, bytes) else raw.encode()
     return all(text.count(sign) <= FEW for sign in (b"[", b"{", b",", b'"'))
 
 
 def parse(raw: str | bytes, *, message_bytes: int) -> ClientEvent:
-    """Read one message of a client; ``message_bytes`` limits all but audio.
+    """Parse one message of a client; ``message_bytes`` limits all but audio.
 
-    Raises: WireError that says what is wrong with it and, where the client gave one, names its event.
+    Raises: WireError with the client's ``event_id``, if it sent one.
     """
     if len(raw) > message_bytes and not _may_be_audio(raw):
-        raise WireError("message_too_large", f"The message has {len(raw)} bytes; at most {message_bytes} are read.")
+        raise WireError("message_too_large", f"The message has {len(raw)} bytes; the limit is {message_bytes}.")
     try:
         data = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
@@ -150,9 +150,11 @@ def parse(raw: str | bytes, *, message_bytes: int) -> ClientEvent:
     if event is None:
         what = "missing_required_parameter" if kind is None else "unknown_event"
         known = ", ".join(sorted(CLIENT_EVENTS))
-        raise WireError(what, f"{kind!r:.80} is no client event; there are {known}.", param="type", event_id=event_id)
+        raise WireError(
+            what, f"{kind!r:.80} is not a client event; the events are {known}.", param="type", event_id=event_id
+        )
     if event is not AudioAppend and len(raw) > message_bytes:
-        text = f"The message has {len(raw)} bytes; at most {message_bytes} are read."
+        text = f"The message has {len(raw)} bytes; the limit is {message_bytes}."
         raise WireError("message_too_large", text, event_id=event_id)
     try:
         return event.model_validate(data)

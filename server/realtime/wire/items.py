@@ -1,4 +1,4 @@
-"""Conversation items and what they hold."""
+"""Conversation items and their parts."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from server.realtime.wire.base import Id, Sparse
 
 
 class Content(Sparse):
-    """A part of a message. Text under any of its names; audio only with its transcript."""
+    """A part of a message: text under any of its type names, or audio with its transcript."""
 
     type: Literal["input_text", "output_text", "text", "input_audio", "output_audio", "audio", "input_image"]
     text: str | None = None
@@ -21,22 +21,22 @@ class Content(Sparse):
     @model_validator(mode="after")
     def _readable(self) -> "Content":
         if self.type == "input_image":
-            raise PydanticCustomError("unsupported_content", "This server's model reads no images.")
+            raise PydanticCustomError("unsupported_content", "This server's model does not read images.")
         if "audio" in self.type:
             if self.transcript is None:
-                raise PydanticCustomError("unsupported_content", "Audio is read only with its transcript.")
+                raise PydanticCustomError("unsupported_content", "Audio is accepted only with its transcript.")
         elif self.text is None:
-            raise PydanticCustomError("missing", "A text part needs its text.")
+            raise PydanticCustomError("missing", "A text part needs a text.")
         return self
 
     @property
     def words(self) -> str:
-        """What the model reads."""
+        """The text for the model."""
         return (self.transcript if "audio" in self.type else self.text) or ""
 
 
 class Item(Sparse):
-    """An entry of a conversation."""
+    """An item of a conversation."""
 
     id: Id | None = None
     object: Literal["realtime.item"] | None = None
@@ -70,7 +70,7 @@ class Item(Sparse):
 
     @property
     def words(self) -> str:
-        """What the model reads of it."""
+        """The text for the model."""
         if self.type == "function_call_output":
             return self.output or ""
         return "".join(part.words for part in self.content or ())

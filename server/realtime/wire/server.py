@@ -1,4 +1,4 @@
-"""What the server sends."""
+"""The server events."""
 
 from typing import Any, Literal
 
@@ -15,13 +15,13 @@ from server.realtime.wire.settings import Metadata, ResponseAudio, Session
 
 
 class ServerEvent(Wire):
-    """What the server sends; ``dump`` adds the ``event_id``."""
+    """An event from the server; ``dump`` adds the ``event_id``."""
 
     type: str
 
 
 class ErrorBody(Wire):
-    """What went wrong; ``event_id`` is the client's event that it is about."""
+    """An error; ``event_id`` names the client event that caused it."""
 
     type: str
     code: str
@@ -31,7 +31,7 @@ class ErrorBody(Wire):
 
 
 class Error(ServerEvent):
-    """Something that the client sent was wrong; the session goes on."""
+    """A client event was invalid; the session continues."""
 
     type: Literal["error"] = "error"
     error: ErrorBody
@@ -45,13 +45,13 @@ class SessionCreated(ServerEvent):
 
 
 class Warnings(Wire):
-    """What was asked for and can't be had, in words."""
+    """What was requested and is not available, in words."""
 
     warnings: list[str]
 
 
 class SessionUpdated(ServerEvent, Sparse):
-    """The configuration that holds now."""
+    """The configuration after the update."""
 
     type: Literal["session.updated"] = "session.updated"
     session: Session
@@ -73,7 +73,7 @@ class ConversationCreated(ServerEvent):
 
 
 class ItemAdded(ServerEvent):
-    """An item has its place in the conversation."""
+    """An item was added to the conversation."""
 
     type: Literal["conversation.item.added"] = "conversation.item.added"
     previous_item_id: str | None
@@ -89,21 +89,21 @@ class ItemDone(ServerEvent):
 
 
 class ItemDeleted(ServerEvent):
-    """An item has left the conversation."""
+    """An item was deleted."""
 
     type: Literal["conversation.item.deleted"] = "conversation.item.deleted"
     item_id: str
 
 
 class ItemRetrieved(ServerEvent):
-    """The item that was asked for."""
+    """The requested item."""
 
     type: Literal["conversation.item.retrieved"] = "conversation.item.retrieved"
     item: Item
 
 
 class ItemTruncated(ServerEvent):
-    """What was not heard is cut."""
+    """What the listener did not hear was cut."""
 
     type: Literal["conversation.item.truncated"] = "conversation.item.truncated"
     item_id: str
@@ -112,13 +112,13 @@ class ItemTruncated(ServerEvent):
 
 
 class AudioCleared(ServerEvent):
-    """The user's sound is forgotten."""
+    """The user's audio was discarded."""
 
     type: Literal["input_audio_buffer.cleared"] = "input_audio_buffer.cleared"
 
 
 class CachedDetails(Wire):
-    """Of the input that was not computed again, by modality."""
+    """Input tokens found in the prefix cache, by modality."""
 
     text_tokens: int
     audio_tokens: int = 0
@@ -126,7 +126,7 @@ class CachedDetails(Wire):
 
 
 class InputDetails(Wire):
-    """Of the input, by modality."""
+    """Input tokens, by modality."""
 
     text_tokens: int
     cached_tokens: int
@@ -136,7 +136,7 @@ class InputDetails(Wire):
 
 
 class OutputDetails(Wire):
-    """Of the output, by modality."""
+    """Output tokens, by modality."""
 
     text_tokens: int
     audio_tokens: int = 0
@@ -153,7 +153,7 @@ class ResponseUsage(Wire):
 
     @classmethod
     def of(cls, usage: Usage, *, audio_tokens: int = 0) -> "ResponseUsage":
-        """The pipeline's counts in the protocol's form, where sound counts beside the text that it says."""
+        """The pipeline's counts in the protocol's form; audio tokens are added to those of the spoken text."""
         output_tokens = usage.output_tokens + audio_tokens
         return cls(
             total_tokens=usage.input_tokens + output_tokens,
@@ -185,7 +185,7 @@ class StatusDetails(Sparse):
 
 
 class Response(Wire):
-    """A response; every field is always there, but ``audio``, which only a spoken one has."""
+    """A response. Every field is always present, except ``audio``: only a spoken response has it."""
 
     id: str
     object: Literal["realtime.response"] = "realtime.response"
@@ -213,7 +213,7 @@ class ResponseCreated(ServerEvent, Sparse):
 
 
 class Screening(Wire):
-    """How the turn's messages were screened."""
+    """The action on a turn's messages, and the verdict on each."""
 
     action: Literal["allow", "flag", "deflect"]
     verdicts: list[dict[str, Any]]
@@ -232,23 +232,23 @@ class Image(Wire):
     expires_at: int  # seconds since 1970
 
 
-class Told(Sparse):
-    """What only this server tells of a response."""
+class ResponseExtension(Sparse):
+    """The ``loquent`` extension of ``response.done``."""
 
     screening: Screening | None = None
     images: list[Image] | None = None
 
 
 class ResponseDone(ServerEvent, Sparse):
-    """A response has ended, however it did."""
+    """A response has ended, whatever its status."""
 
     type: Literal["response.done"] = "response.done"
     response: Response
-    loquent: Told | None = None
+    loquent: ResponseExtension | None = None
 
 
 class RateLimits(ServerEvent):
-    """What the client may still send; this server has no such limits."""
+    """The client's rate limits; always empty, because this server has none."""
 
     type: Literal["rate_limits.updated"] = "rate_limits.updated"
     rate_limits: list[dict[str, Any]] = Field(default_factory=list)
@@ -260,7 +260,7 @@ class _OfResponse(ServerEvent):
 
 
 class OutputItemAdded(_OfResponse):
-    """A response has an item."""
+    """A response got its item."""
 
     type: Literal["response.output_item.added"] = "response.output_item.added"
     item: Item
@@ -287,7 +287,7 @@ class _OfPart(_OfResponse):
 
 
 class PartAdded(_OfPart):
-    """An item has a part."""
+    """An item got a part."""
 
     type: Literal["response.content_part.added"] = "response.content_part.added"
     part: Part
@@ -328,14 +328,14 @@ class AudioDone(_OfPart):
 
 
 class TranscriptDelta(_OfPart):
-    """The next piece of what is said."""
+    """The next piece of the transcript."""
 
     type: Literal["response.output_audio_transcript.delta"] = "response.output_audio_transcript.delta"
     delta: str
 
 
 class TranscriptDone(_OfPart):
-    """What was said is complete."""
+    """The transcript is complete."""
 
     type: Literal["response.output_audio_transcript.done"] = "response.output_audio_transcript.done"
     transcript: str

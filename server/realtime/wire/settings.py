@@ -1,4 +1,4 @@
-"""What sessions and responses can be told."""
+"""The settings of sessions and responses."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ from server.realtime.wire.items import Item
 
 
 class SamplingExtension(Sparse):
-    """How to draw tokens; GA Realtime has no words for it."""
+    """How to sample tokens; GA Realtime has no fields for it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,20 +42,20 @@ class SamplingExtension(Sparse):
     ignore_eos: bool | None = None
 
     def over(self, below: "SamplingExtension") -> Sampling:
-        """These values, and ``below``'s where there are none."""
+        """These values, and those of ``below`` where they are None."""
         values = below.model_dump() | self.model_dump()
         stop, bias = tuple(values.pop("stop", ())), biases(values.pop("logit_bias", None))
         return Sampling(**values, stop=stop, logit_bias=bias)
 
 
 class Extension(Sparse):
-    """What travels under the key ``loquent``."""
+    """The ``loquent`` extension of sessions and responses."""
 
     model_config = ConfigDict(extra="forbid")
 
     sampling: SamplingExtension | None = None
-    verdicts: bool | None = None  # whether to tell how the turn's messages were screened
-    image: bool | None = None  # whether replies come with a picture of their mood; None: as it is configured
+    verdicts: bool | None = None  # whether to report the verdicts on the turn's messages
+    image: bool | None = None  # whether replies come with a picture of their mood; None: as configured
 
 
 class AudioFormat(Sparse):
@@ -69,7 +69,7 @@ PCM = AudioFormat(type="audio/pcm", rate=24000)
 
 
 class Transcription(Sparse):
-    """Who writes down what was heard."""
+    """Speech recognition; accepted and returned, not used."""
 
     model: str | None = None
     language: str | None = None
@@ -77,13 +77,13 @@ class Transcription(Sparse):
 
 
 class NoiseReduction(Wire):
-    """Cleaning of what is heard."""
+    """Noise reduction of input audio; accepted and returned, not used."""
 
     type: Literal["near_field", "far_field"]
 
 
 class TurnDetection(Sparse):
-    """When a speaker's turn is over."""
+    """End-of-turn detection; accepted and replaced by null."""
 
     type: Literal["server_vad", "semantic_vad"]
     create_response: bool | None = None
@@ -96,7 +96,7 @@ class TurnDetection(Sparse):
 
 
 class AudioInput(Wire):
-    """What a session does with audio that comes in."""
+    """How a session treats input audio."""
 
     format: AudioFormat = PCM
     transcription: Transcription | None = None
@@ -127,14 +127,14 @@ class AudioOutput(_Voiced):
 
 
 class Audio(Wire):
-    """A session's ears and voice."""
+    """A session's input and output audio."""
 
     input: AudioInput = AudioInput()
     output: AudioOutput = AudioOutput()
 
 
 class Tool(Sparse):
-    """A function that the model could call; stored and given back, not called yet."""
+    """A function for the model; stored and returned, not called yet."""
 
     type: Literal["function"]
     name: str
@@ -143,7 +143,7 @@ class Tool(Sparse):
 
 
 class Reasoning(Sparse):
-    """Accepted and given back; the models here do not think aloud."""
+    """Reasoning effort; accepted and returned, not used."""
 
     effort: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
@@ -152,7 +152,7 @@ ToolChoice = Literal["auto", "none", "required"] | dict[str, Any]
 
 
 class SessionConfig(Sparse):
-    """What ``session.update`` can set."""
+    """The fields that ``session.update`` can set."""
 
     type: Literal["realtime"] = "realtime"
     model: str = ""
@@ -172,7 +172,7 @@ class SessionConfig(Sparse):
 
 
 class Session(SessionConfig):
-    """A session, as the server tells it."""
+    """A session, as the server reports it."""
 
     id: str
     object: Literal["realtime.session"] = "realtime.session"
@@ -196,7 +196,7 @@ class ResponseAudio(Sparse):
 
 
 class ResponseConfig(Wire):
-    """What ``response.create`` can say about one response."""
+    """The fields of ``response.create``."""
 
     conversation: Literal["auto", "none"] = "auto"
     input: Annotated[list[Item], Field(fail_fast=True)] | None = None
