@@ -142,8 +142,8 @@ def close_reply(
     return replace(state, replies=tuple(held for held in state.replies if held.id != reply.id)), outputs
 
 
-def _part(reply: Reply, text: str) -> wire.Part:
-    return wire.Part(text=text) if reply.sound is None else wire.Part(type="audio", transcript=text)
+def _part(reply: Reply, text: str) -> wire.ContentPart:
+    return wire.ContentPart(text=text) if reply.sound is None else wire.ContentPart(type="audio", transcript=text)
 
 
 def _reply_item(reply: Reply, status: Literal["in_progress", "completed", "incomplete"]) -> Item:

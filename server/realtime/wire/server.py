@@ -273,7 +273,7 @@ class OutputItemDone(_OfResponse):
     item: Item
 
 
-class Part(Sparse):
+class ContentPart(Sparse):
     """A piece of an item: text, or sound with its transcript."""
 
     type: Literal["text", "audio"] = "text"
@@ -290,14 +290,14 @@ class PartAdded(_OfPart):
     """An item got a part."""
 
     type: Literal["response.content_part.added"] = "response.content_part.added"
-    part: Part
+    part: ContentPart
 
 
 class PartDone(_OfPart):
     """A part is complete."""
 
     type: Literal["response.content_part.done"] = "response.content_part.done"
-    part: Part
+    part: ContentPart
 
 
 class TextDelta(_OfPart):
