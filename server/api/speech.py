@@ -66,7 +66,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     async with aclosing(sound), aclosing(_audible(sound)) as audible:
         first = await anext(audible, None)
         if first is None:
-            raise ApiError(400, "nothing_to_say", "input: it contains nothing that this voice can say.", "input")
+            raise ApiError(400, "nothing_to_say", "input: there is nothing in it that this voice can say.", "input")
         return await _Answer(request, backend, asked.response_format, asked.stream_format).run(first, audible)
 
 
