@@ -350,7 +350,7 @@ async def test_no_reply_stops_the_event_loop() -> None:
                     messages = [{"role": "user", "content": f"say {kind} in {pieces}"}]
                     await post(http, f"{url}/v1/chat/completions", body({"messages": messages, "stream": stream}))
                 async with connect(realtime(url), max_size=None) as socket:
-                    for pieces, modality in (("one", "text"), ("one", "audio"), ("many", "audio")):
+                    for pieces, modality in (("many", "text"), ("one", "audio")):
                         stalls.doing = f"a Realtime reply in {pieces}, {modality}: {kind}"
                         asked = {"input": [user(f"say {kind} in {pieces}")], "output_modalities": [modality]}
                         await exchange(socket, {"type": "response.create", "response": asked})
@@ -426,7 +426,8 @@ async def talk(socket: ClientConnection, stalls: Stalls, kind: str, text: str) -
         truncate = {"type": "conversation.item.truncate", "item_id": id, "content_index": 0, "audio_end_ms": 1}
         await send(f"truncate, {place}", "conversation.item.truncated", **truncate)
         response = {"input": [{"type": "item_reference", "id": id}] * 34, "conversation": "none"}
-        await send(f"references, {place}", "response.done", type="response.create", response=response)
+        if place in ("user", "assistant", "called"):
+            await send(f"references, {place}", "response.done", type="response.create", response=response)
         await send(f"response, {place}", "response.done", type="response.create")
         await send(f"delete, {place}", "conversation.item.deleted", type="conversation.item.delete", item_id=id)
         given = {"input": [item], "conversation": "none"}
