@@ -38,9 +38,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "temperature 0.7, top-p 0.9": {"temperature": 0.7, "top_p": 0.9},
     "presence penalty 1": {"presence_penalty": 1.0},
     "frequency penalty 0.3": {"frequency_penalty": 0.3},
+    "repetition penalty 1.1, of prompt and reply": {"repetition_penalty": 1.1},
+    "repetition penalty 1.2, of prompt and reply": {"repetition_penalty": 1.2},
     **{
-        f"repetition penalty {penalty}, of {what}": {"repetition_penalty": penalty, "repetition_prompt": prompt}
-        for what, prompt in (("prompt and reply", True), ("the reply", False))
+        f"repetition penalty {penalty}, of the reply": {"repetition_penalty": penalty, "repetition_prompt": False}
         for penalty in (1.05, 1.1, 1.12, 1.15, 1.2)
     },
 }
@@ -119,13 +120,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only-default", action="store_true", help="measure the model's defaults and nothing else")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="one is faster where the cores have other work")
     asked = parser.parse_args()
     _, folder = model_files()
 
     def load_model() -> LanguageModel:
         from pipelines.chat.model.transformer import load
 
-        return load(folder, ChatSettings(dtype=asked.dtype))
+        return load(folder, ChatSettings(dtype=asked.dtype, threads=asked.threads))
 
     settings = {} if asked.only_default else {name: Sampling(**PLAIN | changes) for name, changes in SETTINGS.items()}
     settings["the default"] = of_model(MODEL, folder)

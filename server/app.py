@@ -74,11 +74,12 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         failure = _from_http(error)
     except Exception as error:
-        if request.transport is None or request.transport.is_closing():
-            raise  # the client has disconnected
         failure = translate(error)
-        if failure.code == "internal_error":
+        if failure.code == "internal_error" and not isinstance(error, ConnectionError):
             log.exception("%s %s failed", request.method, request.rel_url.raw_path)
+        if request.transport is None or request.transport.is_closing():
+            # Without the cause: its traceback may hold what the client sent, and aiohttp logs it.
+            raise ConnectionResetError("the client has disconnected") from None
     log.info("%s %s: %d %s", request.method, request.rel_url.raw_path, failure.status, failure.code)
     if failure.status in (401, 403, 421, 429, 503):
         backend.metrics.rejected.labels(failure.code).inc()

@@ -56,7 +56,7 @@ PACKAGES = {
             licence="Apache-2.0",
             about="SmolLM2 135M Instruct, 4-bit: small, quick, English",
             # Greedy alone repeats itself in two replies of three: docs/decisions/0013 has how these were chosen.
-            sampling=Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.12, repetition_prompt=False),
+            sampling=Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.15, repetition_prompt=False),
         ),
         ModelPackage(
             name="en_US-joe-medium",

@@ -143,9 +143,11 @@ def test_an_interrupt_while_it_is_measured_ends_it_too(
 
 
 def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").write_text("mine")
+    folder = tmp_path / "generator"
+    folder.mkdir()
+    (folder / "photo.jpg").write_text("mine")
     with pytest.raises(Failure, match=r"holds photo\.jpg") as caught:
-        train_image(ImageTraining("mood", str(tmp_path)))
+        train_image(ImageTraining("mood", str(folder)))
     assert caught.value.code is Exit.USAGE
 
 

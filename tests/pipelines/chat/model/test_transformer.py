@@ -26,7 +26,12 @@ from transformers import (
 
 from pipelines.build import build
 from pipelines.chat.engine import engine as engine_module
+<<<<<<< HEAD
 from pipelines.chat.engine.admission import EngineLimits
+=======
+from pipelines.chat.engine.admission import Limits
+from pipelines.chat.engine.draft import Lookup
+>>>>>>> quality
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.engine.sampling import Sampler
 from pipelines.chat.model import graph
@@ -290,14 +295,15 @@ async def test_guesses_from_the_text_change_nothing_but_the_steps(tiny: Tiny, mo
 @pytest.mark.parametrize(
     "penalty",
     [
-        {"repetition_penalty": 1.02, "repetition_prompt": False},
-        {"repetition_penalty": 1.02},
-        {"presence_penalty": 0.01, "frequency_penalty": 0.001},
+        {"repetition_penalty": 1.3, "repetition_prompt": False},
+        {"repetition_penalty": 1.3},
+        {"presence_penalty": 0.3, "frequency_penalty": 0.1},
     ],
 )
-async def test_under_penalties_guesses_change_nothing_but_the_steps(
+async def test_drafts_are_verified_under_penalties_that_count_the_drafts_before_them(
     penalty: dict[str, Any], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+<<<<<<< HEAD
     folder = tiny("llama")
     prompt = random_tokens(20, 9) * 2
     async with serving(folder) as engine:
@@ -307,14 +313,26 @@ async def test_under_penalties_guesses_change_nothing_but_the_steps(
         assert await said(engine, prompt, 100, **penalty) == reply
         assert steps < engine.steps - steps, "some guesses were right"
         assert await said(engine, prompt, 100) != reply, "the penalty matters"
+=======
+    folder, prompt = tiny("llama"), random_tokens(20, 9)
+>>>>>>> quality
     plain, text = reference(folder), list(prompt)
-    for _ in range(100):  # each token by a sampler of its own, from the whole text
+    for _ in range(60):  # each token by a sampler of its own, from the whole text
         sampler = Sampler(Sampling(temperature=0, **penalty), prompt)
         for token in text[len(prompt) :]:
             sampler.take(token)
         with torch.inference_mode():
             text.append(sampler.draw(plain(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1]))
-    assert reply == text[len(prompt) :]
+    drafts = iter([lambda at, most: text[at:][:most], lambda at, most: [], lambda at, most: random_tokens(most, at)])
+    async with serving(folder) as engine:
+        steps = []
+        for draft in drafts:  # all right, none, nearly all wrong
+            monkeypatch.setattr(Lookup, "guess", lambda self, tokens, most, draft=draft: draft(len(tokens), most))
+            before = engine.steps
+            assert await said(engine, prompt, 60, **penalty) == text[len(prompt) :]
+            steps.append(engine.steps - before)
+        assert await said(engine, prompt, 60) != text[len(prompt) :], "the penalty matters"
+    assert steps[0] < 60 / 4 < 60 <= steps[1], "right drafts are accepted"
 
 
 def test_a_model_whose_attention_the_slots_can_not_serve_runs_serially_and_says_so(
