@@ -26,12 +26,8 @@ from transformers import (
 
 from pipelines.build import build
 from pipelines.chat.engine import engine as engine_module
-<<<<<<< HEAD
 from pipelines.chat.engine.admission import EngineLimits
-=======
-from pipelines.chat.engine.admission import Limits
-from pipelines.chat.engine.draft import Lookup
->>>>>>> quality
+from pipelines.chat.engine.draft import PromptLookup
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.engine.sampling import Sampler
 from pipelines.chat.model import graph
@@ -303,19 +299,7 @@ async def test_guesses_from_the_text_change_nothing_but_the_steps(tiny: Tiny, mo
 async def test_drafts_are_verified_under_penalties_that_count_the_drafts_before_them(
     penalty: dict[str, Any], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-<<<<<<< HEAD
-    folder = tiny("llama")
-    prompt = random_tokens(20, 9) * 2
-    async with serving(folder) as engine:
-        reply = await said(engine, prompt, 100, **penalty)
-        steps = engine.steps
-        monkeypatch.setattr(engine_module, "DRAFT_TOKENS", 0)
-        assert await said(engine, prompt, 100, **penalty) == reply
-        assert steps < engine.steps - steps, "some guesses were right"
-        assert await said(engine, prompt, 100) != reply, "the penalty matters"
-=======
     folder, prompt = tiny("llama"), random_tokens(20, 9)
->>>>>>> quality
     plain, text = reference(folder), list(prompt)
     for _ in range(60):  # each token by a sampler of its own, from the whole text
         sampler = Sampler(Sampling(temperature=0, **penalty), prompt)
@@ -327,7 +311,7 @@ async def test_drafts_are_verified_under_penalties_that_count_the_drafts_before_
     async with serving(folder) as engine:
         steps = []
         for draft in drafts:  # all right, none, nearly all wrong
-            monkeypatch.setattr(Lookup, "guess", lambda self, tokens, most, draft=draft: draft(len(tokens), most))
+            monkeypatch.setattr(PromptLookup, "draft", lambda self, tokens, most, draft=draft: draft(len(tokens), most))
             before = engine.steps
             assert await said(engine, prompt, 60, **penalty) == text[len(prompt) :]
             steps.append(engine.steps - before)
