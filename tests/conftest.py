@@ -1,7 +1,6 @@
 """Fixtures for every test."""
 
 import asyncio
-import subprocess
 import sys
 import threading
 import time
@@ -13,10 +12,8 @@ import pytest
 
 from pipelines.embedding.minilm import prepare
 from pipelines.image.weights import Drawer
-from tests.support import PATIENCE, ROOT, finish
+from tests.support import PATIENCE, START_SECONDS, finish, started
 from tests.tiny_generator import understanding
-
-START_SECONDS = 300.0  # the first start fetches and converts the model
 
 
 @pytest.fixture(autouse=True)
@@ -96,28 +93,6 @@ def _wait_for_every_stage(address: str) -> None:
 @pytest.fixture(scope="session")
 def server_url(loquent: str) -> Iterator[str]:
     """The real server with the real bundled model, in a process of its own."""
-    with subprocess.Popen(
-        [loquent, "serve", "--port", "0", "--log-level", "warning"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        errors = process.stderr
-        log: list[str] = []
-        reader = threading.Thread(target=lambda: log.extend(errors), daemon=True)
-        reader.start()
-        guard = threading.Timer(START_SECONDS, process.kill)
-        guard.start()
-        line = process.stdout.readline()
-        guard.cancel()
-        assert line.startswith("Loquent listens on http://"), f"the server did not start: {line!r} {log}"
-        address = line.split()[3]
+    with started([loquent]) as address:
         _wait_for_every_stage(address)
         yield address
-        process.terminate()
-        assert process.wait(timeout=60) == 0, "SIGTERM ends the server well"
-        reader.join(timeout=10)
-    assert not [line for line in log if '"error"' in line or "Traceback" in line], log

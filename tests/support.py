@@ -8,7 +8,7 @@ import re
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -53,6 +53,7 @@ from server.config import Settings
 Result = TypeVar("Result")
 
 ROOT = Path(__file__).parent.parent
+START_SECONDS = 300.0  # that a first start may take: it fetches and converts the model
 PATIENCE = 20.0  # seconds that a test waits for what must come
 END = 0  # the scripted model's end-of-reply token
 
@@ -469,6 +470,34 @@ def run(
         env=os.environ | dict(env or {}) | environment,
         check=False,
     )
+
+
+@contextmanager
+def started(command: Sequence[str], environment: Mapping[str, str] | None = None, *, cwd: Path = ROOT) -> Iterator[str]:
+    """The address of a server in a process of its own, which must start, log no error and end well."""
+    with subprocess.Popen(
+        [*command, "serve", "--port", "0", "--log-level", "warning"],
+        cwd=cwd,
+        env=os.environ | dict(environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        log: list[str] = []
+        reader = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
+        reader.start()
+        guard = threading.Timer(START_SECONDS, process.kill)
+        guard.start()
+        line = process.stdout.readline()
+        guard.cancel()
+        assert line.startswith("Loquent listens on http://"), f"it did not start: {line!r} {log}"
+        yield line.split()[3]
+        process.terminate()
+        assert process.wait(timeout=60) == 0, log
+        reader.join(timeout=10)
+    assert not [line for line in log if '"error"' in line or "Traceback" in line], log
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:

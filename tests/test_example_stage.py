@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
 import sys
 import sysconfig
 import venv
@@ -20,8 +18,7 @@ from websockets.asyncio.client import connect
 
 from pipelines.events import Event, Finished, Message, TextDelta, TextDone, Turn, Usage
 from pipelines.flow import Next, flow
-from tests.conftest import START_SECONDS
-from tests.support import ROOT, Client, realtime, run, text_of
+from tests.support import ROOT, START_SECONDS, Client, realtime, run, started, text_of
 
 ASKS = "List three made-up email addresses."
 ENVIRONMENT = {
@@ -48,18 +45,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(python: Path) -> Iterator[str]:
     """A server with the stage, in a process of its own."""
-    command = [str(python), "-m", "server.commands", "serve", "--port", "0", "--log-level", "warning"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(), cwd="/") as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("Loquent listens on "), line
-        yield line.split()[3]
-        process.terminate()
-        assert process.wait(timeout=60) == 0
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | ENVIRONMENT
+    with started([str(python), "-m", "server.commands"], ENVIRONMENT, cwd=Path("/")) as address:
+        yield address
 
 
 @pytest.mark.e2e
