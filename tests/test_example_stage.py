@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "LOQUENT__PIPELINE__STAGES": '["mask", "chat"]',
     "LOQUENT__STAGES__MASK__MASK": "(hidden)",
     "LOQUENT__CHAT__MAX_TOKENS": "60",
+    "LOQUENT__CHAT__REPETITION_PENALTY": "1.0",  # so that the reply repeats an address
 }
 
 
