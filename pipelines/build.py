@@ -17,7 +17,7 @@ from pipelines.flow import Stage
 from pipelines.loading import one_at_a_time
 from pipelines.part import Part, Shared
 from pipelines.stages import maker
-from pipelines.worker import in_thread
+from pipelines.worker import in_thread, settled_by_thread
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Pipeline:
             yield from part.prepare(stop)
 
     async def _start_all(self, parts: Sequence[Part]) -> None:
-        imported = asyncio.ensure_future(asyncio.to_thread(_import, parts))
+        imported = asyncio.ensure_future(_imported(parts))
 
         async def start(part: Part) -> None:
             if part.imports:
@@ -120,6 +120,26 @@ class Pipeline:
     def ready(self) -> bool:
         """Whether turns can flow."""
         return not self.waiting_for
+
+
+async def _imported(parts: Sequence[Part]) -> None:
+    """Import what the parts need on a thread that ends behind it.
+
+    Importing the kernels starts OpenMP threads. Were they to live on in an idle pool, OpenMP would count more threads
+    than cores, wait passively at every barrier, and double the time of a step.
+    """
+    done, settle = settled_by_thread()
+
+    def run() -> None:
+        try:
+            _import(parts)
+        except BaseException as error:  # raised again where it is awaited
+            settle(error)
+        else:
+            settle(None)
+
+    threading.Thread(target=run, name="import", daemon=True).start()
+    await done
 
 
 def _import(parts: Sequence[Part]) -> None:

@@ -118,6 +118,9 @@ class Painter:
                     queue.remove(job)
 
     def _load(self) -> "Drawer":
+        import torch
+
+        torch.set_num_threads(1)  # of this thread: loading must leave no team of OpenMP threads behind
         drawer = self._load_drawer()
         _quicken(drawer.generator)
         self._draw(drawer, [Order(0, "", 0, 0, 64)])  # the first one takes longer
