@@ -57,8 +57,8 @@ class MiniLM:
 
         transformers_logging.disable_progress_bar()  # of a load that takes a moment
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-        # Of this thread: a team of OpenMP threads that loading leaves behind makes OpenMP count more threads than cores;
-        # it then waits passively at every barrier, and the language model's steps take twice as long.
+        # Of this thread: an idle team that loading leaves behind makes OpenMP count more threads than cores. It then
+        # waits passively at every barrier, and the language model's steps take twice as long.
         torch.set_num_threads(1)
         with one_at_a_time:
             self._model = SentenceTransformer(
