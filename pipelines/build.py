@@ -45,6 +45,14 @@ class Pipeline:
         """The stage of this kind, where the pipeline has one."""
         return next((part.stage for part in self.parts if isinstance(part.stage, kind)), None)
 
+    async def find_loaded(self, kind: type[Kind]) -> Kind | None:
+        """The stage of this kind, where the pipeline has one; waits while its part is still being loaded."""
+        for part in self.parts:
+            if isinstance(part.stage, kind):
+                await self.wait_until(part.ready)
+                return part.stage
+        return None
+
     async def start(self, show: Callable[[Progress], None]) -> None:
         """Prepare and load the models, with reports to ``show``; returns when turns can flow.
 

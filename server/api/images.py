@@ -123,10 +123,9 @@ async def file(request: web.Request) -> web.Response:
 
 async def drawing(backend: Backend) -> ImageStage:
     """The image stage, once it is loaded. Raises: ApiError 404 where none is configured."""
-    stage = backend.pipeline.find(ImageStage)
+    stage = await backend.pipeline.find_loaded(ImageStage)
     if stage is None:
         raise ApiError(404, "images_not_found", "This server does not draw: [pipeline] stages lacks 'image'.")
-    await backend.pipeline.wait_until(lambda: stage.ready)
     return stage
 
 

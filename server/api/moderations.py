@@ -84,10 +84,9 @@ async def create(request: web.Request) -> web.Response:
 
 async def screening(backend: Backend) -> AnomalyStage:
     """The anomaly stage, once it is loaded. Raises: ApiError 404 where none is configured."""
-    stage = backend.pipeline.find(AnomalyStage)
+    stage = await backend.pipeline.find_loaded(AnomalyStage)
     if stage is None:
         raise ApiError(404, "screening_not_found", "This server does not screen: [pipeline] stages lacks 'anomaly'.")
-    await backend.pipeline.wait_until(lambda: stage.ready)
     return stage
 
 
