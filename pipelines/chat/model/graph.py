@@ -154,13 +154,11 @@ def _keep(folder: Path, plan: Plan, weights: dict[str, Tensor] | None) -> None:
 
 def _key(model: PreTrainedModel, folder: Path, *, packed: bool) -> str:
     """What the traced step and its weights depend on."""
-    code = [
-        path.read_bytes() for path in (Path(__file__), Path(fusion.__file__), Path(quantise.__file__), kernels.SOURCE)
-    ]
+    code = [path.read_text() for path in (Path(__file__), Path(fusion.__file__), Path(quantise.__file__))]
     files = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(folder.iterdir())]
     facts = [model.config.to_json_string(), model.dtype, packed, torch.__version__, transformers.__version__, folder]
-    text = "\0".join(map(str, (*facts, *files, kernels.load(), kernels.forms())))
-    return hashlib.sha256(b"\0".join([text.encode(), *code])).hexdigest()[:24]
+    text = "\0".join(map(str, (*facts, *files, kernels.load(), kernels.forms(), *code, kernels.source_code())))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from pipelines.downloads.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCE = Path(__file__).with_name("kernels.cpp")  # which includes the headers beside it
 COMPILE_SECONDS = 300.0
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++20", "-shared", "-fPIC", "-fopenmp")
 
@@ -88,10 +88,15 @@ def _load() -> bool:
     return True
 
 
+def source_code() -> str:
+    """What the kernels are compiled of."""
+    return "\0".join(path.read_text() for path in (SOURCE, *sorted(SOURCE.parent.glob("*.h"))))
+
+
 def _compiled(compiler: str) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
     capability = torch.backends.cpu.get_cpu_capability()
-    facts = (SOURCE.read_text(), version, torch.__version__, capability, _processor(), *FLAGS)
+    facts = (source_code(), version, torch.__version__, capability, _processor(), *FLAGS)
     name = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:16]
     folder = cache_folder() / "kernels"
     library = folder / f"{name}.so"

@@ -1,0 +1,140 @@
+// What is computed row by row: norms, positions, gates, the likeliest token.
+
+#pragma once
+
+#include "common.h"
+
+namespace {
+
+constexpr int64_t GRAIN = 16384;  // elements worth a thread
+
+template <typename T>
+void rms_norm_of(const at::Tensor& x, const at::Tensor& weight, double eps, bool centred, at::Tensor& y) {
+    const int64_t size = x.size(-1), rows = x.numel() / size;
+    const T* from = x.data_ptr<T>();
+    const T* factors = weight.data_ptr<T>();
+    T* to = y.data_ptr<T>();
+    at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) {
+            const T* in = from + row * size;
+            T* out = to + row * size;
+            float sum = 0;
+            for (int64_t i = 0; i < size; ++i) sum += static_cast<float>(in[i]) * static_cast<float>(in[i]);
+            const float inverse = 1.0f / std::sqrt(sum / static_cast<float>(size) + static_cast<float>(eps));
+            if (centred)  // Gemma's: one rounding, weights around 0
+                for (int64_t i = 0; i < size; ++i)
+                    out[i] = static_cast<T>(static_cast<float>(in[i]) * inverse * (1.0f + static_cast<float>(factors[i])));
+            else
+                for (int64_t i = 0; i < size; ++i) {
+                    const T normal = static_cast<T>(static_cast<float>(in[i]) * inverse);
+                    out[i] = static_cast<T>(static_cast<float>(normal) * static_cast<float>(factors[i]));
+                }
+        }
+    });
+}
+
+template <typename T>
+void rotate_of(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Tensor& y) {
+    const int64_t heads = x.size(1), tokens = x.size(2), size = x.size(3), half = size / 2;
+    const Strided<T> from(x), to(y);
+    const T* c = cos.data_ptr<T>();
+    const T* s = sin.data_ptr<T>();
+    at::parallel_for(0, tokens, std::max<int64_t>(1, GRAIN / (heads * size)), [&](int64_t first, int64_t last) {
+        for (int64_t n = first; n < last; ++n)
+            for (int64_t h = 0; h < heads; ++h) {
+                const T* in = from.at(h, n);
+                T* out = to.at(h, n);
+                for (int64_t d = 0; d < half; ++d) {
+                    const float low = static_cast<float>(in[d]), high = static_cast<float>(in[d + half]);
+                    out[d] = static_cast<T>(low * static_cast<float>(c[n * size + d]) - high * static_cast<float>(s[n * size + d]));
+                    out[d + half] = static_cast<T>(high * static_cast<float>(c[n * size + half + d]) +
+                                                   low * static_cast<float>(s[n * size + half + d]));
+                }
+            }
+    });
+}
+
+template <typename T>
+void gate_of(const at::Tensor& x, at::Tensor& y) {
+    const int64_t size = y.size(-1), rows = y.numel() / size;
+    const T* from = x.data_ptr<T>();
+    T* to = y.data_ptr<T>();
+    at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) {
+            const T* gate = from + row * 2 * size;
+            const T* up = gate + size;
+            T* out = to + row * size;
+            int64_t i = 0;
+            for (; i + Vec::size() <= size; i += Vec::size()) {
+                const Vec g = load(gate + i);
+                store(g / (Vec(1.0f) + g.neg().exp_u20()) * load(up + i), out + i);
+            }
+            for (; i < size; ++i) {
+                const float g = static_cast<float>(gate[i]);
+                out[i] = static_cast<T>(g / (1.0f + std::exp(-g)) * static_cast<float>(up[i]));
+            }
+        }
+    });
+}
+
+// The place of the first largest value of each row.
+template <typename T>
+void argmax_of(const at::Tensor& x, int64_t* to) {
+    const int64_t size = x.size(-1), rows = x.numel() / size;
+    const T* from = x.data_ptr<T>();
+    at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN * 8 / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) {
+            const T* line = from + row * size;
+            Vec tops(-std::numeric_limits<float>::infinity());
+            int64_t i = 0;
+            for (; i + Vec::size() <= size; i += Vec::size()) tops = at::vec::maximum(tops, load(line + i));
+            float top = at::vec::vec_reduce_all<float>([](Vec a, Vec b) { return at::vec::maximum(a, b); }, tops);
+            for (; i < size; ++i) top = std::max(top, static_cast<float>(line[i]));
+            const T* found = std::find_if(line, line + size, [&](T value) { return static_cast<float>(value) == top; });
+            to[row] = found == line + size ? 0 : found - line;
+        }
+    });
+}
+
+template <typename F>
+void by_type(const at::Tensor& x, F&& run) {
+    if (x.scalar_type() == at::kBFloat16)
+        run(at::BFloat16{});
+    else
+        run(float{});
+}
+
+}  // namespace
+
+// x (..., size) over its root mean square, times weight, or 1 + weight if centred.
+at::Tensor rms_norm(const at::Tensor& input, const at::Tensor& weight, double eps, bool centred) {
+    const at::Tensor x = input.contiguous();
+    at::Tensor y = at::empty_like(x);
+    by_type(x, [&](auto type) { rms_norm_of<decltype(type)>(x, weight, eps, centred, y); });
+    return y;
+}
+
+// x (1, heads, N, size) turned by cos and sin (1, N, size), halves together: the same shape, dense by token.
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+    at::Tensor y = at::empty({1, x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2);
+    const at::Tensor c = cos.contiguous(), s = sin.contiguous(), dense = x.stride(-1) == 1 ? x : x.contiguous();
+    by_type(x, [&](auto type) { rotate_of<decltype(type)>(dense, c, s, y); });
+    return y;
+}
+
+// x (..., 2 * size), gate then up: silu(gate) * up, (..., size).
+at::Tensor gate(const at::Tensor& x) {
+    auto shape = x.sizes().vec();
+    shape.back() /= 2;
+    at::Tensor y = at::empty(shape, x.options());
+    by_type(x, [&](auto type) { gate_of<decltype(type)>(x, y); });
+    return y;
+}
+
+// x (N, V): the place of the first largest value of each row, (N); 0 where a row holds none.
+at::Tensor argmax(const at::Tensor& input) {
+    const at::Tensor x = input.contiguous();
+    at::Tensor y = at::empty({x.size(0)}, x.options().dtype(at::kLong));
+    by_type(x, [&](auto type) { argmax_of<decltype(type)>(x, y.data_ptr<int64_t>()); });
+    return y;
+}
