@@ -73,7 +73,6 @@ class Engine:
         self._post = Post()
         self._share = share  # of the cores, where others use them too
         self._threads = 0  # with which it computes; 0 until it has
-        self._most_threads = 0
         self._thread: threading.Thread | None = None
         self._model: LanguageModel | None = None
         self._closing = threading.Event()
@@ -215,21 +214,17 @@ class Engine:
     def _serve(self, model: LanguageModel, slots: SlotTable) -> None:
         while self._collect(model, slots, wait=not self._running and not self._waiting):
             if self._running:
-                self._spread()
+                self._spread(model)
                 with self._post:
                     self._step(model, slots)
 
-    def _spread(self) -> None:
+    def _spread(self, model: LanguageModel) -> None:
         """Compute with as many threads as the other pools leave."""
         if self._share is None:
             return
-        import torch  # here, because it takes seconds
-
         self._share.active = True
-        if self._threads == 0:
-            self._most_threads = torch.get_num_threads()
-        if (threads := min(self._share.threads, self._most_threads)) != self._threads:
-            torch.set_num_threads(threads)
+        if (threads := self._share.threads) != self._threads:
+            model.compute_with(threads)
             self._threads = threads
 
     def _collect(self, model: LanguageModel, slots: SlotTable, *, wait: bool) -> bool:

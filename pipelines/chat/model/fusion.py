@@ -168,8 +168,23 @@ def whole(made: Any) -> None:
             joined.replace_all_uses_with(made)
 
 
+def _take_bias_out(graph: fx.Graph, node: fx.Node) -> None:
+    """Make a product with a bias a product and a sum, so that it can be stacked with others, and packed."""
+    x, weight, bias = node.args
+    with graph.inserting_before(node):
+        product = graph.call_function(ATEN.linear.default, (x, weight))
+        product.meta["val"] = node.meta["val"]
+        added = graph.call_function(ATEN.add.Tensor, (product, bias))
+        added.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(added)
+    graph.erase_node(node)
+
+
 def tidy(graph: fx.Graph) -> None:
-    """Drop what changes nothing, so that chains lie side by side."""
+    """Drop what changes nothing and take biases out of products, so that chains lie side by side."""
+    for node in list(graph.nodes):
+        if calls(node, ATEN.linear.default) and len(node.args) == 3 and node.args[2] is not None:
+            _take_bias_out(graph, node)
     for node in list(graph.nodes):
         guard = node.op == "call_module" and node.target == "_guards_fn"
         if guard or calls(node, ATEN._assert_tensor_metadata.default):

@@ -224,7 +224,8 @@ def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
                 form = int(kernels.forms()[0])
                 made = graph.call_function(OURS.linear.default, (x, attribute(name), form, bits, sum(widths)))
             else:
-                made = graph.call_function(ATEN.linear.default, (x, attribute(name)))
+                product = OURS.dense if kernels.load() else ATEN.linear
+                made = graph.call_function(product.default, (x, attribute(name)))
             begin = 0
             for node, width in zip(together, widths, strict=True):
                 part = made
@@ -235,6 +236,9 @@ def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
                 node.replace_all_uses_with(part)
         whole(made)
     graph.eliminate_dead_code()
+    for node in list(graph.nodes):
+        if calls(node, ATEN.linear.default) and kernels.load():  # what can't be packed
+            node.target = OURS.dense.default
     for node in list(graph.nodes):
         if node.op == "get_attr" and node not in attributes.values():
             name = f"t{len(tensors)}"

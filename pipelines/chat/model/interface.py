@@ -57,6 +57,9 @@ class LanguageModel(Protocol):
     def seekable(self) -> bool:
         """Whether a slot's text can be continued from any of its tokens, and be copied; else from its end only."""
 
+    def compute_with(self, threads: int) -> None:
+        """Use up to so many threads from the next pass on. Called by the thread that calls ``forward``."""
+
     def forward(self, segments: Sequence[Segment]) -> "Tensor":
         """Read these tokens, of different slots; the logits asked for, (the sum of ``wanted``, V)."""
 

@@ -64,13 +64,26 @@ def _packed(quants: Tensor, scales: Tensor, minima: Tensor, bits: int, form: For
         return pad(values, (0, 0, 0, 0, 0, missing)).view(blocks, BLOCK, groups, -1).transpose(1, 2)
 
     values = blocked(quants.to(torch.uint8))
-    if form is Form.LANES:
-        lanes = values.unflatten(3, (GROUP // QUAD, QUAD)).transpose(2, 3)  # the outputs side by side, by QUAD
-        values = lanes.unflatten(2, (GROUP // QUAD // 2, 2)) if bits == 4 else lanes
-        halves = (values[:, :, :, 0], values[:, :, :, 1]) if bits == 4 else ()
-    else:
-        halves = (values[..., : GROUP // 2], values[..., GROUP // 2 :]) if bits == 4 else ()
-    if halves:
-        values = halves[0] | (halves[1] << 4)
-    factors = [blocked(part).contiguous().view(torch.uint8).flatten(2) for part in (scales, minima)]
-    return torch.cat([values.flatten(2), *factors], dim=2).contiguous()
+    parts = _lanes(values, bits) if form is Form.LANES else _rows(values, bits)
+    parts += [blocked(factors).contiguous().view(torch.uint8).flatten(2) for factors in (scales, minima)]
+    return torch.cat(parts, dim=2).contiguous()
+
+
+def _lanes(values: Tensor, bits: int) -> list[Tensor]:
+    """(blocks, groups, 16 outputs, 32) as LANES: four inputs of each output at a time, its lower 4 bits, its fifth."""
+    quads = values.unflatten(3, (GROUP // QUAD, QUAD)).transpose(2, 3)
+    if bits == 8:
+        return [quads.flatten(2)]
+    low = quads & 0x0F
+    parts = [(low[:, :, 0::2] | (low[:, :, 1::2] << 4)).flatten(2)]
+    if bits == 5:
+        eights = (quads >> 4).flatten(2).unflatten(2, (-1, 8))
+        parts.append((eights << torch.arange(8, dtype=torch.uint8)).sum(-1, dtype=torch.uint8))
+    return parts
+
+
+def _rows(values: Tensor, bits: int) -> list[Tensor]:
+    """(blocks, groups, 16 outputs, 32) as TILES."""
+    if bits == 8:
+        return [values.flatten(2)]
+    return [(values[..., : GROUP // 2] | (values[..., GROUP // 2 :] << 4)).flatten(2)]

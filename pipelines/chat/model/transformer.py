@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pipelines.chat.model import graph
+from pipelines.chat.model import graph, kernels
 from pipelines.chat.model.attention import NAME, Slots, Unsupported
 from pipelines.chat.model.files import weight_bytes
 from pipelines.chat.model.graph import Step
@@ -85,12 +85,16 @@ class Transformer:
 
     seekable = True
 
-    def __init__(self, model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, slots: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, slots: int, threads: int
+    ) -> None:
         self.tokenizer = tokenizer
         self.context = context
         self.slots = slots
         self.stop_tokens = _stop_tokens(model, tokenizer)
         self._model = model
+        self._most_threads = threads
+        self._fused = False  # whether all that is worth a second thread in a step are kernels of ours
         self._slots = Slots(slots, context, segments=slots)
         self._step: Step = graph.Modules(model)
         self._slots.attach(model)
@@ -121,6 +125,12 @@ class Transformer:
         )
         return logits[0, : len(wanted)]
 
+    def compute_with(self, threads: int) -> None:
+        """Use up to so many threads: those of the kernels, and of PyTorch's operators where a step needs these."""
+        threads = min(threads, self._most_threads)
+        kernels.use_threads(threads)
+        torch.set_num_threads(1 if self._fused else threads)
+
     @torch.inference_mode()
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Let slot ``target`` hold the first tokens of ``source``."""
@@ -131,6 +141,8 @@ class Transformer:
         step = graph.step(self._model, folder, packed=packed)
         if step is not None:
             self._step = step
+            self._fused = kernels.load()
+            self.compute_with(self._most_threads)
 
 
 class SerialTransformer:
@@ -138,11 +150,14 @@ class SerialTransformer:
 
     seekable = False
 
-    def __init__(self, model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, slots: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, slots: int, threads: int
+    ) -> None:
         self.tokenizer = tokenizer
         self.context = context
         self.slots = slots
         self.stop_tokens = _stop_tokens(model, tokenizer)
+        self._most_threads = threads
         self._model = model
         self._cached = _has_key_value_cache(model)
         self._caches: list[DynamicCache | None] = [None] * slots
@@ -154,6 +169,10 @@ class SerialTransformer:
     def forward(self, segments: Sequence[Segment]) -> Tensor:
         """Read these tokens, stream by stream; the logits asked for, (the sum of ``wanted``, V)."""
         return torch.cat([self._read(segment) for segment in segments])
+
+    def compute_with(self, threads: int) -> None:
+        """Use up to so many threads."""
+        torch.set_num_threads(min(threads, self._most_threads))
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Not to be had: what these models remember can't be taken apart."""
@@ -177,7 +196,9 @@ class SerialTransformer:
 def load(folder: Path, settings: ChatSettings) -> Transformer | SerialTransformer:
     """Load the model in ``folder`` on the calling thread, which is the one that must use it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    torch.set_num_threads(settings.threads or cores())
+    threads = settings.threads or cores()
+    torch.set_num_threads(threads)
+    kernels.use_threads(threads)
     tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(folder))
     placed = placement(settings.device, weight_bytes(folder), psutil.virtual_memory().available)
     with one_at_a_time:
@@ -185,7 +206,7 @@ def load(folder: Path, settings: ChatSettings) -> Transformer | SerialTransforme
     model.eval()
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or settings.context
     context = min(settings.context, limit)
-    served = _served(model, tokenizer, context=context, streams=settings.streams, kept=settings.kept)
+    served = _served(model, tokenizer, context=context, streams=settings.streams, kept=settings.kept, threads=threads)
     places = set(map(str, getattr(model, "hf_device_map", {"": "cpu"}).values()))
     if isinstance(served, Transformer) and places == {"cpu"}:
         served.speed_up(folder, packed=settings.weights == "auto" and model.dtype is torch.bfloat16)
@@ -194,20 +215,20 @@ def load(folder: Path, settings: ChatSettings) -> Transformer | SerialTransforme
 
 
 def _served(
-    model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, streams: int, kept: int
+    model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, streams: int, kept: int, threads: int
 ) -> Transformer | SerialTransformer:
     """The fastest way in which this model gives what its authors' code gives."""
     if not _has_key_value_cache(model):
-        return SerialTransformer(model, tokenizer, context=context, slots=streams)
+        return SerialTransformer(model, tokenizer, context=context, slots=streams, threads=threads)
     implementation = model.config._attn_implementation
     try:
         _check_rope(model)
-        served = Transformer(model, tokenizer, context=context, slots=streams + kept)
+        served = Transformer(model, tokenizer, context=context, slots=streams + kept, threads=threads)
         _check(served, implementation)
     except Exception as error:  # whatever the modelling code trips over
         log.warning("streams of this model are computed one after another, because %s", error)
         model.set_attn_implementation(implementation)
-        return SerialTransformer(model, tokenizer, context=context, slots=streams)
+        return SerialTransformer(model, tokenizer, context=context, slots=streams, threads=threads)
     return served
 
 

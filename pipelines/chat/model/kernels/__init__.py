@@ -31,7 +31,9 @@ LIBRARY.define(
     "attention(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor values, Tensor segments, "
     "float scale, int window, float cap) -> Tensor"
 )
+LIBRARY.define("dense(Tensor x, Tensor weights) -> Tensor")
 LIBRARY.define("forms() -> int[]")
+LIBRARY.define("use_threads(int threads) -> ()")
 LIBRARY.define("linear(Tensor x, Tensor weights, int form, int bits, int outputs) -> Tensor")
 LIBRARY.define("rms_norm(Tensor x, Tensor weight, float eps, bool centred) -> Tensor")
 LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
@@ -62,6 +64,12 @@ def load() -> bool:
 def forms() -> list[Form]:
     """The forms of packed weights that this processor can multiply with, the fastest first."""
     return [Form(form) for form in torch.ops.loquent.forms()] if load() else []
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads from now on, the calling one included."""
+    if load():
+        torch.ops.loquent.use_threads(count)
 
 
 def argmax(logits: Tensor) -> list[int]:

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/cpu/vec/vec.h>
 #include <ATen/cpu/vec/functional.h>
 #include <torch/library.h>
@@ -11,9 +10,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
+
+#include "pool.h"
 
 namespace {
 
@@ -22,10 +24,6 @@ constexpr int64_t BLOCK = 16;   // outputs computed side by side: the lanes of a
 constexpr float OUTWEIGHS = 16;  // times the root mean square of its group
 constexpr int64_t AHEAD = 4096;  // bytes of weights fetched before they are used
 constexpr int64_t FEW = 8;      // query tokens a segment may have to be attended one by one
-
-int64_t chunk(int64_t tasks) {
-    return std::max<int64_t>(1, (tasks + at::get_num_threads() - 1) / at::get_num_threads());
-}
 
 using Vec = at::vec::Vectorized<float>;
 

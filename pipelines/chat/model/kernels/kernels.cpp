@@ -38,13 +38,31 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weights, int64_t form, 
     TORCH_CHECK(false, "this processor has no product with weights of form ", form);
 }
 
+// x (..., K) times weights (N, K) as they are: (..., N). PyTorch's own product, of some outputs on each thread.
+at::Tensor dense(const at::Tensor& input, const at::Tensor& weights) {
+    constexpr int64_t LEAST = 64;  // outputs worth a call
+    const at::Tensor x = input.reshape({-1, input.size(-1)});
+    auto shape = input.sizes().vec();
+    shape.back() = weights.size(0);
+    at::Tensor y = at::empty(shape, input.options());
+    const at::Tensor rows = y.view({-1, weights.size(0)});
+    Pool::get().parallel(weights.size(0), LEAST, [&](int64_t from, int64_t to) {
+        rows.slice(1, from, to).copy_(at::linear(x, weights.slice(0, from, to)));
+    });
+    return y;
+}
+
+void use_threads(int64_t threads) { Pool::get().use(threads); }
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(loquent, CompositeExplicitAutograd, library) {
     library.impl("forms", forms);
+    library.impl("use_threads", use_threads);
 }
 
 TORCH_LIBRARY_IMPL(loquent, CPU, library) {
+    library.impl("dense", dense);
     library.impl("linear", linear);
     library.impl("attention", attention);
     library.impl("rms_norm", rms_norm);

@@ -9,12 +9,18 @@
 
 namespace {
 
+// An activation that is kept out of its group, because the others would round to nothing beside it.
+struct Outlier {
+    int64_t input;
+    float value;
+};
+
 struct Product {
-    const int8_t* x;          // (M, K)
-    const float* x_scale;     // (M, K / GROUP)
-    const float* x_sum;       // (M, K / GROUP): the scaled sum of each group
-    const int32_t* rest;      // (M): the row that holds what rounding took from this one, or -1
-    const uint8_t* weights;   // (N / BLOCK, K / GROUP, bytes of a group of a block)
+    const int8_t* x;                     // (M, K)
+    const float* x_scale;                // (M, K / GROUP)
+    const float* x_sum;                  // (M, K / GROUP): the scaled sum of each group
+    const std::vector<Outlier>* outliers;  // (M)
+    const uint8_t* weights;              // (N / BLOCK, K / GROUP, bytes of a group of a block)
     int64_t groups, outputs;
 };
 
@@ -25,18 +31,28 @@ inline __m512 floats(const at::BFloat16* x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-// One row of activations to 8 bits. Returns whether some group is lost beside a value that outweighs it.
+// One row of activations to 8 bits.
 //
-// Models put huge values into a few channels of some tokens (https://arxiv.org/abs/2402.17762), beside which the rest of
-// the group would round to nothing.
+// Models put huge values into a few channels of some tokens (https://arxiv.org/abs/2402.17762).
 template <typename T>
-bool quantise(const T* x, int64_t groups, int8_t* q, float* scale, float* sum) {
-    bool lost = false;
+void quantise(const T* x, int64_t groups, int8_t* q, float* scale, float* sum, std::vector<Outlier>& outliers) {
+    outliers.clear();
     for (int64_t g = 0; g < groups; ++g, x += GROUP, q += GROUP) {
-        const __m512 low = floats(x), high = floats(x + 16);
-        const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-        const float power = _mm512_reduce_add_ps(_mm512_fmadd_ps(low, low, _mm512_mul_ps(high, high)));
-        lost |= power - largest * largest < largest * largest * (GROUP / (OUTWEIGHS * OUTWEIGHS));
+        __m512 low = floats(x), high = floats(x + 16);
+        float largest = 0;
+        for (;;) {
+            largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+            const float power = _mm512_reduce_add_ps(_mm512_fmadd_ps(low, low, _mm512_mul_ps(high, high)));
+            if (!(power - largest * largest < largest * largest * (GROUP / (OUTWEIGHS * OUTWEIGHS)))) break;
+            const __m512 top = _mm512_set1_ps(largest);
+            const uint32_t places = _mm512_cmp_ps_mask(_mm512_abs_ps(low), top, _CMP_EQ_OQ) |
+                                    static_cast<uint32_t>(_mm512_cmp_ps_mask(_mm512_abs_ps(high), top, _CMP_EQ_OQ)) << 16;
+            const int place = __builtin_ctz(places);
+            outliers.push_back({g * GROUP + place, static_cast<float>(x[place])});
+            const uint32_t others = ~(1u << place);
+            low = _mm512_maskz_mov_ps(static_cast<__mmask16>(others), low);
+            high = _mm512_maskz_mov_ps(static_cast<__mmask16>(others >> 16), high);
+        }
         const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
         const __m512i q_low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
         const __m512i q_high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
@@ -45,15 +61,43 @@ bool quantise(const T* x, int64_t groups, int8_t* q, float* scale, float* sum) {
         scale[g] = largest / 127.0f;
         sum[g] = scale[g] * static_cast<float>(_mm512_reduce_add_epi32(_mm512_add_epi32(q_low, q_high)));
     }
-    return lost;
 }
+
+// How a group of a block lies in memory: BITS vectors of 64 bytes in all, then 16 scales and 16 minima. A vector holds
+// four successive inputs of each output. With 4 bits it holds two such, the lower halves of the bytes first; with 5 the
+// fifth bits follow, 64 at a time.
+template <int BITS>
+struct Layout {
+    static constexpr int64_t QUANTS = GROUP * BLOCK * BITS / 8, BYTES = QUANTS + 4 * BLOCK;
+
+    static uint64_t fifths(const uint8_t* group, int64_t quad) {
+        uint64_t bits;
+        std::memcpy(&bits, group + 4 * 64 + quad * 8, sizeof bits);
+        return bits;
+    }
+
+    // The quants of one input, for each output.
+    static __m512i column(const uint8_t* group, int64_t input) {
+        const int64_t quad = input / 4, byte = input % 4;
+        const __m512i vector = _mm512_loadu_si512(group + (BITS == 8 ? quad : quad / 2) * 64);
+        const auto shift = static_cast<int>(8 * byte + (BITS == 8 ? 0 : 4 * (quad % 2)));
+        const __m512i quants = _mm512_and_si512(_mm512_srl_epi32(vector, _mm_cvtsi32_si128(shift)),
+                                                _mm512_set1_epi32(BITS == 8 ? 0xFF : 0x0F));
+        if constexpr (BITS == 5) {
+            uint32_t with = 0;
+            for (int64_t o = 0; o < BLOCK; ++o) with |= (fifths(group, quad) >> (4 * o + byte) & 1) << o;
+            return _mm512_mask_add_epi32(quants, static_cast<__mmask16>(with), quants, _mm512_set1_epi32(16));
+        }
+        return quants;
+    }
+};
 
 // MR rows times NR blocks of outputs, into result (MR, NR * BLOCK).
 template <int BITS, int MR, int NR>
 void tile(const Product& p, int64_t row, int64_t block, float* result) {
-    constexpr int64_t QUANTS = GROUP * BLOCK * BITS / 8, BYTES = QUANTS + 4 * BLOCK;  // then scales, then minima
+    constexpr int64_t QUANTS = Layout<BITS>::QUANTS, BYTES = Layout<BITS>::BYTES;
     const int64_t groups = p.groups;
-    const __m512i nibble = _mm512_set1_epi8(0x0F);
+    const __m512i nibble = _mm512_set1_epi8(0x0F), sixteen = _mm512_set1_epi8(16);
     __m512 sum[MR][NR];
     for (int m = 0; m < MR; ++m)
         for (int n = 0; n < NR; ++n) sum[m][n] = _mm512_setzero_ps();
@@ -65,20 +109,24 @@ void tile(const Product& p, int64_t row, int64_t block, float* result) {
         __m512i dot[MR][NR];
         for (int m = 0; m < MR; ++m)
             for (int n = 0; n < NR; ++n) dot[m][n] = _mm512_setzero_si512();
-        for (int j = 0; j < BITS; ++j) {
+        for (int j = 0; j < (BITS == 8 ? 8 : 4); ++j) {
             for (int n = 0; n < NR; ++n) {
                 const __m512i w = _mm512_loadu_si512(weights[n] + j * 64);
                 _mm_prefetch(reinterpret_cast<const char*>(weights[n] + j * 64 + AHEAD), _MM_HINT_T0);
-                if constexpr (BITS == 4) {
-                    const __m512i low = _mm512_and_si512(w, nibble);
-                    const __m512i high = _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble);
+                if constexpr (BITS == 8) {
+                    for (int m = 0; m < MR; ++m)
+                        dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], w, _mm512_set1_epi32(x[m][g * 8 + j]));
+                } else {
+                    __m512i low = _mm512_and_si512(w, nibble);
+                    __m512i high = _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble);
+                    if constexpr (BITS == 5) {
+                        low = _mm512_mask_add_epi8(low, Layout<5>::fifths(weights[n], 2 * j), low, sixteen);
+                        high = _mm512_mask_add_epi8(high, Layout<5>::fifths(weights[n], 2 * j + 1), high, sixteen);
+                    }
                     for (int m = 0; m < MR; ++m) {
                         dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], low, _mm512_set1_epi32(x[m][g * 8 + 2 * j]));
                         dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], high, _mm512_set1_epi32(x[m][g * 8 + 2 * j + 1]));
                     }
-                } else {
-                    for (int m = 0; m < MR; ++m)
-                        dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], w, _mm512_set1_epi32(x[m][g * 8 + j]));
                 }
             }
         }
@@ -99,16 +147,25 @@ void tile(const Product& p, int64_t row, int64_t block, float* result) {
         for (int n = 0; n < NR; ++n) _mm512_storeu_ps(result + (m * NR + n) * BLOCK, sum[m][n]);
 }
 
+// What one outlier adds to the results of a block.
+template <int BITS>
+void add_outlier(const Product& p, const Outlier& outlier, int64_t block, float* result) {
+    using Lies = Layout<BITS>;
+    const uint8_t* group = p.weights + (block * p.groups + outlier.input / GROUP) * Lies::BYTES;
+    const __m256i* factors = reinterpret_cast<const __m256i*>(group + Lies::QUANTS);
+    const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(factors));
+    const __m512 minimum = _mm512_cvtph_ps(_mm256_loadu_si256(factors + 1));
+    const __m512 weight = _mm512_fmadd_ps(_mm512_cvtepi32_ps(Lies::column(group, outlier.input % GROUP)), scale, minimum);
+    _mm512_storeu_ps(result, _mm512_fmadd_ps(weight, _mm512_set1_ps(outlier.value), _mm512_loadu_ps(result)));
+}
+
 template <int BITS, int MR, int NR, typename T>
 void rows_by_blocks(const Product& p, int64_t row, int64_t block, T* y) {
     float result[MR * NR * BLOCK];
     tile<BITS, MR, NR>(p, row, block, result);
-    for (int m = 0; m < MR; ++m) {
-        if (p.rest[row + m] < 0) continue;
-        float rest[NR * BLOCK];
-        tile<BITS, 1, NR>(p, p.rest[row + m], block, rest);
-        for (int i = 0; i < NR * BLOCK; ++i) result[m * NR * BLOCK + i] += rest[i];
-    }
+    for (int m = 0; m < MR; ++m)
+        for (const Outlier& outlier : p.outliers[row + m])
+            for (int n = 0; n < NR; ++n) add_outlier<BITS>(p, outlier, block + n, result + (m * NR + n) * BLOCK);
     const int64_t first = block * BLOCK;
     const int64_t count = std::min<int64_t>(NR * BLOCK, p.outputs - first);
     for (int m = 0; m < MR; ++m) {
@@ -135,7 +192,7 @@ void all_rows(const Product& p, int64_t rows, int64_t block, T* y) {
 template <int BITS, typename T>
 void multiply(const Product& p, int64_t rows, int64_t blocks, T* y) {
     const int64_t pairs = (blocks + 1) / 2;
-    at::parallel_for(0, pairs, chunk(pairs), [&](int64_t from, int64_t to) {
+    Pool::get().parallel(pairs, 1, [&](int64_t from, int64_t to) {
         for (int64_t pair = from; pair < to; ++pair) {
             if (pair * 2 + 1 < blocks)
                 all_rows<BITS, 2>(p, rows, pair * 2, y);
@@ -149,45 +206,30 @@ template <typename T>
 void linear_of(const at::Tensor& x, Product p, int64_t bits, int64_t blocks, at::Tensor& y) {
     const int64_t rows = x.size(0), groups = p.groups;
     thread_local std::vector<int8_t> q;
-    thread_local std::vector<float> scale, sum, line;
-    thread_local std::vector<int32_t> rest;
-    q.resize(2 * rows * groups * GROUP);
-    scale.resize(2 * rows * groups);
-    sum.resize(2 * rows * groups);
-    rest.resize(rows);
-    line.resize(groups * GROUP);
+    thread_local std::vector<float> scale, sum;
+    thread_local std::vector<std::vector<Outlier>> outliers;
+    q.resize(rows * groups * GROUP);
+    scale.resize(rows * groups);
+    sum.resize(rows * groups);
+    outliers.resize(std::max<size_t>(outliers.size(), rows));
     const T* from = x.data_ptr<T>();
     int8_t* q_to = q.data();
     float* scale_to = scale.data();
     float* sum_to = sum.data();
-    int32_t* rest_to = rest.data();
-    const auto some = [&](int64_t first, int64_t last) {
+    std::vector<Outlier>* outliers_to = outliers.data();
+    Pool::get().parallel(rows, 32, [&](int64_t first, int64_t last) {
         for (int64_t m = first; m < last; ++m)
-            rest_to[m] = quantise(from + m * groups * GROUP, groups, q_to + m * groups * GROUP, scale_to + m * groups,
-                                  sum_to + m * groups);
-    };
-    if (rows <= 32)
-        some(0, rows);
-    else
-        at::parallel_for(0, rows, chunk(rows), some);
-    int64_t all = rows;
-    for (int64_t m = 0; m < rows; ++m) {
-        if (!rest_to[m]) {
-            rest_to[m] = -1;
-            continue;
-        }
-        for (int64_t i = 0; i < groups * GROUP; ++i)
-            line[i] = static_cast<float>(from[m * groups * GROUP + i]) -
-                      scale_to[m * groups + i / GROUP] * static_cast<float>(q_to[m * groups * GROUP + i]);
-        quantise(line.data(), groups, q_to + all * groups * GROUP, scale_to + all * groups, sum_to + all * groups);
-        rest_to[m] = static_cast<int32_t>(all++);
-    }
+            quantise(from + m * groups * GROUP, groups, q_to + m * groups * GROUP, scale_to + m * groups,
+                     sum_to + m * groups, outliers_to[m]);
+    });
     p.x = q_to;
     p.x_scale = scale_to;
     p.x_sum = sum_to;
-    p.rest = rest_to;
+    p.outliers = outliers_to;
     if (bits == 4)
         multiply<4>(p, rows, blocks, y.data_ptr<T>());
+    else if (bits == 5)
+        multiply<5>(p, rows, blocks, y.data_ptr<T>());
     else
         multiply<8>(p, rows, blocks, y.data_ptr<T>());
 }

@@ -14,7 +14,7 @@ void rms_norm_of(const at::Tensor& x, const at::Tensor& weight, double eps, bool
     const T* from = x.data_ptr<T>();
     const T* factors = weight.data_ptr<T>();
     T* to = y.data_ptr<T>();
-    at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / size), [&](int64_t first, int64_t last) {
+    Pool::get().parallel(rows, std::max<int64_t>(1, GRAIN / size), [&](int64_t first, int64_t last) {
         for (int64_t row = first; row < last; ++row) {
             const T* in = from + row * size;
             T* out = to + row * size;
@@ -39,7 +39,7 @@ void rotate_of(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin
     const Strided<T> from(x), to(y);
     const T* c = cos.data_ptr<T>();
     const T* s = sin.data_ptr<T>();
-    at::parallel_for(0, tokens, std::max<int64_t>(1, GRAIN / (heads * size)), [&](int64_t first, int64_t last) {
+    Pool::get().parallel(tokens, std::max<int64_t>(1, GRAIN / (heads * size)), [&](int64_t first, int64_t last) {
         for (int64_t n = first; n < last; ++n)
             for (int64_t h = 0; h < heads; ++h) {
                 const T* in = from.at(h, n);
@@ -59,7 +59,7 @@ void gate_of(const at::Tensor& x, at::Tensor& y) {
     const int64_t size = y.size(-1), rows = y.numel() / size;
     const T* from = x.data_ptr<T>();
     T* to = y.data_ptr<T>();
-    at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / size), [&](int64_t first, int64_t last) {
+    Pool::get().parallel(rows, std::max<int64_t>(1, GRAIN / size), [&](int64_t first, int64_t last) {
         for (int64_t row = first; row < last; ++row) {
             const T* gate = from + row * 2 * size;
             const T* up = gate + size;
@@ -82,7 +82,7 @@ template <typename T>
 void argmax_of(const at::Tensor& x, int64_t* to) {
     const int64_t size = x.size(-1), rows = x.numel() / size;
     const T* from = x.data_ptr<T>();
-    at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN * 8 / size), [&](int64_t first, int64_t last) {
+    Pool::get().parallel(rows, std::max<int64_t>(1, GRAIN * 8 / size), [&](int64_t first, int64_t last) {
         for (int64_t row = first; row < last; ++row) {
             const T* line = from + row * size;
             Vec tops(-std::numeric_limits<float>::infinity());

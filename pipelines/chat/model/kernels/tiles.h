@@ -267,7 +267,7 @@ template <int BITS, typename T>
 void multiply_row(const at::BFloat16* x, const uint8_t* weights, int64_t groups, int64_t outputs, T* y) {
     constexpr int64_t BYTES = GROUP * BLOCK * BITS / 8 + 4 * BLOCK;
     const int64_t blocks = (outputs + BLOCK - 1) / BLOCK;
-    at::parallel_for(0, blocks, chunk(blocks), [&](int64_t from, int64_t to) {
+    Pool::get().parallel(blocks, 1, [&](int64_t from, int64_t to) {
         for (int64_t block = from; block < to; ++block) {
             float result[BLOCK];
             by_row<BITS>(weights + block * groups * BYTES, x, groups, result);
@@ -286,7 +286,7 @@ void multiply(const at::BFloat16* x, const uint8_t* weights, int64_t rows, int64
         T* to = y + tile * ROWS * outputs + block * BLOCK;
         put_tile(from, rows - tile * ROWS, outputs, outputs - block * BLOCK, to);
     };
-    at::parallel_for(0, blocks, chunk(blocks), [&](int64_t from, int64_t to) {
+    Pool::get().parallel(blocks, 1, [&](int64_t from, int64_t to) {
         const Tiles shaped;
         alignas(64) float result[MOST_TILES * 256];
         if (tiles <= MOST_TILES) {

@@ -1,6 +1,7 @@
 """The compiled kernels against PyTorch's own operators."""
 
 import shutil
+import threading
 
 import pytest
 import torch
@@ -32,6 +33,50 @@ def test_attention_is_what_the_plain_operators_give(size: int, window: int, cap:
     assert all(torch.equal(*pair) for pair in zip(ours, plain, strict=True)), "the slots hold the same"
 
 
+@pytest.mark.parametrize("size", [64, 80, 128])
+@pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (5, 0.0), (40, 0.0), (0, 3.0), (9, 3.0)])
+def test_many_tokens_in_bfloat16_are_attended_as_by_the_plain_operators(size: int, window: int, cap: float) -> None:
+    torch.manual_seed(0)
+    rows = [(0, 50, 1, 37), (50, 1, 0, 3), (51, 13, 2, 0)]
+    segments = torch.tensor([(len(rows), 0, 0, 0), *rows], dtype=torch.int32)
+    q = torch.randn(1, 64, 6, size).bfloat16().transpose(1, 2)
+    k, v = (torch.randn(1, 64, 2, size).bfloat16().transpose(1, 2) for _ in range(2))
+    slots = [torch.randn(3, 2, 96, size).bfloat16() for _ in range(2)]
+    wide = [each.float() for each in slots]
+    given = torch.ops.loquent.attention(q, k, v, *slots, segments, size**-0.5, window, cap)
+    expected = attention(q.float(), k.float(), v.float(), wide[0], wide[1], segments, size**-0.5, window, cap)
+    assert (given.float() - expected).norm() < 0.01 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_product_divided_among_threads_is_the_whole_one(rows: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, rows, 70).to(dtype), torch.randn(333, 70).to(dtype)
+    with torch.inference_mode():
+        given = torch.ops.loquent.dense(x, weight)
+    assert torch.allclose(given.float(), (x.float() @ weight.float().T), rtol=0.02, atol=0.2)
+
+
+def test_callers_that_compute_at_the_same_time_do_not_mix_their_work() -> None:
+    kernels.use_threads(4)  # more than there are cores: some lose theirs amid a piece
+    x = torch.randn(1, 24, 512, 64)
+    turned = [torch.randn(1, 512, 64) for _ in range(2)]
+    expected = torch.ops.loquent.rotate(x, *turned)
+    differing: list[int] = []
+
+    def compute() -> None:
+        differing.extend(n for n in range(60) if not torch.equal(torch.ops.loquent.rotate(x, *turned), expected))
+
+    callers = [threading.Thread(target=compute) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    kernels.use_threads(2)
+    assert not differing
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [5, 16, 1000])
 def test_the_likeliest_is_the_first_of_the_largest(size: int, dtype: torch.dtype) -> None:
@@ -46,13 +91,13 @@ def test_the_likeliest_is_the_first_of_the_largest(size: int, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("form", kernels.Form)
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 5, 8])
 @pytest.mark.parametrize("outputs", [100, 576])
 @pytest.mark.parametrize("rows", [1, 5, 6, 33, 100])
 def test_a_packed_product_is_that_of_its_weights_and_no_row_depends_on_another(
     rows: int, outputs: int, bits: int, form: kernels.Form
 ) -> None:
-    if form not in kernels.forms():
+    if form not in kernels.forms() or (bits == 5 and form is kernels.Form.TILES):
         pytest.skip("the processor has no such product")
     torch.manual_seed(0)
     quants = quantise._quantise(torch.randn(outputs, 576), bits)

@@ -342,7 +342,7 @@ def test_accelerate_places_a_model_that_memory_can_not_hold(tmp_path: Path) -> N
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **placed)
     places: dict[str, str] = vars(model)["hf_device_map"]
     assert set(places.values()) == {"cpu", "disk"}
-    transformer = Transformer(model, ChatTokenizer(byte_tokenizer()), context=256, slots=2)
+    transformer = Transformer(model, ChatTokenizer(byte_tokenizer()), context=256, slots=2, threads=2)
     prompt = transformer.tokenizer.render(HELLO)
     plain = load(folder, settings(folder))
     assert decoded(transformer, prompt, 8) == decoded(plain, prompt, 8)
