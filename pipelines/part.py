@@ -30,7 +30,7 @@ class Shared:
     def embeds(self) -> Embedder:
         """The embedder, made when the first part asks for it."""
         if self.embedder is None:
-            self.embedder = Embedder(share=self.cores.share(1))
+            self.embedder = Embedder()
         return self.embedder
 
 

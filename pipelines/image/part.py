@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def part(settings: ImageSettings, shared: Shared) -> Part:
     """The image stage, with the generator that the settings name, or the bundled one."""
     embedder = shared.embeds()
-    painter = Painter(lambda: load_drawer(settings), waiting=settings.waiting, share=shared.cores.share(1))
+    painter = Painter(lambda: load_drawer(settings), waiting=settings.waiting, share=shared.cores.share(0))
     part = assemble(ImageStage(embedder, painter, settings))
     return replace(part, prepare=embedder.prepare, imports=("sentence_transformers",))
 

@@ -1,9 +1,10 @@
 """The prefill budget: how many tokens of prompts a step may compute beside the streams that decode."""
 
 SMOOTH = 0.2  # share of a new measurement
-SLOWDOWN = 0.7  # of a step without prompts, that prefill may add
-ALONE_SECONDS = 0.05  # that a step may take when nothing decodes: the longest wait of a cancel
-LEAST, MOST = 16, 512  # tokens
+SLOWDOWN = 1.0  # of a step without prompts, that prefill may add
+BESIDE_SECONDS = 0.05  # that prefill may add to a step in any case
+ALONE_SECONDS = 0.1  # that a step may take when nothing decodes: the longest wait of a cancel
+LEAST, MOST, MOST_ALONE = 16, 512, 1024  # tokens
 FIRST = 64  # before anything was measured
 
 
@@ -21,10 +22,10 @@ class PrefillBudget:
         """
         if not self._token or (streaming and not self._step):
             return FIRST
-        seconds = ALONE_SECONDS
+        seconds, most = ALONE_SECONDS, MOST_ALONE
         if streaming:
-            seconds = min(self._step * SLOWDOWN * max(reading / streaming, 1.0), seconds)
-        return int(min(max(seconds / self._token, LEAST), MOST))
+            seconds, most = min(self._step * SLOWDOWN * max(reading / streaming, 1.0), BESIDE_SECONDS), MOST
+        return int(min(max(seconds / self._token, LEAST), most))
 
     def measured(self, seconds: float, *, streaming: bool, read: int) -> None:
         """A step took this long; ``read`` tokens of prompts were in it."""

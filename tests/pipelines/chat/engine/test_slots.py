@@ -90,10 +90,10 @@ def test_the_pace_of_reading_leaves_streams_their_steps() -> None:
     for _ in range(20):
         budget.measured(0.010, streaming=True, read=0)
         budget.measured(0.010 + 0.0002 * 64, streaming=True, read=64)
-    assert budget.tokens(8, 1) == pytest.approx(35, abs=1), "seven tenths of a step's 10 ms, at 0.2 ms a token"
-    assert budget.tokens(0, 1) == 250, "50 ms"
-    assert budget.tokens(4, 8) == pytest.approx(70, abs=1), "twice as much where it lets twice as many begin"
-    assert budget.tokens(1, 100) == 250, "and never more than that"
+    assert budget.tokens(8, 1) == pytest.approx(50, abs=1), "a step's 10 ms, at 0.2 ms a token"
+    assert budget.tokens(0, 1) == 500, "100 ms"
+    assert budget.tokens(4, 8) == pytest.approx(100, abs=1), "twice as much where it lets twice as many begin"
+    assert budget.tokens(1, 100) == 250, "but never more than 50 ms"
 
 
 def test_the_pace_has_bounds() -> None:
