@@ -13,9 +13,9 @@ def cores() -> int:
 class Cores:
     """Who computes with how many threads, where several pools of them have the same cores.
 
-    Two pools that both want every core wait for each other's stragglers, which costs more than to compute with half of
-    the cores each. So each pool leaves the others their minimum while they compute. What computes with one thread and in
-    bursts, as for an embedding or a picture, has a minimum of 0: the language model's threads make way for it.
+    Two pools that both want every core wait for each other's stragglers, which costs more than to compute with half
+    of the cores each. So each pool leaves the others their minimum while they compute. What computes with one thread
+    and in bursts, as for an embedding or a picture, has a minimum of 0: the language model's threads make way for it.
     """
 
     def __init__(self, total: int | None = None) -> None:
@@ -23,7 +23,7 @@ class Cores:
         self._shares: list[Share] = []
 
     def share(self, least: int) -> "Share":
-        """A share for one pool, which is left ``least`` threads while others compute too, and otherwise wants every core."""
+        """A share for one pool, which is left ``least`` threads while others compute, and else wants every core."""
         share = Share(self, least)
         self._shares.append(share)
         return share

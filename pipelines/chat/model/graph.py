@@ -28,7 +28,7 @@ from torch.export import Dim, export
 from transformers import PreTrainedModel
 
 from pipelines.chat.model import fusion, kernels, quantise
-from pipelines.chat.model.fusion import ATEN, OURS, calls, fuse, tidy, whole
+from pipelines.chat.model.fusion import ATEN, OURS, calls, fuse, shorten, tidy, whole
 from pipelines.downloads.cache import cache_folder, new_folder
 
 log = logging.getLogger(__name__)
@@ -231,14 +231,16 @@ def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
                 part = made
                 if len(together) > 1:
                     part = graph.call_function(ATEN.slice.Tensor, (made, -1, begin, begin + width))
-                    part.meta["val"] = node.meta["val"]
                     begin += width
+                part.meta["val"] = node.meta["val"]
                 node.replace_all_uses_with(part)
         whole(made)
     graph.eliminate_dead_code()
     for node in list(graph.nodes):
         if calls(node, ATEN.linear.default) and kernels.load():  # what can't be packed
             node.target = OURS.dense.default
+    if kernels.load():
+        shorten(graph)
     for node in list(graph.nodes):
         if node.op == "get_attr" and node not in attributes.values():
             name = f"t{len(tensors)}"

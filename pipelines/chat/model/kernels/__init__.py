@@ -27,6 +27,7 @@ COMPILE_SECONDS = 300.0
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++20", "-shared", "-fPIC", "-fopenmp")
 
 LIBRARY = torch.library.Library("loquent", "DEF")
+LIBRARY.define("add(Tensor x, Tensor other) -> Tensor")
 LIBRARY.define(
     "attention(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor values, Tensor segments, "
     "float scale, int window, float cap) -> Tensor"
@@ -38,6 +39,7 @@ LIBRARY.define("linear(Tensor x, Tensor weights, int form, int bits, int outputs
 LIBRARY.define("rms_norm(Tensor x, Tensor weight, float eps, bool centred) -> Tensor")
 LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
 LIBRARY.define("gate(Tensor x) -> Tensor")
+LIBRARY.define("heads(Tensor(a) x, int begin, int end, int size) -> Tensor(a)")
 LIBRARY.define("argmax(Tensor x) -> Tensor")
 
 

@@ -62,11 +62,13 @@ TORCH_LIBRARY_IMPL(loquent, CompositeExplicitAutograd, library) {
 }
 
 TORCH_LIBRARY_IMPL(loquent, CPU, library) {
+    library.impl("add", add);
     library.impl("dense", dense);
     library.impl("linear", linear);
     library.impl("attention", attention);
     library.impl("rms_norm", rms_norm);
     library.impl("rotate", rotate);
     library.impl("gate", gate);
+    library.impl("heads", heads);
     library.impl("argmax", argmax);
 }

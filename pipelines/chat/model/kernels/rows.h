@@ -77,6 +77,17 @@ void gate_of(const at::Tensor& x, at::Tensor& y) {
     });
 }
 
+template <typename T>
+void add_of(const at::Tensor& x, const at::Tensor& other, at::Tensor& y) {
+    const T* a = x.data_ptr<T>();
+    const T* b = other.data_ptr<T>();
+    T* to = y.data_ptr<T>();
+    Pool::get().parallel(x.numel(), GRAIN, [&](int64_t i, int64_t last) {
+        for (; i + Vec::size() <= last; i += Vec::size()) store(load(a + i) + load(b + i), to + i);
+        for (; i < last; ++i) to[i] = static_cast<T>(static_cast<float>(a[i]) + static_cast<float>(b[i]));
+    });
+}
+
 // The place of the first largest value of each row.
 template <typename T>
 void argmax_of(const at::Tensor& x, int64_t* to) {
@@ -120,6 +131,22 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
     const at::Tensor c = cos.contiguous(), s = sin.contiguous(), dense = x.stride(-1) == 1 ? x : x.contiguous();
     by_type(x, [&](auto type) { rotate_of<decltype(type)>(dense, c, s, y); });
     return y;
+}
+
+// x + other, of one shape. PyTorch's takes microseconds to find out how to add a few hundred numbers.
+at::Tensor add(const at::Tensor& x, const at::Tensor& other) {
+    TORCH_CHECK(x.sizes() == other.sizes() && x.scalar_type() == other.scalar_type(), "they differ in shape or type");
+    const at::Tensor a = x.contiguous(), b = other.contiguous();
+    at::Tensor y = at::empty_like(a);
+    by_type(a, [&](auto type) { add_of<decltype(type)>(a, b, y); });
+    return y;
+}
+
+// Columns ``begin`` to ``end`` of x (1, N, W) as heads: (1, heads, N, size), a view.
+at::Tensor heads(const at::Tensor& x, int64_t begin, int64_t end, int64_t size) {
+    TORCH_CHECK(x.dim() == 3 && x.size(0) == 1 && x.stride(2) == 1 && (end - begin) % size == 0, "no heads of this size");
+    return x.as_strided({1, (end - begin) / size, x.size(1), size}, {x.stride(0), size, x.stride(1), 1},
+                        x.storage_offset() + begin);
 }
 
 // x (..., 2 * size), gate then up: silu(gate) * up, (..., size).

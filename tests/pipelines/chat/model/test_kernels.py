@@ -58,6 +58,23 @@ def test_a_product_divided_among_threads_is_the_whole_one(rows: int, dtype: torc
     assert torch.allclose(given.float(), (x.float() @ weight.float().T), rtol=0.02, atol=0.2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [5, 640])
+def test_a_sum_is_that_of_the_plain_operator(width: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, other = (torch.randn(1, 90, width).to(dtype) for _ in range(2))
+    assert torch.equal(torch.ops.loquent.add(x, other), x + other)
+    with pytest.raises(RuntimeError, match="differ in shape"):
+        torch.ops.loquent.add(x, other[:, :1])
+
+
+def test_heads_are_a_view_of_a_product() -> None:
+    x = torch.randn(1, 7, 320)
+    heads = torch.ops.loquent.heads(x, 64, 256, 64)
+    assert torch.equal(heads, x[..., 64:256].view(1, 7, -1, 64).transpose(1, 2))
+    assert heads.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+
+
 def test_callers_that_compute_at_the_same_time_do_not_mix_their_work() -> None:
     kernels.use_threads(4)  # more than there are cores: some lose theirs amid a piece
     x = torch.randn(1, 24, 512, 64)
