@@ -5,7 +5,8 @@ import binascii
 import codecs
 import re
 import unicodedata
-from collections import OrderedDict, deque
+from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
@@ -167,11 +168,13 @@ REPEATED_FROM = 20  # characters; short answers repeat in any talk
 ALIKE = 0.8  # of the word triples that two messages have, shared
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Session:
-    times: deque[float]
-    shapes: deque[frozenset[int]]
-    ids: deque[str]
+    """The last messages of a session, in tuples and arrays: most are few, and a deque starts with room for 64."""
+
+    times: tuple[float, ...] = ()
+    shapes: tuple["array[int]", ...] = ()
+    ids: tuple[str, ...] = ()
 
 
 class Floods:
@@ -186,29 +189,22 @@ class Floods:
 
         A message with an id is looked at once: several replies to it are no flood.
         """
-        recent = self._sessions.setdefault(
-            session,
-            _Session(
-                deque(maxlen=self._limits.messages + 1),
-                deque(maxlen=max(REMEMBERED, self._limits.repeats + 1)),
-                deque(maxlen=max(REMEMBERED, self._limits.messages + 1)),
-            ),
-        )
+        recent = self._sessions.setdefault(session, _Session())
         self._sessions.move_to_end(session)
         if len(self._sessions) > SESSIONS:
             self._sessions.popitem(last=False)
         if message_id:
             if message_id in recent.ids:
                 return ()
-            recent.ids.append(message_id)
+            recent.ids = (*recent.ids, message_id)[-max(REMEMBERED, self._limits.messages + 1) :]
         shape = _shape(text) if len(text) >= REPEATED_FROM else frozenset()
-        recent.times.append(now)
-        recent.shapes.append(shape)
+        recent.times = (*recent.times, now)[-self._limits.messages - 1 :]
+        recent.shapes = (*recent.shapes, array("q", shape))[-max(REMEMBERED, self._limits.repeats + 1) :]
         findings = []
         lately = sum(now - then < 60 for then in recent.times)
         if lately > self._limits.messages:
             findings.append(Finding("rate", f"{lately} messages in a minute, and {self._limits.messages} are allowed"))
-        alike = sum(_alike(shape, other) for other in recent.shapes) if shape else 0
+        alike = sum(_alike(shape, frozenset(other)) for other in recent.shapes) if shape else 0
         if alike > self._limits.repeats:
             findings.append(Finding("repeats", f"nearly the same message {alike} times"))
         return tuple(findings)

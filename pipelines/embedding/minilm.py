@@ -25,6 +25,10 @@ Span = tuple[int, int]  # of characters
 DIMENSIONS = 384
 TOKENS = 256  # of a text that are read
 ROWS = 16  # of one text; of more, the first and the last are read
+# The shapes of a forward pass. oneDNN caches compiled code for each shape that it meets, up to a megabyte in all, so
+# that a text of every length beside every number of others would take hundreds.
+COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)  # rows
+LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, TOKENS)  # tokens of a row
 NAME = "all-minilm-l6-v2"
 RECIPE = "rows of 256 tokens, spans pooled"  # how windows are made; stored beside stored embeddings
 
@@ -93,14 +97,23 @@ class MiniLM:
         ]
 
     def _together(self, rows: Sequence[Sequence[int]]) -> list[tuple[Floats, Floats]]:
-        """Embed rows of token ids in one pass, padded to the longest: each row's own embedding, and its tokens'."""
+        """Embed rows of token ids in one pass, padded to a shape of few: each row's own embedding, and its tokens'."""
         torch = self._torch
-        batch: Any = self._model.tokenizer.pad({"input_ids": list(rows)}, return_tensors="pt")
+        count, length = _rounded(len(rows), COUNTS), _rounded(max(map(len, rows)), LENGTHS)
+        padded = [*rows, *[rows[0]] * (count - len(rows))]
+        batch: Any = self._model.tokenizer.pad(
+            {"input_ids": padded}, padding="max_length", max_length=length, return_tensors="pt"
+        )
         with torch.inference_mode():
             output = self._model(dict(batch))
-        tokens: Floats = output["token_embeddings"].float().numpy()  # (N, T, DIMENSIONS)
-        wholes = _unit(output["sentence_embedding"].float().numpy())
+        tokens: Floats = output["token_embeddings"][: len(rows)].float().numpy()  # (N, T, DIMENSIONS)
+        wholes = _unit(output["sentence_embedding"][: len(rows)].float().numpy())
         return [(whole, tokens[n, : len(row)]) for n, (whole, row) in enumerate(zip(wholes, rows, strict=True))]
+
+
+def _rounded(number: int, steps: Sequence[int]) -> int:
+    """The next of the steps; above the last one, its next multiple."""
+    return next((step for step in steps if step >= number), -(-number // steps[-1]) * steps[-1])
 
 
 def _ends(rows: list[int]) -> list[int]:

@@ -3,6 +3,7 @@
 import base64
 import random
 import string
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -181,3 +182,17 @@ class TestFloods:
         for _ in range(2500):
             floods.check(str(rng.random()), "hello", 0.0)
         assert len(floods._sessions) == 2000
+
+    def test_a_session_of_one_message_takes_less_than_a_kibibyte(self) -> None:
+        floods = Floods(FloodLimits(messages=30, repeats=5))
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(1000):
+                floods.check(
+                    f"session_{number}", f"{number} times the keeper of the lighthouse wrote a letter home", 0.0
+                )
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert after - before <= 1000 * 1024
