@@ -48,7 +48,12 @@ def groups(raw: Tensor, kind: str, outputs: int, inputs: int) -> tuple[Tensor, T
         raise GgufError(f"values coded as {kind} have no groups of {GROUP}")
     quants, scales, minima = SPLIT[kind](_checked(raw, kind, outputs * inputs))
     width = inputs // GROUP
-    return quants.view(outputs, width, GROUP), scales.view(outputs, width, 1), minima.view(outputs, width, 1), BITS[kind]
+    return (
+        quants.view(outputs, width, GROUP),
+        scales.view(outputs, width, 1),
+        minima.view(outputs, width, 1),
+        BITS[kind],
+    )
 
 
 def _checked(raw: Tensor, kind: str, values: int) -> Tensor:
