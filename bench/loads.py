@@ -4,7 +4,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -21,6 +21,8 @@ PATIENCE_SECONDS = 4.0  # that users wait on after the last of them has come
 FIRST_SECONDS, EACH_SECONDS = 1.0, 0.1  # a good answer begins, and goes on, within
 SESSIONS, TURNS = 8, 4
 NEIGHBOURS, NEIGHBOUR_TOKENS = 8, 256
+STEADY_REQUESTS, STEADY_TOKENS, STEADY_CLIENTS = 2000, 8, 16
+TOUCHING_REQUESTS = 1000  # before memory counts: every KV cache slot is written, and every cache of a shape is filled
 LISTENERS, FLOOD, FLOOD_TOKENS = 15, 4, 1900
 SUBJECTS = ("the sea", "a lighthouse", "an old clock", "two brothers", "the first snow", "a lost dog", "a night train")
 INSTRUCTIONS = (
@@ -229,10 +231,44 @@ async def _flood(user: Client, *, reads: bool) -> None:
     await asyncio.Event().wait()
 
 
+async def steady(new: New, pid: int, seed: int) -> Figures:
+    """Many short requests on ever new connections: what memory grows by once everything has been touched."""
+    left: Iterator[int] = iter(())
+    async with clients(new, STEADY_CLIENTS) as users:
+
+        async def ask(user: Client) -> None:
+            for turn, number in enumerate(left):
+                await user.ask(question(number), STEADY_TOKENS)
+                if turn % 10 == 0:
+                    await user.close()  # what a session leaves behind counts too
+
+        marks = [private(pid)]
+        for first, count in ((seed, TOUCHING_REQUESTS), (seed + TOUCHING_REQUESTS, STEADY_REQUESTS)):
+            left = iter(range(first, first + count))
+            await asyncio.gather(*(ask(user) for user in users))
+            await asyncio.sleep(1.0)  # what goes on beside replies has ended
+            marks.append(private(pid))
+    return {
+        "touched": (marks[1] - marks[0]) / 2**20,
+        "grown": (marks[2] - marks[1]) / 1024 / STEADY_REQUESTS,
+        "now": memory(pid) / 2**20,
+        "requests": TOUCHING_REQUESTS + STEADY_REQUESTS,
+    }
+
+
 def memory(pid: int) -> int:
     """Bytes that a server and its children keep in memory."""
+    return sum(process.memory_info().rss for process in _family(pid))
+
+
+def private(pid: int) -> int:
+    """Likewise, without what they share with other processes, such as the pages of mapped files."""
+    return sum(process.memory_full_info().uss for process in _family(pid))
+
+
+def _family(pid: int) -> list[psutil.Process]:
     server = psutil.Process(pid)
-    return sum(process.memory_info().rss for process in (server, *server.children(recursive=True)))
+    return [server, *server.children(recursive=True)]
 
 
 @asynccontextmanager
