@@ -22,12 +22,14 @@ def tiny_gguf(
     width: int = WIDTH,
     heads: int = 2,
     key_heads: int = 2,
+    head: int | None = None,
     tied: bool = False,
 ) -> Path:
-    """Write one layer of Llama's or Qwen2's kind, its matrices coded as ``kind``.
+    """Write one layer of Llama's, Qwen2's or Qwen3's kind, its matrices coded as ``kind``, its heads ``head`` wide.
 
     The tokenizer has single characters and three merges of them, and there may be none.
     """
+    head = head or width // heads
     writer = GGUFWriter(path, architecture)
     writer.add_name("Tiny")
     writer.add_context_length(64)
@@ -38,13 +40,20 @@ def tiny_gguf(
     writer.add_head_count_kv(key_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     if architecture == "llama":
-        writer.add_rope_dimension_count(width // heads)
+        writer.add_rope_dimension_count(head)
+    if architecture == "qwen3":
+        writer.add_key_length(head)
     writer.add_rope_freq_base(10000.0)
     vocabulary = _tokenizer(writer) if tokenizer else len(ALPHABET)
     if not tokenizer:
         writer.add_vocab_size(vocabulary)
     random = np.random.default_rng(0)
-    for name, shape in _shapes(architecture, width, width // heads * key_heads, vocabulary, tied=tied).items():
+    shapes = _shapes(width, heads * head, key_heads * head, vocabulary) | _more_shapes(
+        architecture, heads, key_heads, head
+    )
+    if not tied:
+        shapes["output.weight"] = (vocabulary, width)
+    for name, shape in shapes.items():
         values = random.normal(size=shape).astype(np.float32)
         coding = GGMLQuantizationType[kind if len(shape) == 2 else "F32"]
         writer.add_tensor(name, coded(values, coding.name, random), raw_dtype=coding)
@@ -57,38 +66,42 @@ def tiny_gguf(
 
 def _tokenizer(writer: GGUFWriter) -> int:
     """Add the tokenizer; returns how many tokens it has."""
-    tokens = [*ALPHABET, "ab", "Ab", "%&", "<|end|>"]
-    tokens = [*(token for token in tokens if len(token) == 1), "a", "b", *tokens[len(ALPHABET) :]]
+    tokens = [*ALPHABET, "a", "b", "ab", "%&", "ab%&", "<|end|>"]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_scores([0.0] * len(tokens))
     writer.add_token_types([1] * (len(tokens) - 1) + [3])
-    writer.add_token_merges(["a b", "A b", "% &"])
+    writer.add_token_merges(["a b", "% &", "ab %&"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(len(tokens) - 1)
     writer.add_chat_template(CHAT_TEMPLATE)
     return len(tokens)
 
 
-def _shapes(architecture: str, width: int, keys: int, vocabulary: int, *, tied: bool) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {
+def _shapes(width: int, queries: int, keys: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
+    return {
         "token_embd.weight": (vocabulary, width),
         "output_norm.weight": (width,),
-        "blk.0.attn_q.weight": (width, width),
+        "blk.0.attn_q.weight": (queries, width),
         "blk.0.attn_k.weight": (keys, width),
         "blk.0.attn_v.weight": (keys, width),
-        "blk.0.attn_output.weight": (width, width),
+        "blk.0.attn_output.weight": (width, queries),
         "blk.0.ffn_gate.weight": (2 * width, width),
         "blk.0.ffn_up.weight": (2 * width, width),
         "blk.0.ffn_down.weight": (width, 2 * width),
         "blk.0.attn_norm.weight": (width,),
         "blk.0.ffn_norm.weight": (width,),
     }
-    if not tied:
-        shapes["output.weight"] = (vocabulary, width)
+
+
+def _more_shapes(architecture: str, heads: int, key_heads: int, head: int) -> dict[str, tuple[int, ...]]:
+    """What a layer has that Llama's has not."""
     if architecture == "qwen2":
-        shapes |= {"blk.0.attn_q.bias": (width,), "blk.0.attn_k.bias": (keys,), "blk.0.attn_v.bias": (keys,)}
-    return shapes
+        sizes = {"q": heads * head, "k": key_heads * head, "v": key_heads * head}
+        return {f"blk.0.attn_{name}.bias": (size,) for name, size in sizes.items()}
+    if architecture == "qwen3":
+        return {f"blk.0.attn_{name}_norm.weight": (head,) for name in ("q", "k")}
+    return {}
 
 
 def coded(values: NDArray[np.float32], kind: str, random: np.random.Generator) -> NDArray[Any]:

@@ -31,7 +31,7 @@ DEFAULT_ALIGNMENT = 32
 SHORTEST_KEY, SHORTEST_INFO = 8 + 1 + 4 + 1, 8 + 1 + 4 + 8 + 4 + 8  # bytes in the file
 
 # The numbers of the value types, and how NumPy calls them.
-NUMBERS = {
+NUMBERS: dict[int, np.dtype[Any]] = {
     0: np.dtype("<u1"),
     1: np.dtype("<i1"),
     2: np.dtype("<u2"),
@@ -195,7 +195,8 @@ class _Header:
         start = self._advance(count * NUMBERS[kind].itemsize)
         if kind == BOOL and np.frombuffer(self._mapping, np.uint8, count, start).max(initial=0) > 1:
             raise GgufError("a truth value is neither 0 nor 1")
-        return np.frombuffer(self._mapping, NUMBERS[kind], count, start)
+        numbers: NDArray[Any] = np.frombuffer(self._mapping, NUMBERS[kind], count, start)
+        return numbers
 
     def _texts(self, count: int) -> list[str]:
         """``count`` texts; a vocabulary has hundreds of thousands, so this loop is all in one place."""

@@ -50,7 +50,7 @@ def refused(tmp_path: Path, data: bytes, reason: str) -> None:
     assert "bad.gguf" in str(caught.value)
 
 
-@pytest.mark.parametrize("version", (2, 3))
+@pytest.mark.parametrize("version", [2, 3])
 def test_each_type_of_value_is_read(version: int, tmp_path: Path) -> None:
     numbers = {0: ("B", 200), 1: ("b", -3), 2: ("H", 60000), 3: ("h", -300), 4: ("I", 4 * 10**9), 5: ("i", -7)}
     numbers |= {10: ("Q", 2**63), 11: ("q", -(2**62))}
@@ -99,7 +99,7 @@ def test_the_files_own_alignment_places_the_tensors(tmp_path: Path) -> None:
     assert dequantise(tensor.raw(), "F32", (1,)).item() == 2.0
 
 
-@pytest.mark.parametrize("data", (b"", b"GGU", b"GGML" + bytes(100), b"\x00" * 100))
+@pytest.mark.parametrize("data", [b"", b"GGU", b"GGML" + bytes(100), b"\x00" * 100])
 def test_a_file_that_begins_otherwise_is_no_gguf_file(data: bytes, tmp_path: Path) -> None:
     refused(tmp_path, data, "does not begin like one")
 
