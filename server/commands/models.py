@@ -42,22 +42,25 @@ def run(asked: Namespace) -> int:
 
 
 def show() -> None:
-    """Print a table of the models."""
+    """Print a table of the models, and what each is, which a narrow terminal has no column for."""
     from rich.console import Console
     from rich.table import Table
 
     from pipelines.downloads.cache import cache_folder
     from pipelines.downloads.catalogue import PACKAGES
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "role", "size", "licence", "installed", "about"):
-        table.add_column(column, no_wrap=column == "name")
+    table, about = Table(box=None, pad_edge=False), Table(box=None, pad_edge=False, show_header=False)
+    for column in ("name", "role", "size", "licence", "installed"):
+        table.add_column(column, no_wrap=column != "licence", min_width=10 if column == "licence" else None)
     for package in PACKAGES.values():
         installed = "yes" if package.installed else "no"
         size = f"{package.megabytes} MB"
-        table.add_row(package.name, package.role, size, package.licence, installed, package.about)
+        table.add_row(package.name, package.role, size, package.licence, installed)
+        about.add_row(package.name, package.about)
     console = Console()
     console.print(table)
+    console.print()
+    console.print(about)
     console.print(f"\nstored in {cache_folder()}", soft_wrap=True)
 
 
