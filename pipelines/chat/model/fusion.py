@@ -98,7 +98,11 @@ ROTATE = _add(
 
 HEADS = Call(
     ATEN.transpose.int,
-    (Call(ATEN.view.default, (Call(ATEN.slice.Tensor, ("x", -1, "begin", "end")), "shape")), 1, 2),
+    (
+        Call(ATEN.view.default, (Call(ATEN.slice.Tensor, ("x", -1, "begin", "end")), [1, "tokens", "heads", "size"])),
+        1,
+        2,
+    ),
 )
 
 GATE = _mul(Call(ATEN.silu.default, ("gate",)), "up")
@@ -106,8 +110,17 @@ GATE = _mul(Call(ATEN.silu.default, ("gate",)), "up")
 
 def fuse(graph: fx.Graph) -> None:
     """Replace every known chain by the kernel that computes it."""
+    _replace(graph, _chains)
+
+
+def shorten(graph: fx.Graph) -> None:
+    """Replace what PyTorch takes long to call, or divides among its own threads, once products are stacked."""
+    _replace(graph, _single)
+
+
+def _replace(graph: fx.Graph, known: "Callable[[], Iterator[tuple[Call, Builder]]]") -> None:
     for node in list(graph.nodes):
-        for pattern, build in _chains():
+        for pattern, build in known():
             found = _match(pattern, node, {})
             made = build(graph, node, found) if found is not None else None
             if made is not None:
@@ -115,30 +128,6 @@ def fuse(graph: fx.Graph) -> None:
                 node.replace_all_uses_with(made)
                 break
     graph.eliminate_dead_code()
-
-
-def shorten(graph: fx.Graph) -> None:
-    """Replace operators that take longer to be called than to compute, in a graph with stacked products."""
-    for node in list(graph.nodes):
-        if calls(node, ATEN.add.Tensor) and len(node.args) == 2 and not node.kwargs and _alike(*node.args):
-            node.target = OURS.add.default
-        elif found := _match(HEADS, node, {}):
-            shape = node.args[0].args[1]
-            if len(shape) == 4 and shape[0] == 1 and isinstance(shape[3], int) and isinstance(found["end"], int):
-                with graph.inserting_before(node):
-                    arguments = (found["x"], found["begin"], found["end"], shape[3])
-                    made = graph.call_function(OURS.heads.default, arguments)
-                made.meta["val"] = node.meta.get("val")
-                node.replace_all_uses_with(made)
-    graph.eliminate_dead_code()
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two nodes are known to be tensors of one shape and of a type that the kernels have."""
-    a, b = (node.meta.get("val") if isinstance(node, fx.Node) else None for node in (one, other))
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return False
-    return a.dtype is b.dtype and a.dtype in (torch.bfloat16, torch.float32) and a.ndim == 3 and a.shape == b.shape
 
 
 Builder = Callable[[fx.Graph, fx.Node, dict[str, Any]], fx.Node | None]
@@ -153,6 +142,36 @@ def _chains() -> Iterator[tuple[Call, Builder]]:
     yield _mul(_root_mean_square(narrow), _add("weight", 1.0)), _norm(centred=True)
     yield ROTATE, _rotate
     yield GATE, _gate
+
+
+def _single() -> Iterator[tuple[Call, Builder]]:
+    yield Call(ATEN.linear.default, ("x", "weight")), _dense
+    yield Call(ATEN.add.Tensor, ("x", "other")), _sum
+    yield HEADS, _heads
+
+
+def _dense(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node:
+    with graph.inserting_before(node):
+        return graph.call_function(OURS.dense.default, (found["x"], found["weight"]))
+
+
+def _sum(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | None:
+    """Only of tensors that are known to have one shape, and a type that the kernels have."""
+    a, b = (each.meta.get("val") if isinstance(each, fx.Node) else None for each in (found["x"], found["other"]))
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype is b.dtype and a.ndim == 3):
+        return None
+    if a.dtype not in (torch.bfloat16, torch.float32) or a.shape != b.shape:
+        return None
+    with graph.inserting_before(node):
+        return graph.call_function(OURS.add.default, (found["x"], found["other"]))
+
+
+def _heads(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | None:
+    begin, end, size = (found[name] for name in ("begin", "end", "size"))
+    if not (isinstance(size, int) and isinstance(end, int)):
+        return None
+    with graph.inserting_before(node):
+        return graph.call_function(OURS.heads.default, (found["x"], begin, end, size))
 
 
 def _norm(*, centred: bool) -> Builder:

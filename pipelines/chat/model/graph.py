@@ -224,8 +224,7 @@ def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
                 form = int(kernels.forms()[0])
                 made = graph.call_function(OURS.linear.default, (x, attribute(name), form, bits, sum(widths)))
             else:
-                product = OURS.dense if kernels.load() else ATEN.linear
-                made = graph.call_function(product.default, (x, attribute(name)))
+                made = graph.call_function(ATEN.linear.default, (x, attribute(name)))
             begin = 0
             for node, width in zip(together, widths, strict=True):
                 part = made
@@ -236,9 +235,6 @@ def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
                 node.replace_all_uses_with(part)
         whole(made)
     graph.eliminate_dead_code()
-    for node in list(graph.nodes):
-        if calls(node, ATEN.linear.default) and kernels.load():  # what can't be packed
-            node.target = OURS.dense.default
     if kernels.load():
         shorten(graph)
     for node in list(graph.nodes):
