@@ -4,9 +4,10 @@ Written after the specification (https://github.com/ggml-org/ggml/blob/master/do
 each count, length and offset is checked against the file and the limits below before anything of its size is made.
 """
 
+import math
 import mmap
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -197,10 +198,7 @@ class _Header:
             raise GgufError(f"tensor {_shown(name)} has no values")
         if shape[-1] % values:
             raise GgufError(f"tensor {_shown(name)} has rows of {shape[-1]} values, no multiple of {kind}'s {values}")
-        elements = 1
-        for width in shape:
-            elements *= width
-        return GgufTensor(name, kind, shape, offset, elements // values * block, self._mapping)
+        return GgufTensor(name, kind, shape, offset, math.prod(shape) // values * block, self._mapping)
 
     def _placed(self, infos: list[GgufTensor], alignment: int) -> dict[str, GgufTensor]:
         """The tensors by name, their offsets from the file's begin, each one in the file and apart from the others."""
@@ -213,8 +211,7 @@ class _Header:
                 raise GgufError(f"tensor {_shown(info.name)} does not begin at a multiple of {alignment} bytes")
             if base + info.offset + info.size > len(self._mapping):
                 raise GgufError(f"tensor {_shown(info.name)} reaches beyond the file's end: it may be cut short")
-            placed = GgufTensor(info.name, info.kind, info.shape, base + info.offset, info.size, self._mapping)
-            tensors[info.name] = placed
+            tensors[info.name] = replace(info, offset=base + info.offset)
         for one, other in pairwise(sorted(tensors.values(), key=lambda tensor: tensor.offset)):
             if one.offset + one.size > other.offset:
                 raise GgufError(f"the tensors {_shown(one.name)} and {_shown(other.name)} overlap")

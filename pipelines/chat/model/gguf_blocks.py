@@ -5,6 +5,7 @@ The layouts are those of ggml-common.h, and the values are, bit for bit, those o
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -80,32 +81,16 @@ def _bits(packed: Tensor, count: int, width: int) -> Tensor:
     return torch.stack([(packed >> (width * n)) & (2**width - 1) for n in range(count)], dim=-2)
 
 
-def _from_legacy(blocks: Tensor, *, minimum: bool, fifth: bool, offset: int) -> Groups:
-    """Q4_0, Q4_1, Q5_0 and Q5_1: a scale, a minimum or none, the fifth bits or none, and 32 nibbles."""
-    at = 4 if minimum else 2
+def _legacy(blocks: Tensor, *, fifth: bool, offset: int = 0) -> Groups:
+    """Q4_0, Q4_1, Q5_0 and Q5_1: a scale, a minimum where there is no offset, the fifth bits or none, 32 nibbles."""
+    at = 2 if offset else 4
     scales = _half(blocks, 0)[:, None]
-    minima = _half(blocks, 2)[:, None] if minimum else scales * -offset
+    minima = scales * -offset if offset else _half(blocks, 2)[:, None]
     quants = _nibbles(blocks[:, at + 4 * fifth :]).view(-1, 1, GROUP)
     if fifth:
         high = _bits(blocks[:, at : at + 4], 8, 1).transpose(1, 2).reshape(-1, 1, GROUP)
         quants = quants | (high << 4)
     return quants, scales, minima
-
-
-def _q4_0(blocks: Tensor) -> Groups:
-    return _from_legacy(blocks, minimum=False, fifth=False, offset=8)
-
-
-def _q4_1(blocks: Tensor) -> Groups:
-    return _from_legacy(blocks, minimum=True, fifth=False, offset=0)
-
-
-def _q5_0(blocks: Tensor) -> Groups:
-    return _from_legacy(blocks, minimum=False, fifth=True, offset=16)
-
-
-def _q5_1(blocks: Tensor) -> Groups:
-    return _from_legacy(blocks, minimum=True, fifth=True, offset=0)
 
 
 def _q8_0(blocks: Tensor) -> Groups:
@@ -146,10 +131,10 @@ def _q6_k(blocks: Tensor) -> Tensor:
 
 
 SPLIT: dict[str, Callable[[Tensor], Groups]] = {
-    "Q4_0": _q4_0,
-    "Q4_1": _q4_1,
-    "Q5_0": _q5_0,
-    "Q5_1": _q5_1,
+    "Q4_0": partial(_legacy, fifth=False, offset=8),
+    "Q4_1": partial(_legacy, fifth=False),
+    "Q5_0": partial(_legacy, fifth=True, offset=16),
+    "Q5_1": partial(_legacy, fifth=True),
     "Q8_0": _q8_0,
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
