@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.cores import Share
 from pipelines.downloads.progress import Progress
 from pipelines.embedding.minilm import Embedding, MiniLM, Passage, prepare
 from pipelines.events import StageError
@@ -59,13 +58,13 @@ def _batches(passages: Sequence[Passage]) -> Iterator[list[Passage]]:
 class Embedder:
     """Embeds for many readers at once. Urgent texts, of turns, come before those in bulk."""
 
-    def __init__(self, folder: "Path | None" = None, *, share: Share | None = None) -> None:
+    def __init__(self, folder: "Path | None" = None) -> None:
         self.folder = folder  # set before it is started
         self._urgent: deque[_Job] = deque()  # each bounded by WAITING
         self._bulk: deque[_Job] = deque()
         self._in_a_row = 0  # urgent batches
         self._worker: Worker[MiniLM, list[_Job]] = Worker(
-            "embed", self._load, take=self._batch, work=self._compute, abandon=self._abandon, share=share
+            "embed", self._load, take=self._batch, work=self._compute, abandon=self._abandon
         )
 
     @property
