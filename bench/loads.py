@@ -100,7 +100,6 @@ async def closed_loop(new: New, count: int, seed: int, seconds: float = LOOP_SEC
         "gap50": percentile(gaps, 0.5),
         "gap99": percentile(gaps, 0.99),
         "cpu": cpu / (ended - begun) * 100,
-        "requests": len(replies) + len(cut) + count,
     }
 
 
@@ -141,7 +140,6 @@ async def poisson(new: New, rate: float, seed: int) -> Figures:
         "refused": refused,
         "late": len(late),
         "first95": percentile(firsts or [float("inf")], 0.95),
-        "requests": len(visits),
     }
 
 
@@ -167,7 +165,6 @@ async def sessions(new: New, seed: int) -> Figures:
         "later50": percentile([reply.first for replies in talks for reply in replies[1:]], 0.5),
         "later95": percentile([reply.first for replies in talks for reply in replies[1:]], 0.95),
         "prompt": statistics.median(replies[-1].prompt for replies in talks),
-        "requests": SESSIONS * TURNS,
     }
 
 
@@ -200,13 +197,12 @@ async def long_prompt(new: New, seed: int) -> Figures:
         "without99": percentile(before, 0.99),
         "with99": percentile(during, 0.99) if during else float("nan"),
         "ratio": percentile(during, 0.99) / percentile(before, 0.99) if during else float("nan"),
-        "requests": 2 * NEIGHBOURS + 2,
     }
 
 
 async def deaf(new: New, seed: int) -> Figures:
     """What others notice of a client that asks for much and reads nothing, beside one that reads the same."""
-    figures = {"requests": 0.0}
+    figures: Figures = {}
     for reads in (True, False):
         async with clients(new, LISTENERS + 1) as users:
             asking = asyncio.create_task(_flood(users[0], reads=reads))
@@ -218,7 +214,6 @@ async def deaf(new: New, seed: int) -> Figures:
             await asyncio.gather(asking, return_exceptions=True)
         gaps = [gap for reply in replies for gap in reply.gaps]
         figures["reading99" if reads else "deaf99"] = percentile(gaps, 0.99)
-        figures["requests"] += len(replies) + 1
     return figures
 
 
@@ -252,7 +247,6 @@ async def steady(new: New, pid: int, seed: int) -> Figures:
         "touched": (marks[1] - marks[0]) / 2**20,
         "grown": (marks[2] - marks[1]) / 1024 / STEADY_REQUESTS,
         "now": memory(pid) / 2**20,
-        "requests": TOUCHING_REQUESTS + STEADY_REQUESTS,
     }
 
 
