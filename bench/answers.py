@@ -125,7 +125,7 @@ def main() -> None:
     _, folder = model_files()
 
     def load_model() -> LanguageModel:
-        from pipelines.chat.model.transformer import load
+        from pipelines.chat.model.load import load
 
         return load(folder, ChatSettings(dtype=asked.dtype, threads=asked.threads))
 

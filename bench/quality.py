@@ -15,7 +15,7 @@ from bench.machine import machine
 from bench.peers import model_files
 from pipelines.chat.model import kernels
 from pipelines.chat.model.interface import Segment
-from pipelines.chat.model.transformer import load
+from pipelines.chat.model.load import load
 from pipelines.chat.settings import ChatSettings
 
 TEXT = Path("LICENSE")

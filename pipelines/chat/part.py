@@ -32,7 +32,7 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
         defaults = of_model(settings.model, folder)
 
     def load_model() -> LanguageModel:
-        from pipelines.chat.model.transformer import load  # on the engine's thread: the server answers meanwhile
+        from pipelines.chat.model.load import load  # on the engine's thread: the server answers meanwhile
 
         return load(folder, settings)
 
@@ -41,7 +41,7 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
     return replace(
         assemble(engine, settings, lambda: defaults),
         prepare=put_on_disk,
-        imports=("torch", "transformers.generation", "pipelines.chat.model.transformer"),
+        imports=("torch", "transformers.generation", "pipelines.chat.model.load"),
     )
 
 

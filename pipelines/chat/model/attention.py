@@ -47,12 +47,19 @@ class Slots:
         """Make the tensors of one layer; ``key`` and ``value`` are (1, heads, N, size)."""
         if key.shape[-1] != value.shape[-1]:
             raise Unsupported("keys and values differ in size")
-        shape = (self.count, key.shape[1], self.context, key.shape[-1])
+        shape = (self.count, key.shape[1], self.context, key.shape[-1])  # few texts are as long as the context
         for name in ("loquent_keys", "loquent_values"):
-            tensor = _zeros(shape, key.dtype, key.device)
+            tensor = empty_memory(shape, key.dtype, key.device)
             layer.register_buffer(name, tensor, persistent=False)
             self.tensors.append(tensor)
         layer.register_buffer("loquent_segments", self.table, persistent=False)
+
+    def make(self, model: nn.Module, key_heads: int) -> None:
+        """Make the tensors of all layers before one is called."""
+        for module in model.modules():
+            if hasattr(module, "layer_idx") and hasattr(module, "is_causal"):
+                one = torch.empty(1, key_heads, 1, module.head_dim, dtype=model.dtype)  # type: ignore[call-overload]
+                self.allocate(module, one, one)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Give slot ``target`` the first ``tokens`` tokens of slot ``source``."""
@@ -60,8 +67,8 @@ class Slots:
             tensor[target, :, :tokens] = tensor[source, :, :tokens]
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros, which on a CPU take memory only where they are written: few texts are as long as the context."""
+def empty_memory(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, which on a CPU take memory only where they are written."""
     if device.type != "cpu" or not hasattr(mmap, "MAP_ANONYMOUS"):
         return torch.zeros(shape, dtype=dtype, device=device)
     pages = mmap.mmap(-1, max(math.prod(shape) * dtype.itemsize, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

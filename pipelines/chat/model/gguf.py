@@ -10,14 +10,15 @@ import struct
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipelines.chat.model.gguf_types import ARRAY, BOOL, KINDS, NUMBERS, TEXT
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -54,8 +55,10 @@ class GgufTensor:
     size: int  # bytes
     mapping: mmap.mmap = field(repr=False, compare=False)
 
-    def raw(self) -> Tensor:
+    def raw(self) -> "Tensor":
         """Its bytes (uint8, one dimension) in the mapping, not copied; writing to them does not change the file."""
+        import torch  # here, because it takes seconds, and a header needs none of it
+
         return torch.frombuffer(self.mapping, dtype=torch.uint8, count=self.size, offset=self.offset)
 
     def drop_pages(self) -> None:

@@ -141,4 +141,3 @@ SPLIT: dict[str, Callable[[Tensor], Groups]] = {
 }
 BITS = {"Q4_0": 4, "Q4_1": 4, "Q4_K": 4, "Q5_0": 5, "Q5_1": 5, "Q5_K": 5, "Q8_0": 8}
 SIGNED = {"Q4_0": 8, "Q5_0": 16, "Q8_0": 128, "Q4_1": 0, "Q5_1": 0, "Q4_K": 0, "Q5_K": 0}  # what a quant is too high by
-READABLE = frozenset((*FLOATS, *SPLIT, "Q6_K"))

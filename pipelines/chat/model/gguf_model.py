@@ -15,7 +15,7 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_t
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from pipelines.chat.model.gguf import GgufError, GgufFile, GgufTensor
-from pipelines.chat.model.gguf_blocks import READABLE
+from pipelines.chat.model.gguf_types import ARCHITECTURES, READABLE
 
 # Metadata of an architecture, and the configuration's name for it.
 CONFIGURED = {
@@ -70,15 +70,15 @@ class _Architecture:
     permuted: bool = False  # whether llama.cpp turned the rows of queries and keys for its rotary embedding
 
 
-ARCHITECTURES = {
+DESCRIBED = {
     "llama": _Architecture(LAYER, head_width="rope.dimension_count", permuted=True),
     "qwen2": _Architecture(LAYER | BIASES),
     "qwen3": _Architecture(LAYER | HEAD_NORMS, head_width="attention.key_length"),
 }
 
 
-def config(file: GgufFile) -> PretrainedConfig:
-    """The configuration of the model in ``file``.
+def config(file: GgufFile, **changed: int | None) -> PretrainedConfig:
+    """The configuration of the model in ``file``, with some of its values ``changed``.
 
     Raises: GgufError when the architecture is none of ``ARCHITECTURES``, or its sizes are missing or senseless.
     """
@@ -91,7 +91,7 @@ def config(file: GgufFile) -> PretrainedConfig:
     if isinstance(title := file.metadata.get("general.name"), str):
         values["_model_name_or_path"] = title
     try:
-        made: PretrainedConfig = AutoConfig.for_model(architecture, **values)
+        made: PretrainedConfig = AutoConfig.for_model(architecture, **values | changed)
     except Exception as error:  # it checks values by raising all sorts of exceptions
         raise GgufError(f"the file's configuration makes no sense ({type(error).__name__}: {error})") from error
     return made
@@ -108,7 +108,7 @@ def _architecture(file: GgufFile) -> str:
 def _values(file: GgufFile, architecture: str) -> dict[str, Any]:
     """The sizes and other numbers of the configuration."""
     names = dict(CONFIGURED)
-    if (head_width := ARCHITECTURES[architecture].head_width) is not None:
+    if (head_width := DESCRIBED[architecture].head_width) is not None:
         names[head_width] = "head_dim"
     values: dict[str, Any] = {}
     for key, name in names.items():
@@ -141,11 +141,11 @@ def parameters(file: GgufFile, config: PretrainedConfig) -> dict[str, tuple[Gguf
     if OUTPUT[0] in file.tensors:
         expected[OUTPUT[0]] = OUTPUT[1:]
     for n in range(config.num_hidden_layers):
-        for ours, (theirs, shape) in ARCHITECTURES[architecture].layer.items():
+        for ours, (theirs, shape) in DESCRIBED[architecture].layer.items():
             expected[f"blk.{n}.{ours}"] = (f"model.layers.{n}.{theirs}", shape)
     if unknown := file.tensors.keys() - expected.keys() - set(UNUSED):
         raise GgufError(f"a model of {architecture}'s kind has no tensor {min(unknown)[:80]!r}")
-    orders = _orders(config) if ARCHITECTURES[architecture].permuted else {}
+    orders = _orders(config) if DESCRIBED[architecture].permuted else {}
     found = {}
     for name, (parameter, shape) in expected.items():
         tensor = _fitting(file, name, tuple(sizes[size] for size in shape))

@@ -55,3 +55,7 @@ KINDS = {
     35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
 }
+
+# What is read as it is: llama.cpp's names of architectures, and the types of tensors.
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+READABLE = frozenset(("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0"))

@@ -8,38 +8,24 @@ is found operation for operation; what is not known stays as it was.
 
 import copy
 import functools
-import hashlib
 import json
-import logging
 import math
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 from torch.export import Dim, export
-from transformers import PreTrainedModel
 
-from pipelines.chat.model import fusion, kernels, quantise
+from pipelines.chat.model import kernels, quantise
 from pipelines.chat.model.fusion import ATEN, OURS, calls, fuse, shorten, tidy, whole
-from pipelines.downloads.cache import cache_folder, new_folder
-
-log = logging.getLogger(__name__)
 
 MOST = 1 << 20  # tokens of a step, for the tracer
 
-KEPT = 8  # traced models in the cache folder
-
-PLAN, WEIGHTS = "plan.json", "packed.safetensors"
-
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+PackedWeights = Mapping[str, tuple[Tensor, int]]  # of each product, and their bits
 
 
 class Modules(nn.Module):
@@ -62,8 +48,8 @@ class Plan:
 
     source: str
     tensors: dict[str, str]  # name on ``self``: the model's parameter or buffer
-    products: dict[str, list[str]]  # name on ``self``: the weights, stacked, of one product
-    bits: dict[str, int] | None = None  # of each product's weights where they are packed
+    products: dict[str, list[str]]  # name on ``self``: the weights, stacked, of one product (or one embedding)
+    bits: dict[str, int] | None = None  # of each product's weights, where they are packed and lie beside the plan
 
     def to_json(self) -> str:
         """For keeping it on disk."""
@@ -76,7 +62,7 @@ class Plan:
 
     def pack(self, model: nn.Module) -> tuple["Plan", dict[str, Tensor]]:
         """The plan with its products' weights packed, and those."""
-        known = _tensors(model)
+        known = tensors_of(model)
         packed = {
             name: quantise.pack(torch.cat([known[path].detach() for path in paths]), kernels.forms()[0])
             for name, paths in self.products.items()
@@ -84,13 +70,13 @@ class Plan:
         bits = {name: width for name, (_, width) in packed.items()}
         return replace(self, bits=bits), {name: weight for name, (weight, _) in packed.items()}
 
-    def bind(self, model: nn.Module, weights: dict[str, Tensor] | None) -> Step:
+    def bind(self, model: nn.Module, weights: PackedWeights | None) -> Step:
         """The step with this model's weights, or for products with the packed ``weights``."""
-        known = _tensors(model)
+        known = tensors_of(model)
         here: dict[str, Any] = {name: known[path].detach() for name, path in self.tensors.items()}
         for name, paths in self.products.items():
-            if weights is not None and self.bits is not None:
-                here[name], here[f"{name}_bits"] = weights[name], self.bits[name]
+            if weights is not None:
+                here[name], here[f"{name}_bits"] = weights[name]
             else:
                 here[name] = (
                     torch.cat([known[path].detach() for path in paths]) if paths[1:] else known[paths[0]].detach()
@@ -101,7 +87,7 @@ class Plan:
 
     def free(self, model: nn.Module) -> None:
         """Let go of the model's weights that the step has in a form of its own. Its modules can't run any more."""
-        known = _tensors(model)
+        known = tensors_of(model)
         kept = {id(known[path]) for path in self.tensors.values()}
         for paths in self.products.values():
             for path in paths:
@@ -109,71 +95,9 @@ class Plan:
                     known[path].data = known[path].data.new_empty(0)
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Its parameters and buffers by name, tied ones by each of their names."""
     return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-
-
-def step(model: PreTrainedModel, folder: Path, *, packed: bool) -> Step | None:
-    """The fused step of the model whose files are in ``folder``, traced now or read back; None where there is none."""
-    packed = packed and bool(kernels.forms())
-    kept = cache_folder() / "plans" / _key(model, folder, packed=packed)
-    try:
-        plan = Plan.from_json((kept / PLAN).read_text())
-        weights = load_file(kept / WEIGHTS) if packed else None
-        bound = plan.bind(model, weights)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError):  # not there, or damaged
-        try:
-            log.info("tracing the model, once")
-            graph, weights = trace(model), None
-            plan = _plan(graph, packed=False)
-            _check(plan.bind(model, None), model)
-            if packed:
-                plan, weights = _plan(graph, packed=True).pack(model)
-            bound = plan.bind(model, weights)
-        except Exception as error:  # tracing meets code of every kind
-            log.warning("the model runs through its modules, slower, because it can't be traced: %.500s", error)
-            return None
-        _keep(kept, plan, weights)
-    plan.free(model)
-    return bound
-
-
-def _keep(folder: Path, plan: Plan, weights: dict[str, Tensor] | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.parent.is_dir():  # what other versions and models left
-        for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)[: -KEPT + 1]:
-            shutil.rmtree(old, ignore_errors=True)
-    try:
-        with new_folder(folder) as making:
-            (making / PLAN).write_text(plan.to_json())
-            if weights is not None:
-                save_file(weights, making / WEIGHTS)
-    except OSError as error:  # a full disk, or another server that was faster
-        log.warning("the traced model could not be kept: %s", error)
-
-
-def _key(model: PreTrainedModel, folder: Path, *, packed: bool) -> str:
-    """What the traced step and its weights depend on."""
-    code = [path.read_text() for path in (Path(__file__), Path(fusion.__file__), Path(quantise.__file__))]
-    files = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(folder.iterdir())]
-    facts = [model.config.to_json_string(), model.dtype, packed, torch.__version__, transformers.__version__, folder]
-    text = "\0".join(map(str, (*facts, *files, kernels.load(), kernels.forms(), *code, kernels.source_code())))
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-@torch.inference_mode()
-def _check(bound: Step, model: PreTrainedModel) -> None:
-    """Raises: ValueError unless the step gives what the modules give, for other numbers of tokens than traced."""
-    vocabulary, chance = model.config.get_text_config().vocab_size, torch.Generator().manual_seed(0)
-    for count in (1, 3, 21):
-        tokens = torch.randint(vocabulary, (1, count), generator=chance)
-        positions, wanted = torch.arange(count).unsqueeze(0), torch.arange(count)
-        table = next(buffer for name, buffer in model.named_buffers() if name.endswith("loquent_segments"))
-        table[:2] = torch.tensor([[1, 0, 0, 0], [0, count, 0, 0]])
-        own = Modules(model)(tokens, positions, wanted).float()
-        error = float((bound(tokens, positions, wanted).float() - own).norm() / own.norm())
-        if not error < (1e-3 if model.dtype is torch.float32 else 0.1):  # relative
-            raise ValueError(f"the traced model differs from its modules by {error:.1%}")
 
 
 def trace(model: nn.Module) -> fx.Graph:
@@ -199,32 +123,57 @@ def trace(model: nn.Module) -> fx.Graph:
     return traced.graph
 
 
-def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
-    """The list as source, with the products of one input made one; ``packed``: with weights in 4 or 8 bits."""
+def plan(traced: fx.Graph, *, packed: bool, embeddings: bool = False) -> Plan:
+    """The list as source, with the products of one input made one.
+
+    ``packed``: with packed weights; ``embeddings``: and with rows of packed weights as embeddings.
+    """
     graph = copy.deepcopy(traced)
-    tensors: dict[str, str] = {}
-    products: dict[str, list[str]] = {}
-    attributes: dict[str, fx.Node] = {}
     graph.owning_module = None  # names are given here, and looked up in ``bind``
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-
-    def attribute(name: str) -> fx.Node:
-        if name not in attributes:
-            with graph.inserting_after(inputs[-1]):
-                attributes[name] = graph.get_attr(name)
-        return attributes[name]
-
+    writer = _Writer(graph)
+    if embeddings:
+        for node in list(graph.nodes):
+            if calls(node, ATEN.embedding.default) and quantise.fits(node.args[0].meta["val"]):
+                writer.embed(node)
     for x, together in _same_input(graph, packed=packed):
-        name = f"w{len(products)}"
-        products[name] = [str(node.args[1].target) for node in together]
+        writer.multiply(x, together, packed=packed)
+    graph.eliminate_dead_code()
+    if kernels.load():
+        shorten(graph)
+    tensors = writer.name_tensors()
+    graph.eliminate_dead_code()
+    paths = {name: [_path(path) for path in targets] for name, targets in writer.products.items()}
+    return Plan(graph.python_code("self").src, tensors, paths)
+
+
+class _Writer:
+    """Makes a traced graph the source of a plan, where weights have names of their own."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.products: dict[str, list[str]] = {}
+        self._graph = graph
+        self._attributes: dict[str, fx.Node] = {}
+        self._inputs = [node for node in graph.nodes if node.op == "placeholder"]
+
+    def embed(self, node: fx.Node) -> None:
+        """Read the rows of an embedding from packed weights."""
+        weight: Any = node.args[0]
+        weights, form, bits = self._packed([str(weight.target)])
+        facts = (form, bits, weight.meta["val"].shape[0], node.meta["val"].dtype)
+        with self._graph.inserting_before(node):
+            made = self._graph.call_function(OURS.embedding.default, (node.args[1], weights, *facts))
+        made.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(made)
+
+    def multiply(self, x: fx.Node, together: list[Any], *, packed: bool) -> None:
+        """Make the products of ``x`` one."""
+        graph, paths = self._graph, [str(node.args[1].target) for node in together]
         widths = [node.meta["val"].shape[-1] for node in together]
         with graph.inserting_before(min(together)):
             if packed:
-                bits = attribute(f"{name}_bits")
-                form = int(kernels.forms()[0])
-                made = graph.call_function(OURS.linear.default, (x, attribute(name), form, bits, sum(widths)))
+                made = graph.call_function(OURS.linear.default, (x, *self._packed(paths), sum(widths)))
             else:
-                made = graph.call_function(ATEN.linear.default, (x, attribute(name)))
+                made = graph.call_function(ATEN.linear.default, (x, self._product(paths)))
             begin = 0
             for node, width in zip(together, widths, strict=True):
                 part = made
@@ -234,18 +183,32 @@ def _plan(traced: fx.Graph, *, packed: bool) -> Plan:
                 part.meta["val"] = node.meta["val"]
                 node.replace_all_uses_with(part)
         whole(made)
-    graph.eliminate_dead_code()
-    if kernels.load():
-        shorten(graph)
-    for node in list(graph.nodes):
-        if node.op == "get_attr" and node not in attributes.values():
-            name = f"t{len(tensors)}"
-            tensors[name] = _path(str(node.target))
-            node.replace_all_uses_with(attribute(name))
-    graph.eliminate_dead_code()
-    source = graph.python_code("self").src
-    paths = {name: [_path(path) for path in targets] for name, targets in products.items()}
-    return Plan(source, tensors, paths)
+
+    def name_tensors(self) -> dict[str, str]:
+        """Give names to whatever else the graph reads; returns what they stand for."""
+        tensors: dict[str, str] = {}
+        for node in list(self._graph.nodes):
+            if node.op == "get_attr" and node not in self._attributes.values():
+                name = f"t{len(tensors)}"
+                tensors[name] = _path(str(node.target))
+                node.replace_all_uses_with(self._attribute(name))
+        return tensors
+
+    def _product(self, paths: list[str]) -> fx.Node:
+        name = f"w{len(self.products)}"
+        self.products[name] = paths
+        return self._attribute(name)
+
+    def _packed(self, paths: list[str]) -> tuple[fx.Node, int, fx.Node]:
+        """The packed weights of these paths, their form and bits."""
+        product = self._product(paths)
+        return product, int(kernels.forms()[0]), self._attribute(f"{product.target}_bits")
+
+    def _attribute(self, name: str) -> fx.Node:
+        if name not in self._attributes:
+            with self._graph.inserting_after(self._inputs[-1]):
+                self._attributes[name] = self._graph.get_attr(name)
+        return self._attributes[name]
 
 
 def _path(target: str) -> str:

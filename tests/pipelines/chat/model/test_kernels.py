@@ -107,6 +107,31 @@ def test_the_likeliest_is_the_first_of_the_largest(size: int, dtype: torch.dtype
     assert kernels.argmax(logits[:0]) == []
 
 
+def packed_at_random(outputs: int, inputs: int, bits: int, form: kernels.Form) -> tuple[torch.Tensor, torch.Tensor]:
+    """Packed weights (N, K), and what they stand for."""
+    if form not in kernels.forms() or bits != quantise.held(bits, form):
+        pytest.skip("the processor has no such product")
+    quants, scales, minima = quantise.quantise(torch.randn(outputs, inputs), bits)
+    packed = quantise.Packed(outputs, inputs, bits, form)
+    for rows in (slice(0, 37), slice(37, outputs)):  # in parts that are no multiples of a block
+        packed.add(quants[rows], scales[rows], minima[rows])
+    return packed.tensor, (quants * scales.half().float() + minima.half().float()).view(outputs, inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("form", kernels.Form)
+@pytest.mark.parametrize("bits", [4, 5, 8])
+def test_embeddings_are_rows_of_packed_weights(bits: int, form: kernels.Form, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    packed, weight = packed_at_random(100, 96, bits, form)
+    tokens = torch.tensor([[99, 0, 41, 41, 16, 15]])
+    given = torch.ops.loquent.embedding(tokens, packed, form, bits, 100, dtype)
+    assert torch.allclose(given.float(), weight[tokens], atol=1e-6 if dtype is torch.float32 else 0.02)
+    for token in (100, -1):
+        with pytest.raises(RuntimeError, match="not in the vocabulary"):
+            torch.ops.loquent.embedding(torch.tensor([[0, token]]), packed, form, bits, 100, dtype)
+
+
 @pytest.mark.parametrize("form", kernels.Form)
 @pytest.mark.parametrize("bits", [4, 5, 8])
 @pytest.mark.parametrize("outputs", [100, 576])
@@ -114,12 +139,8 @@ def test_the_likeliest_is_the_first_of_the_largest(size: int, dtype: torch.dtype
 def test_a_packed_product_is_that_of_its_weights_and_no_row_depends_on_another(
     rows: int, outputs: int, bits: int, form: kernels.Form
 ) -> None:
-    if form not in kernels.forms() or (bits == 5 and form is kernels.Form.TILES):
-        pytest.skip("the processor has no such product")
     torch.manual_seed(0)
-    quants = quantise._quantise(torch.randn(outputs, 576), bits)
-    packed = quantise._packed(*quants, bits, form)
-    weight = (quants[0] * quants[1].float() + quants[2].float()).view(outputs, 576)
+    packed, weight = packed_at_random(outputs, 576, bits, form)
     x = torch.randn(1, rows, 576)
     x[0, 0, 7] = 1000.0  # outweighs the rest of its group
     given = torch.ops.loquent.linear(x, packed, form, bits, outputs)

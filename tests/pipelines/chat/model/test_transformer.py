@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    GgufConfig,
     MambaConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -30,10 +31,13 @@ from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.draft import PromptLookup
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.engine.sampling import Sampler
-from pipelines.chat.model import graph
+from pipelines.chat.model import graph, plans
+from pipelines.chat.model.attention import Slots
 from pipelines.chat.model.files import prepare, weight_bytes
 from pipelines.chat.model.interface import LanguageModel, Segment
-from pipelines.chat.model.transformer import ChatTokenizer, SerialTransformer, Transformer, load, placement
+from pipelines.chat.model.load import load, placement
+from pipelines.chat.model.tokenizer import ChatTokenizer
+from pipelines.chat.model.transformer import SerialTransformer, Transformer
 from pipelines.chat.settings import ChatSettings
 from pipelines.events import Finished, Message, Sampling, StageError, TextDelta, Turn
 from pipelines.flow import flow
@@ -151,7 +155,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(autouse=True)
 def own_plans(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is traced of these models is shared by these tests and goes with them."""
-    monkeypatch.setattr(graph, "cache_folder", lambda: tmp_path_factory.getbasetemp() / "cache")
+    monkeypatch.setattr(plans, "cache_folder", lambda: tmp_path_factory.getbasetemp() / "cache")
 
 
 @pytest.mark.parametrize("kind", [*BATCHED, *SERIAL])
@@ -172,7 +176,7 @@ def test_a_model_is_traced_and_the_trace_is_read_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tiny(kind)
-    monkeypatch.setattr(graph, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(plans, "cache_folder", lambda: tmp_path / "cache")
     traced = load(folder, settings(folder))
     assert "slower" not in caplog.text
     assert "one after another" not in caplog.text
@@ -342,7 +346,8 @@ def test_accelerate_places_a_model_that_memory_can_not_hold(tmp_path: Path) -> N
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **placed)
     places: dict[str, str] = vars(model)["hf_device_map"]
     assert set(places.values()) == {"cpu", "disk"}
-    transformer = Transformer(model, ChatTokenizer(byte_tokenizer()), context=256, slots=2, threads=2)
+    slots = Slots(2, 256, segments=2)
+    transformer = Transformer(model, ChatTokenizer(byte_tokenizer()), slots, threads=2)
     prompt = transformer.tokenizer.render(HELLO)
     plain = load(folder, settings(folder))
     assert decoded(transformer, prompt, 8) == decoded(plain, prompt, 8)
@@ -360,6 +365,13 @@ def test_a_model_without_a_template_gets_a_plain_one() -> None:
     assert tokenizer.decode(tokenizer.render(HELLO)) == "User: Hello there\n\nAssistant:"
 
 
+def test_a_token_without_an_embedding_is_refused_before_the_model_meets_it() -> None:
+    message = [Message("user", "hi")]
+    assert max(ChatTokenizer(byte_tokenizer(), 258).render(message)) == 257
+    with pytest.raises(StageError, match="a token that the model does not know"):
+        ChatTokenizer(byte_tokenizer(), 257).render(message)
+
+
 def test_a_conversation_that_the_template_refuses_is_a_clear_error() -> None:
     tokenizer = ChatTokenizer(byte_tokenizer("{{ raise_exception('roles must alternate') }}"))
     with pytest.raises(StageError, match="roles must alternate") as error:
@@ -368,7 +380,7 @@ def test_a_conversation_that_the_template_refuses_is_a_clear_error() -> None:
 
 
 @pytest.fixture(scope="module")
-def bundled_folder() -> Path:
+def bundled_file() -> Path:
     steps = prepare("smollm2-135m-instruct", threading.Event())
     while True:
         try:
@@ -378,23 +390,36 @@ def bundled_folder() -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundled(bundled_folder: Path) -> Transformer:
-    model = load(bundled_folder, ChatSettings(dtype="float32", streams=4))
+def plain(bundled_file: Path) -> PreTrainedModel:
+    """The bundled model as transformers reads its file."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        bundled_file.parent,
+        gguf_file=bundled_file.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.eval()
+    return model
+
+
+@pytest.fixture(scope="module")
+def bundled(bundled_file: Path) -> Transformer:
+    model = load(bundled_file, ChatSettings(dtype="float32", streams=4))
     assert isinstance(model, Transformer)
     return model
 
 
 def test_the_bundled_model_decodes_greedily_as_full_recomputation_does(
-    bundled: Transformer, bundled_folder: Path
+    bundled: Transformer, plain: PreTrainedModel
 ) -> None:
     prompt = bundled.tokenizer.render([Message("user", "Name three colours.")])
-    expected = recomputed(reference(bundled_folder), prompt, 12)
+    expected = recomputed(plain, prompt, 12)
     for piece in (7, 10_000):
         assert decoded(bundled, prompt, 12, piece=piece) == expected
 
 
 async def test_the_bundled_model_says_the_same_in_a_full_batch_that_others_join_and_leave(
-    bundled: Transformer, bundled_folder: Path
+    bundled: Transformer, plain: PreTrainedModel
 ) -> None:
     asked = ("Name three colours.", "What is the sea?", "Count to ten.", "Who are you?", "Why is snow white?")
     prompts = [bundled.tokenizer.render([Message("user", text)]) for text in asked]
@@ -413,7 +438,6 @@ async def test_the_bundled_model_says_the_same_in_a_full_batch_that_others_join_
         texts = await asyncio.gather(*(reply(number) for number in range(len(asked))))
     finally:
         await engine.close()
-    plain = reference(bundled_folder)
     for text, prompt, length in zip(texts, prompts, lengths, strict=True):
         expected = [token for token in recomputed(plain, prompt, length) if token not in bundled.stop_tokens]
         assert text == bundled.tokenizer.decode(expected)
@@ -463,7 +487,7 @@ def test_loading_the_bundled_model_asks_nobody_on_the_network() -> None:
         "sys.addaudithook(refuse)\n"
         "from pipelines.chat.model.files import prepare\n"
         "from pipelines.chat.settings import ChatSettings\n"
-        "from pipelines.chat.model.transformer import load\n"
+        "from pipelines.chat.model.load import load\n"
         "steps = prepare('smollm2-135m-instruct', threading.Event())\n"
         "try:\n"
         "    while True: next(steps)\n"

@@ -1,0 +1,117 @@
+"""The weights of a GGUF file, packed straight from the mapping or de-quantised, a few rows at a time."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from pipelines.chat.model import kernels
+from pipelines.chat.model.attention import empty_memory
+from pipelines.chat.model.gguf import GgufError, GgufFile, GgufTensor
+from pipelines.chat.model.gguf_blocks import BITS, dequantise, groups
+from pipelines.chat.model.gguf_model import parameters
+from pipelines.chat.model.graph import PackedWeights, Plan, tensors_of
+from pipelines.chat.model.quantise import Groups, Packed, held, quantise, slices
+from pipelines.loading import one_at_a_time
+
+DROP_EVERY = 32  # slices, some megabytes, whose pages are given back together
+
+EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def empty_model(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with parameters of zeros, which take no memory before they are written."""
+    with one_at_a_time, torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
+    rotary = model.model.rotary_emb
+    model.model.rotary_emb = type(rotary)(model.config)  # computed once more, where there is memory
+    for name, parameter in list(model.named_parameters()):
+        owner, _, attribute = name.rpartition(".")
+        zeros = empty_memory(tuple(parameter.shape), dtype, torch.device("cpu"))
+        setattr(model.get_submodule(owner), attribute, torch.nn.Parameter(zeros, requires_grad=False))
+    model.tie_weights()
+    model.eval()
+    return model
+
+
+class GgufWeights:
+    """Where each parameter lies in the file, and how it is read.
+
+    Raises: GgufError when the tensors do not make the model that ``config`` describes.
+    """
+
+    def __init__(self, file: GgufFile, config: PretrainedConfig) -> None:
+        self._found = parameters(file, config)
+        if OUTPUT not in self._found:  # tied
+            self._found[OUTPUT] = self._found[EMBEDDING]
+
+    def write_all(self, model: PreTrainedModel) -> None:
+        """De-quantise every parameter of an empty model. Raises: GgufError for numbers that are not finite."""
+        self._write(model, self._found)
+
+    def packed(self, model: PreTrainedModel, plan: Plan) -> PackedWeights:
+        """The plan's products, packed; what else the plan needs is de-quantised into the model.
+
+        Raises: GgufError for numbers that are not finite.
+        """
+        self._write(model, (path for path in plan.tensors.values() if path in self._found))
+        form = kernels.forms()[0]
+        made: dict[tuple[int, ...], tuple[Tensor, int]] = {}  # by what is stacked: a tied output is the embedding
+
+        def pack(paths: Sequence[str]) -> tuple[Tensor, int]:
+            offsets = tuple(self._found[path][0].offset for path in paths)
+            if offsets not in made:
+                made[offsets] = _packed([self._found[path] for path in paths], form)
+            return made[offsets]
+
+        return {name: pack(paths) for name, paths in plan.products.items()}
+
+    @torch.inference_mode()
+    def _write(self, model: PreTrainedModel, names: Iterable[str]) -> None:
+        known = tensors_of(model)
+        for name in names:
+            tensor, order = self._found[name]
+            for rows, raw in _rows(tensor, order):
+                values = dequantise(raw, tensor.kind, known[name][rows].shape)
+                _check_finite(tensor, values)
+                known[name][rows] = values.to(known[name].dtype)
+
+
+def _packed(stacked: Sequence[tuple[GgufTensor, Tensor | None]], form: kernels.Form) -> tuple[Tensor, int]:
+    """One product's weights, as wide as the widest tensor of them, and their bits."""
+    bits = max(held(BITS.get(tensor.kind, 8), form) for tensor, _ in stacked)
+    inputs = stacked[0][0].shape[1]
+    packed = Packed(sum(tensor.shape[0] for tensor, _ in stacked), inputs, bits, form)
+    for tensor, order in stacked:
+        for rows, raw in _rows(tensor, order):
+            packed.add(*_groups(tensor, raw, rows.stop - rows.start, inputs))
+    return packed.tensor, bits
+
+
+def _groups(tensor: GgufTensor, raw: Tensor, outputs: int, inputs: int) -> Groups:
+    """Some rows of the tensor as they are coded, or in 8 bits where they are coded in no such way."""
+    if tensor.kind in BITS:
+        quants, scales, minima, _ = groups(raw, tensor.kind, outputs, inputs)
+    else:
+        quants, scales, minima = quantise(dequantise(raw, tensor.kind, (outputs, inputs)), 8)
+    _check_finite(tensor, scales.half(), minima.half())
+    return quants, scales, minima
+
+
+def _rows(tensor: GgufTensor, order: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+    """The tensor's bytes, some of its rows at a time and in the parameter's order; a vector is one row."""
+    outputs, inputs = tensor.shape if len(tensor.shape) == 2 else (1, tensor.shape[0])
+    lines = tensor.raw().view(outputs, -1)
+    for count, rows in enumerate(slices(outputs, inputs), start=1):
+        raw = lines[rows] if order is None else lines[order[rows]]
+        yield (rows if len(tensor.shape) == 2 else slice(0, inputs)), raw.flatten()
+        if count % DROP_EVERY == 0:
+            tensor.drop_pages()
+    tensor.drop_pages()
+
+
+def _check_finite(tensor: GgufTensor, *values: Tensor) -> None:
+    if not all(bool(each.isfinite().all()) for each in values):
+        raise GgufError(f"the tensor {tensor.name!r} holds numbers that are not finite")

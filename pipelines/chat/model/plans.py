@@ -1,0 +1,126 @@
+"""Traced steps on disk: made when a model is first met, read back by every later start."""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pipelines.chat.model import fusion, graph, kernels, quantise
+from pipelines.chat.model.gguf_weights import GgufWeights
+from pipelines.chat.model.graph import Modules, Plan, Step
+from pipelines.downloads.cache import cache_folder, new_folder
+
+log = logging.getLogger(__name__)
+
+KEPT = 8  # traced models in the cache folder
+
+PLAN, WEIGHTS = "plan.json", "packed.safetensors"
+DAMAGED = (OSError, ValueError, TypeError, KeyError, SafetensorError)  # or not there
+
+
+def step(model: PreTrainedModel, files: Path | None, *, packed: bool) -> Step | None:
+    """The fused step of a model in memory, traced now or read back; None where there is none.
+
+    ``packed``: with packed weights, which stay on disk and are known by the model's ``files``.
+    """
+    packed = packed and bool(kernels.forms())
+    kept = _kept(model, "packed" if packed else "exact", files if packed else None)
+    try:
+        plan = Plan.from_json((kept / PLAN).read_text())
+        weights = load_file(kept / WEIGHTS) if packed else None
+        bound = _bound(plan, model, weights)
+    except DAMAGED:
+        try:
+            log.info("tracing the model, once")
+            traced, weights = graph.trace(model), None
+            plan = graph.plan(traced, packed=False)
+            _check(plan.bind(model, None), model)
+            if packed:
+                plan, weights = graph.plan(traced, packed=True).pack(model)
+            bound = _bound(plan, model, weights)
+        except Exception as error:  # tracing meets code of every kind
+            log.warning("the model runs through its modules, slower, because it can't be traced: %.500s", error)
+            return None
+        _keep(kept, plan, weights)
+    plan.free(model)
+    return bound
+
+
+def step_of_gguf(model: PreTrainedModel, weights: GgufWeights, attempt: Callable[[], None]) -> Step | None:
+    """The fused step of a model whose parameters are empty, with weights packed from its file; None if there is none.
+
+    ``attempt`` tries the model's code on something small, and raises when it can't be traced well.
+    """
+    kept = _kept(model, "gguf", None)
+    try:
+        plan = Plan.from_json((kept / PLAN).read_text())
+        return plan.bind(model, weights.packed(model, plan))
+    except DAMAGED:
+        try:
+            log.info("tracing the model, once")
+            attempt()
+            plan = graph.plan(graph.trace(model), packed=True, embeddings=True)
+        except Exception as error:  # tracing meets code of every kind
+            log.warning("the model's weights are not packed, because it can't be traced: %.500s", error)
+            return None
+        _keep(kept, plan, None)
+    return plan.bind(model, weights.packed(model, plan))
+
+
+def try_out(model: PreTrainedModel) -> None:
+    """Raises: ValueError, and others, unless the model's traced step gives what its modules give."""
+    _check(graph.plan(graph.trace(model), packed=False).bind(model, None), model)
+
+
+def _bound(plan: Plan, model: PreTrainedModel, weights: dict[str, Tensor] | None) -> Step:
+    if weights is None or plan.bits is None:
+        return plan.bind(model, None)
+    return plan.bind(model, {name: (weight, plan.bits[name]) for name, weight in weights.items()})
+
+
+def _keep(folder: Path, plan: Plan, weights: dict[str, Tensor] | None) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.parent.is_dir():  # what other versions and models left
+        for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)[: -KEPT + 1]:
+            shutil.rmtree(old, ignore_errors=True)
+    try:
+        with new_folder(folder) as making:
+            (making / PLAN).write_text(plan.to_json())
+            if weights is not None:
+                save_file(weights, making / WEIGHTS)
+    except OSError as error:  # a full disk, or another server that was faster
+        log.warning("the traced model could not be kept: %s", error)
+
+
+def _kept(model: PreTrainedModel, kind: str, files: Path | None) -> Path:
+    """The folder of the traced step: its name tells all that the step and its weights depend on."""
+    modules = (__file__, graph.__file__, fusion.__file__, quantise.__file__)
+    code = [Path(path).read_text() for path in modules]
+    facts = [model.config.to_json_string(), model.dtype, kind, torch.__version__, transformers.__version__, files]
+    if files is not None:
+        facts += [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(files.iterdir())]
+    text = "\0".join(map(str, (*facts, kernels.load(), kernels.forms(), *code, kernels.source_code())))
+    return cache_folder() / "plans" / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@torch.inference_mode()
+def _check(bound: Step, model: PreTrainedModel) -> None:
+    """Raises: ValueError unless the step gives what the modules give, for other numbers of tokens than traced."""
+    vocabulary, chance = model.config.get_text_config().vocab_size, torch.Generator().manual_seed(0)
+    for count in (1, 3, 21):
+        tokens = torch.randint(vocabulary, (1, count), generator=chance)
+        positions, wanted = torch.arange(count).unsqueeze(0), torch.arange(count)
+        table = next(buffer for name, buffer in model.named_buffers() if name.endswith("loquent_segments"))
+        table[:2] = torch.tensor([[1, 0, 0, 0], [0, count, 0, 0]])
+        own = Modules(model)(tokens, positions, wanted).float()
+        error = float((bound(tokens, positions, wanted).float() - own).norm() / own.norm())
+        if not error < (1e-3 if model.dtype is torch.float32 else 0.1):  # relative
+            raise ValueError(f"the traced model differs from its modules by {error:.1%}")
