@@ -56,7 +56,8 @@ class GgufWeights:
 
         Raises: GgufError for numbers that are not finite.
         """
-        self._write(model, (path for path in plan.tensors.values() if path in self._found))
+        needed = (*plan.tensors.values(), *(path for paths in plan.biases.values() for path in paths))
+        self._write(model, (path for path in needed if path in self._found))
         form = kernels.forms()[0]
         made: dict[tuple[int, ...], tuple[Tensor, int]] = {}  # by what is stacked: a tied output is the embedding
 

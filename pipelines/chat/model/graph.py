@@ -10,7 +10,7 @@ import copy
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -48,6 +48,7 @@ class Plan:
 
     source: str
     tensors: dict[str, str]  # name on ``self``: the model's parameter or buffer
+    biases: dict[str, list[str]]  # name on ``self``: the biases, stacked, of one product
     products: dict[str, list[str]]  # name on ``self``: the weights, stacked, of one product (or one embedding)
     bits: dict[str, int] | None = None  # of each product's weights, where they are packed and lie beside the plan
 
@@ -74,6 +75,7 @@ class Plan:
         """The step with this model's weights, or for products with the packed ``weights``."""
         known = tensors_of(model)
         here: dict[str, Any] = {name: known[path].detach() for name, path in self.tensors.items()}
+        here |= {name: torch.cat([known[path].detach() for path in paths]) for name, paths in self.biases.items()}
         for name, paths in self.products.items():
             if weights is not None:
                 here[name], here[f"{name}_bits"] = weights[name]
@@ -142,14 +144,14 @@ def plan(traced: fx.Graph, *, packed: bool, embeddings: bool = False) -> Plan:
         shorten(graph)
     tensors = writer.name_tensors()
     graph.eliminate_dead_code()
-    paths = {name: [_path(path) for path in targets] for name, targets in writer.products.items()}
-    return Plan(graph.python_code("self").src, tensors, paths)
+    return Plan(graph.python_code("self").src, tensors, writer.biases, writer.products)
 
 
 class _Writer:
     """Makes a traced graph the source of a plan, where weights have names of their own."""
 
     def __init__(self, graph: fx.Graph) -> None:
+        self.biases: dict[str, list[str]] = {}
         self.products: dict[str, list[str]] = {}
         self._graph = graph
         self._attributes: dict[str, fx.Node] = {}
@@ -158,7 +160,7 @@ class _Writer:
     def embed(self, node: fx.Node) -> None:
         """Read the rows of an embedding from packed weights."""
         weight: Any = node.args[0]
-        weights, form, bits = self._packed([str(weight.target)])
+        weights, form, bits = self._packed([weight])
         facts = (form, bits, weight.meta["val"].shape[0], node.meta["val"].dtype)
         with self._graph.inserting_before(node):
             made = self._graph.call_function(OURS.embedding.default, (node.args[1], weights, *facts))
@@ -166,14 +168,18 @@ class _Writer:
         node.replace_all_uses_with(made)
 
     def multiply(self, x: fx.Node, together: list[Any], *, packed: bool) -> None:
-        """Make the products of ``x`` one."""
-        graph, paths = self._graph, [str(node.args[1].target) for node in together]
+        """Make the products of ``x`` one, and their biases one sum if all of them have a bias."""
+        graph, weights = self._graph, [node.args[1] for node in together]
+        sums = [_only_sum(node) for node in together]
         widths = [node.meta["val"].shape[-1] for node in together]
         with graph.inserting_before(min(together)):
             if packed:
-                made = graph.call_function(OURS.linear.default, (x, *self._packed(paths), sum(widths)))
+                made = graph.call_function(OURS.linear.default, (x, *self._packed(weights), sum(widths)))
             else:
-                made = graph.call_function(ATEN.linear.default, (x, self._product(paths)))
+                made = graph.call_function(ATEN.linear.default, (x, self._stacked(self.products, "w", weights)))
+            if all(sums) and kernels.load():
+                bias = self._stacked(self.biases, "b", [each.args[1] for each in sums])
+                made, together = graph.call_function(OURS.add.default, (made, bias)), sums
             begin = 0
             for node, width in zip(together, widths, strict=True):
                 part = made
@@ -194,21 +200,30 @@ class _Writer:
                 node.replace_all_uses_with(self._attribute(name))
         return tensors
 
-    def _product(self, paths: list[str]) -> fx.Node:
-        name = f"w{len(self.products)}"
-        self.products[name] = paths
-        return self._attribute(name)
-
-    def _packed(self, paths: list[str]) -> tuple[fx.Node, int, fx.Node]:
-        """The packed weights of these paths, their form and bits."""
-        product = self._product(paths)
+    def _packed(self, weights: Sequence[fx.Node]) -> tuple[fx.Node, int, fx.Node]:
+        """The packed form of these weights, the form's number and the bits."""
+        product = self._stacked(self.products, "w", weights)
         return product, int(kernels.forms()[0]), self._attribute(f"{product.target}_bits")
+
+    def _stacked(self, known: dict[str, list[str]], letter: str, parts: Sequence[fx.Node]) -> fx.Node:
+        name = f"{letter}{len(known)}"
+        known[name] = [_path(str(part.target)) for part in parts]
+        return self._attribute(name)
 
     def _attribute(self, name: str) -> fx.Node:
         if name not in self._attributes:
             with self._graph.inserting_after(self._inputs[-1]):
                 self._attributes[name] = self._graph.get_attr(name)
         return self._attributes[name]
+
+
+def _only_sum(product: fx.Node) -> Any:
+    """The sum with a bias, where that is all that a product is for."""
+    user = next(iter(product.users), None)
+    if user is None or len(product.users) > 1 or not calls(user, ATEN.add.Tensor) or user.args[0] is not product:
+        return None
+    bias: Any = user.args[1]
+    return user if isinstance(bias, fx.Node) and bias.op == "get_attr" and bias.meta["val"].ndim == 1 else None
 
 
 def _path(target: str) -> str:

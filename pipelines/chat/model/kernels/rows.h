@@ -78,13 +78,25 @@ void gate_of(const at::Tensor& x, at::Tensor& y) {
 }
 
 template <typename T>
+void add_run(const T* a, const T* b, T* to, int64_t count) {
+    int64_t i = 0;
+    for (; i + Vec::size() <= count; i += Vec::size()) store(load(a + i) + load(b + i), to + i);
+    for (; i < count; ++i) to[i] = static_cast<T>(static_cast<float>(a[i]) + static_cast<float>(b[i]));
+}
+
+// ``other`` is as large as x, or as one of its rows.
+template <typename T>
 void add_of(const at::Tensor& x, const at::Tensor& other, at::Tensor& y) {
     const T* a = x.data_ptr<T>();
     const T* b = other.data_ptr<T>();
     T* to = y.data_ptr<T>();
-    Pool::get().parallel(x.numel(), GRAIN, [&](int64_t i, int64_t last) {
-        for (; i + Vec::size() <= last; i += Vec::size()) store(load(a + i) + load(b + i), to + i);
-        for (; i < last; ++i) to[i] = static_cast<T>(static_cast<float>(a[i]) + static_cast<float>(b[i]));
+    if (other.dim() == x.dim()) {
+        Pool::get().parallel(x.numel(), GRAIN, [&](int64_t i, int64_t last) { add_run(a + i, b + i, to + i, last - i); });
+        return;
+    }
+    const int64_t size = other.numel();
+    Pool::get().parallel(x.numel() / size, std::max<int64_t>(1, GRAIN / size), [&](int64_t row, int64_t last) {
+        for (; row < last; ++row) add_run(a + row * size, b, to + row * size, size);
     });
 }
 
@@ -133,9 +145,10 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
     return y;
 }
 
-// x + other, of one shape. PyTorch's takes microseconds to find out how to add a few hundred numbers.
+// x + other, of one shape or a row of x's. PyTorch's takes microseconds to find out how to add a few hundred numbers.
 at::Tensor add(const at::Tensor& x, const at::Tensor& other) {
-    TORCH_CHECK(x.sizes() == other.sizes() && x.scalar_type() == other.scalar_type(), "they differ in shape or type");
+    const bool fits = x.sizes() == other.sizes() || (other.dim() == 1 && x.dim() > 1 && other.size(0) == x.size(-1));
+    TORCH_CHECK(fits && x.scalar_type() == other.scalar_type(), "they differ in shape or type");
     const at::Tensor a = x.contiguous(), b = other.contiguous();
     at::Tensor y = at::empty_like(a);
     by_type(a, [&](auto type) { add_of<decltype(type)>(a, b, y); });

@@ -64,6 +64,7 @@ def test_a_sum_is_that_of_the_plain_operator(width: int, dtype: torch.dtype) -> 
     torch.manual_seed(0)
     x, other = (torch.randn(1, 90, width).to(dtype) for _ in range(2))
     assert torch.equal(torch.ops.loquent.add(x, other), x + other)
+    assert torch.equal(torch.ops.loquent.add(x, other[0, 0]), x + other[0, 0])
     with pytest.raises(RuntimeError, match="differ in shape"):
         torch.ops.loquent.add(x, other[:, :1])
 
