@@ -96,14 +96,14 @@ ROTATE = _add(
     ),
 )
 
-HEADS = Call(
-    ATEN.transpose.int,
-    (
-        Call(ATEN.view.default, (Call(ATEN.slice.Tensor, ("x", -1, "begin", "end")), [1, "tokens", "heads", "size"])),
-        1,
-        2,
-    ),
-)
+
+def _in_heads(x: Any) -> Call:
+    return Call(ATEN.transpose.int, (Call(ATEN.view.default, (x, [1, "tokens", "heads", "size"])), 1, 2))
+
+
+HEADS = _in_heads(Call(ATEN.slice.Tensor, ("x", -1, "begin", "end")))
+
+ALL_HEADS = _in_heads("x")
 
 GATE = _mul(Call(ATEN.silu.default, ("gate",)), "up")
 
@@ -148,6 +148,7 @@ def _single() -> Iterator[tuple[Call, Builder]]:
     yield Call(ATEN.linear.default, ("x", "weight")), _dense
     yield Call(ATEN.add.Tensor, ("x", "other")), _sum
     yield HEADS, _heads
+    yield ALL_HEADS, _all_heads
 
 
 def _dense(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node:
@@ -172,6 +173,15 @@ def _heads(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | N
         return None
     with graph.inserting_before(node):
         return graph.call_function(OURS.heads.default, (found["x"], begin, end, size))
+
+
+def _all_heads(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | None:
+    """Only of what our products give: it lies as ``heads`` wants it."""
+    x, size = found["x"], found["size"]
+    if not (isinstance(size, int) and any(calls(x, made.default) for made in (OURS.linear, OURS.add, OURS.dense))):
+        return None
+    with graph.inserting_before(node):
+        return graph.call_function(OURS.heads.default, (x, 0, x.meta["val"].shape[-1], size))
 
 
 def _norm(*, centred: bool) -> Builder:

@@ -30,7 +30,8 @@ def dequantise(raw: Tensor, kind: str, shape: tuple[int, ...]) -> Tensor:
         _checked(raw, kind, math.prod(shape))
         return raw.view(FLOATS[kind]).to(torch.float32, copy=True).view(shape)
     if kind == "Q6_K":
-        return _q6_k(_checked(raw, kind, math.prod(shape))).view(shape)
+        quants, scales = _q6_k(_checked(raw, kind, math.prod(shape)))
+        return (scales * (quants.to(torch.float32) - 32)).view(shape)
     if kind not in SIGNED:
         raise GgufError(f"values coded as {kind} can't be read")
     quants, scales, minima = SPLIT[kind](_checked(raw, kind, math.prod(shape)))
@@ -56,6 +57,15 @@ def groups(raw: Tensor, kind: str, outputs: int, inputs: int) -> tuple[Tensor, T
         minima.view(outputs, width, 1),
         BITS[kind],
     )
+
+
+def halves(raw: Tensor, outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
+    """A matrix (N, K) of Q6_K: quants (N, K / 32, 32) in uint8, and a scale of each half of them (N, K / 32, 2).
+
+    w = scale * (quant - 32). Raises: GgufError when ``raw`` has not the size for (N, K).
+    """
+    quants, scales = _q6_k(_checked(raw, "Q6_K", outputs * inputs))
+    return quants.view(outputs, inputs // GROUP, GROUP), scales.view(outputs, inputs // GROUP, 2)
 
 
 def _checked(raw: Tensor, kind: str, values: int) -> Tensor:
@@ -121,13 +131,12 @@ def _q5_k(blocks: Tensor) -> Groups:
     return low | (_bits(blocks[:, 16:48], 8, 1) << 4), *_k_factors(blocks)
 
 
-def _q6_k(blocks: Tensor) -> Tensor:
-    """Values (blocks, 16, 16): a half times 16 signed bytes scales as many quants of 6 bits, less 32."""
+def _q6_k(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Quants (blocks, 16, 16) of 6 bits, 32 too high, and scales (blocks, 16, 1), a half times 16 signed bytes."""
     low = _nibbles(blocks[:, :128].unflatten(1, (2, 64))).reshape(-1, 8, GROUP)
     high = _bits(blocks[:, 128:192].unflatten(1, (2, GROUP)), 4, 2).reshape(-1, 8, GROUP)
-    quants = (low | (high << 4)).view(-1, 16, 16).to(torch.float32) - 32
     scales = _half(blocks, 208) * blocks[:, 192:208].contiguous().view(torch.int8)
-    return scales[..., None] * quants
+    return (low | (high << 4)).view(-1, 16, 16), scales[..., None]
 
 
 SPLIT: dict[str, Callable[[Tensor], Groups]] = {

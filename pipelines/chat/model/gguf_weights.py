@@ -10,13 +10,24 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from pipelines.chat.model import kernels
 from pipelines.chat.model.attention import empty_memory
 from pipelines.chat.model.gguf import GgufError, GgufFile, GgufTensor
-from pipelines.chat.model.gguf_blocks import BITS, dequantise, groups
+from pipelines.chat.model.gguf_blocks import BITS, dequantise, groups, halves
 from pipelines.chat.model.gguf_model import parameters
 from pipelines.chat.model.graph import PackedWeights, Plan, tensors_of
-from pipelines.chat.model.quantise import Groups, Packed, held, quantise, slices
+from pipelines.chat.model.quantise import Groups, Layout, Packed, quantise, slices
 from pipelines.loading import one_at_a_time
 
 DROP_EVERY = 32  # slices, some megabytes, whose pages are given back together
+
+LAYOUTS = {
+    "Q4_0": Layout.SIGNED_4,
+    "Q4_1": Layout.BITS_4,
+    "Q4_K": Layout.BITS_4,
+    "Q5_0": Layout.SIGNED_5,
+    "Q5_1": Layout.BITS_5,
+    "Q5_K": Layout.BITS_5,
+    "Q6_K": Layout.HALVES_6,
+    "Q8_0": Layout.SIGNED_8,
+}
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -47,6 +58,11 @@ class GgufWeights:
         if OUTPUT not in self._found:  # tied
             self._found[OUTPUT] = self._found[EMBEDDING]
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """How each parameter is coded."""
+        return {name: tensor.kind for name, (tensor, _) in self._found.items()}
+
     def write_all(self, model: PreTrainedModel) -> None:
         """De-quantise every parameter of an empty model. Raises: GgufError for numbers that are not finite."""
         self._write(model, self._found)
@@ -59,9 +75,9 @@ class GgufWeights:
         needed = (*plan.tensors.values(), *(path for paths in plan.biases.values() for path in paths))
         self._write(model, (path for path in needed if path in self._found))
         form = kernels.forms()[0]
-        made: dict[tuple[int, ...], tuple[Tensor, int]] = {}  # by what is stacked: a tied output is the embedding
+        made: dict[tuple[int, ...], Tensor] = {}  # by what is stacked: a tied output is the embedding
 
-        def pack(paths: Sequence[str]) -> tuple[Tensor, int]:
+        def pack(paths: Sequence[str]) -> Tensor:
             offsets = tuple(self._found[path][0].offset for path in paths)
             if offsets not in made:
                 made[offsets] = _packed([self._found[path] for path in paths], form)
@@ -80,25 +96,34 @@ class GgufWeights:
                 known[name][rows] = values.to(known[name].dtype)
 
 
-def _packed(stacked: Sequence[tuple[GgufTensor, Tensor | None]], form: kernels.Form) -> tuple[Tensor, int]:
-    """One product's weights, as wide as the widest tensor of them, and their bits."""
-    bits = max(held(BITS.get(tensor.kind, 8), form) for tensor, _ in stacked)
-    inputs = stacked[0][0].shape[1]
-    packed = Packed(sum(tensor.shape[0] for tensor, _ in stacked), inputs, bits, form)
+def layout_of(kind: str, form: kernels.Form) -> Layout:
+    """How packed weights of this coding are laid out."""
+    as_coded = LAYOUTS.get(kind, Layout.BITS_8)
+    if as_coded.fits(form):
+        return as_coded
+    return Layout.BITS_4 if as_coded.bits == 4 else Layout.BITS_8
+
+
+def _packed(stacked: Sequence[tuple[GgufTensor, Tensor | None]], form: kernels.Form) -> Tensor:
+    """One product's weights, which are coded alike."""
+    layout, inputs = layout_of(stacked[0][0].kind, form), stacked[0][0].shape[1]
+    packed = Packed(sum(tensor.shape[0] for tensor, _ in stacked), inputs, layout, form)
     for tensor, order in stacked:
         for rows, raw in _rows(tensor, order):
-            packed.add(*_groups(tensor, raw, rows.stop - rows.start, inputs))
-    return packed.tensor, bits
+            quants, factors = _groups(tensor, raw, rows.stop - rows.start, inputs, layout)
+            _check_finite(tensor, factors.half())
+            packed.add(quants, factors)
+    return packed.tensor
 
 
-def _groups(tensor: GgufTensor, raw: Tensor, outputs: int, inputs: int) -> Groups:
-    """Some rows of the tensor as they are coded, or in 8 bits where they are coded in no such way."""
-    if tensor.kind in BITS:
-        quants, scales, minima, _ = groups(raw, tensor.kind, outputs, inputs)
-    else:
-        quants, scales, minima = quantise(dequantise(raw, tensor.kind, (outputs, inputs)), 8)
-    _check_finite(tensor, scales.half(), minima.half())
-    return quants, scales, minima
+def _groups(tensor: GgufTensor, raw: Tensor, outputs: int, inputs: int, layout: Layout) -> Groups:
+    """Some rows of the tensor, for this layout."""
+    if layout is Layout.HALVES_6:
+        return halves(raw, outputs, inputs)
+    if tensor.kind not in BITS:
+        return quantise(dequantise(raw, tensor.kind, (outputs, inputs)), layout.bits)
+    quants, scales, minima, _ = groups(raw, tensor.kind, outputs, inputs)
+    return quants, torch.cat((scales, minima), dim=-1) if "minimum" in layout.factors else scales
 
 
 def _rows(tensor: GgufTensor, order: Tensor | None) -> Iterator[tuple[slice, Tensor]]:

@@ -11,7 +11,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from pipelines.chat.model.fusion import ATEN, OURS, calls, fuse, shorten, tidy, 
 MOST = 1 << 20  # tokens of a step, for the tracer
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
-PackedWeights = Mapping[str, tuple[Tensor, int]]  # of each product, and their bits
+PackedWeights = Mapping[str, Tensor]  # of each product
 
 
 class Modules(nn.Module):
@@ -50,7 +50,7 @@ class Plan:
     tensors: dict[str, str]  # name on ``self``: the model's parameter or buffer
     biases: dict[str, list[str]]  # name on ``self``: the biases, stacked, of one product
     products: dict[str, list[str]]  # name on ``self``: the weights, stacked, of one product (or one embedding)
-    bits: dict[str, int] | None = None  # of each product's weights, where they are packed and lie beside the plan
+    packed: bool  # whether the products are of packed weights
 
     def to_json(self) -> str:
         """For keeping it on disk."""
@@ -61,15 +61,13 @@ class Plan:
         """What ``to_json`` gave. Raises: ValueError, TypeError for anything else."""
         return cls(**json.loads(text))
 
-    def pack(self, model: nn.Module) -> tuple["Plan", dict[str, Tensor]]:
-        """The plan with its products' weights packed, and those."""
-        known = tensors_of(model)
-        packed = {
-            name: quantise.pack(torch.cat([known[path].detach() for path in paths]), kernels.forms()[0])
+    def pack(self, model: nn.Module) -> dict[str, Tensor]:
+        """The products' weights, packed."""
+        known, form = tensors_of(model), kernels.forms()[0]
+        return {
+            name: quantise.pack(torch.cat([known[path].detach() for path in paths]), form)
             for name, paths in self.products.items()
         }
-        bits = {name: width for name, (_, width) in packed.items()}
-        return replace(self, bits=bits), {name: weight for name, (weight, _) in packed.items()}
 
     def bind(self, model: nn.Module, weights: PackedWeights | None) -> Step:
         """The step with this model's weights, or for products with the packed ``weights``."""
@@ -78,7 +76,7 @@ class Plan:
         here |= {name: torch.cat([known[path].detach() for path in paths]) for name, paths in self.biases.items()}
         for name, paths in self.products.items():
             if weights is not None:
-                here[name], here[f"{name}_bits"] = weights[name]
+                here[name] = weights[name]
             else:
                 here[name] = (
                     torch.cat([known[path].detach() for path in paths]) if paths[1:] else known[paths[0]].detach()
@@ -93,7 +91,7 @@ class Plan:
         kept = {id(known[path]) for path in self.tensors.values()}
         for paths in self.products.values():
             for path in paths:
-                if id(known[path]) not in kept and (self.bits is not None or paths[1:]):
+                if id(known[path]) not in kept and (self.packed or paths[1:]):
                     known[path].data = known[path].data.new_empty(0)
 
 
@@ -125,26 +123,26 @@ def trace(model: nn.Module) -> fx.Graph:
     return traced.graph
 
 
-def plan(traced: fx.Graph, *, packed: bool, embeddings: bool = False) -> Plan:
-    """The list as source, with the products of one input made one.
+def plan(traced: fx.Graph, *, packed: bool, kinds: Mapping[str, str] | None = None) -> Plan:
+    """The list as source, with the products of one input made one; ``packed``: with packed weights.
 
-    ``packed``: with packed weights; ``embeddings``: and with rows of packed weights as embeddings.
+    ``kinds`` says how each weight is coded: then embeddings are packed too, and only what is coded alike is stacked.
     """
     graph = copy.deepcopy(traced)
     graph.owning_module = None  # names are given here, and looked up in ``bind``
     writer = _Writer(graph)
-    if embeddings:
+    if kinds is not None:
         for node in list(graph.nodes):
             if calls(node, ATEN.embedding.default) and quantise.fits(node.args[0].meta["val"]):
                 writer.embed(node)
-    for x, together in _same_input(graph, packed=packed):
+    for x, together in _same_input(graph, kinds or {}, packed=packed):
         writer.multiply(x, together, packed=packed)
     graph.eliminate_dead_code()
     if kernels.load():
         shorten(graph)
     tensors = writer.name_tensors()
     graph.eliminate_dead_code()
-    return Plan(graph.python_code("self").src, tensors, writer.biases, writer.products)
+    return Plan(graph.python_code("self").src, tensors, writer.biases, writer.products, packed)
 
 
 class _Writer:
@@ -160,10 +158,9 @@ class _Writer:
     def embed(self, node: fx.Node) -> None:
         """Read the rows of an embedding from packed weights."""
         weight: Any = node.args[0]
-        weights, form, bits = self._packed([weight])
-        facts = (form, bits, weight.meta["val"].shape[0], node.meta["val"].dtype)
+        facts = (weight.meta["val"].shape[0], node.meta["val"].dtype)
         with self._graph.inserting_before(node):
-            made = self._graph.call_function(OURS.embedding.default, (node.args[1], weights, *facts))
+            made = self._graph.call_function(OURS.embedding.default, (node.args[1], *self._packed([weight]), *facts))
         made.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(made)
 
@@ -200,10 +197,9 @@ class _Writer:
                 node.replace_all_uses_with(self._attribute(name))
         return tensors
 
-    def _packed(self, weights: Sequence[fx.Node]) -> tuple[fx.Node, int, fx.Node]:
-        """The packed form of these weights, the form's number and the bits."""
-        product = self._stacked(self.products, "w", weights)
-        return product, int(kernels.forms()[0]), self._attribute(f"{product.target}_bits")
+    def _packed(self, weights: Sequence[fx.Node]) -> tuple[fx.Node, int]:
+        """The packed form of these weights, and the form's number."""
+        return self._stacked(self.products, "w", weights), int(kernels.forms()[0])
 
     def _stacked(self, known: dict[str, list[str]], letter: str, parts: Sequence[fx.Node]) -> fx.Node:
         name = f"{letter}{len(known)}"
@@ -230,13 +226,13 @@ def _path(target: str) -> str:
     return target.removeprefix("model.")
 
 
-def _same_input(graph: fx.Graph, *, packed: bool) -> Iterator[tuple[fx.Node, list[Any]]]:
-    """Products without bias that have their input in common."""
-    by_input: dict[fx.Node, list[Any]] = {}
+def _same_input(graph: fx.Graph, kinds: Mapping[str, str], *, packed: bool) -> Iterator[tuple[fx.Node, list[Any]]]:
+    """Products without bias that have their input in common, and the kind of their weights."""
+    found: dict[tuple[fx.Node, str | None], list[Any]] = {}
     for node in graph.nodes:
         if not calls(node, ATEN.linear.default) or len(node.args) != 2:
             continue
         x, weight = node.args
         if weight.op == "get_attr" and (not packed or quantise.fits(weight.meta["val"])):
-            by_input.setdefault(x, []).append(node)
-    yield from by_input.items()
+            found.setdefault((x, kinds.get(_path(str(weight.target)))), []).append(node)
+    yield from ((x, together) for (x, _), together in found.items())

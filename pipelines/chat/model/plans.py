@@ -35,8 +35,7 @@ def step(model: PreTrainedModel, files: Path | None, *, packed: bool) -> Step | 
     kept = _kept(model, "packed" if packed else "exact", files if packed else None)
     try:
         plan = Plan.from_json((kept / PLAN).read_text())
-        weights = load_file(kept / WEIGHTS) if packed else None
-        bound = _bound(plan, model, weights)
+        bound = plan.bind(model, load_file(kept / WEIGHTS) if packed else None)
     except DAMAGED:
         try:
             log.info("tracing the model, once")
@@ -44,8 +43,9 @@ def step(model: PreTrainedModel, files: Path | None, *, packed: bool) -> Step | 
             plan = graph.plan(traced, packed=False)
             _check(plan.bind(model, None), model)
             if packed:
-                plan, weights = graph.plan(traced, packed=True).pack(model)
-            bound = _bound(plan, model, weights)
+                plan = graph.plan(traced, packed=True)
+                weights = plan.pack(model)
+            bound = plan.bind(model, weights)
         except Exception as error:  # tracing meets code of every kind
             log.warning("the model runs through its modules, slower, because it can't be traced: %.500s", error)
             return None
@@ -59,7 +59,7 @@ def step_of_gguf(model: PreTrainedModel, weights: GgufWeights, attempt: Callable
 
     ``attempt`` tries the model's code on something small, and raises when it can't be traced well.
     """
-    kept = _kept(model, "gguf", None)
+    kept = _kept(model, f"gguf {weights.kinds}", None)
     try:
         plan = Plan.from_json((kept / PLAN).read_text())
         return plan.bind(model, weights.packed(model, plan))
@@ -67,7 +67,7 @@ def step_of_gguf(model: PreTrainedModel, weights: GgufWeights, attempt: Callable
         try:
             log.info("tracing the model, once")
             attempt()
-            plan = graph.plan(graph.trace(model), packed=True, embeddings=True)
+            plan = graph.plan(graph.trace(model), packed=True, kinds=weights.kinds)
         except Exception as error:  # tracing meets code of every kind
             log.warning("the model's weights are not packed, because it can't be traced: %.500s", error)
             return None
@@ -78,12 +78,6 @@ def step_of_gguf(model: PreTrainedModel, weights: GgufWeights, attempt: Callable
 def try_out(model: PreTrainedModel) -> None:
     """Raises: ValueError, and others, unless the model's traced step gives what its modules give."""
     _check(graph.plan(graph.trace(model), packed=False).bind(model, None), model)
-
-
-def _bound(plan: Plan, model: PreTrainedModel, weights: dict[str, Tensor] | None) -> Step:
-    if weights is None or plan.bits is None:
-        return plan.bind(model, None)
-    return plan.bind(model, {name: (weight, plan.bits[name]) for name, weight in weights.items()})
 
 
 def _keep(folder: Path, plan: Plan, weights: dict[str, Tensor] | None) -> None:

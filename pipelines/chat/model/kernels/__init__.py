@@ -33,13 +33,11 @@ LIBRARY.define(
     "float scale, int window, float cap) -> Tensor"
 )
 LIBRARY.define("dense(Tensor x, Tensor weights) -> Tensor")
-LIBRARY.define("embedding(Tensor tokens, Tensor weights, int form, int bits, int outputs, ScalarType dtype) -> Tensor")
+LIBRARY.define("embedding(Tensor tokens, Tensor weights, int form, int outputs, ScalarType dtype) -> Tensor")
 LIBRARY.define("forms() -> int[]")
 LIBRARY.define("use_threads(int threads) -> ()")
-LIBRARY.define("linear(Tensor x, Tensor weights, int form, int bits, int outputs) -> Tensor")
-LIBRARY.define(
-    "pack(Tensor(a!) packed, int first, Tensor quants, Tensor scales, Tensor minima, int form, int bits) -> ()"
-)
+LIBRARY.define("linear(Tensor x, Tensor weights, int form, int outputs) -> Tensor")
+LIBRARY.define("pack(Tensor(a!) packed, int first, Tensor quants, Tensor factors, int form) -> ()")
 LIBRARY.define("rms_norm(Tensor x, Tensor weight, float eps, bool centred) -> Tensor")
 LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
 LIBRARY.define("gate(Tensor x) -> Tensor")

@@ -27,12 +27,14 @@ std::vector<int64_t> forms() {
     return found;
 }
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weights, int64_t form, int64_t bits, int64_t outputs) {
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weights, int64_t form, int64_t outputs) {
+    TORCH_CHECK(weights.size(1) * GROUP == x.size(-1) && outputs <= weights.size(0) * BLOCK, "these weights are not x's");
+    const Packing packing = Packing::of(form, weights.size(2));
 #ifdef LOQUENT_TILES
-    if (form == TILES && tiles_allowed()) return linear_by_tiles(x, weights, bits, outputs);
+    if (form == TILES && tiles_allowed()) return linear_by_tiles(x, weights, packing, outputs);
 #endif
 #ifdef LOQUENT_LANES
-    if (form == LANES) return linear_by_lanes(x, weights, bits, outputs);
+    if (form == LANES) return linear_by_lanes(x, weights, packing, outputs);
 #endif
     TORCH_CHECK(false, "this processor has no product with weights of form ", form);
 }

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "common.h"
+#include "packing.h"
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
 #include <immintrin.h>
@@ -16,11 +16,12 @@ struct Outlier {
 };
 
 struct Product {
-    const int8_t* x;                     // (M, K)
-    const float* x_scale;                // (M, K / GROUP)
-    const float* x_sum;                  // (M, K / GROUP): the scaled sum of each group
+    const int8_t* x;                       // (M, K)
+    const float* x_scale;                  // (M, K / GROUP)
+    const float* x_sum;                    // (M, K / GROUP): the scaled sum of each group
+    const int32_t* x_total;                // (M, K / GROUP, 2): the sum of each half of a group, not scaled
     const std::vector<Outlier>* outliers;  // (M)
-    const uint8_t* weights;              // (N / BLOCK, K / GROUP, bytes of a group of a block)
+    const uint8_t* weights;                // (N / BLOCK, K / GROUP, bytes of a group of a block)
     int64_t groups, outputs;
 };
 
@@ -35,7 +36,8 @@ inline __m512 floats(const at::BFloat16* x) {
 //
 // Models put huge values into a few channels of some tokens (https://arxiv.org/abs/2402.17762).
 template <typename T>
-void quantise(const T* x, int64_t groups, int8_t* q, float* scale, float* sum, std::vector<Outlier>& outliers) {
+void quantise(const T* x, int64_t groups, int8_t* q, float* scale, float* sum, int32_t* total,
+              std::vector<Outlier>& outliers) {
     outliers.clear();
     for (int64_t g = 0; g < groups; ++g, x += GROUP, q += GROUP) {
         __m512 low = floats(x), high = floats(x + 16);
@@ -59,87 +61,109 @@ void quantise(const T* x, int64_t groups, int8_t* q, float* scale, float* sum, s
         _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtsepi32_epi8(q_low));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtsepi32_epi8(q_high));
         scale[g] = largest / 127.0f;
-        sum[g] = scale[g] * static_cast<float>(_mm512_reduce_add_epi32(_mm512_add_epi32(q_low, q_high)));
+        total[2 * g] = _mm512_reduce_add_epi32(q_low);
+        total[2 * g + 1] = _mm512_reduce_add_epi32(q_high);
+        sum[g] = scale[g] * static_cast<float>(total[2 * g] + total[2 * g + 1]);
     }
 }
 
-// How a group of a block lies in memory: BITS vectors of 64 bytes in all, then 16 scales and 16 minima. A vector holds
-// four successive inputs of each output. With 4 bits it holds two such, the lower halves of the bytes first; with 5 the
-// fifth bits follow, 64 at a time.
-template <int BITS>
+// How a group of a block lies in memory (see Packing). A vector of 64 bytes holds four successive inputs of each output.
+// With 8 bits there are eight; else four, each with two such, the lower halves of the bytes first, and then the higher
+// bits, 64 at a time.
+template <int B, Factors F>
 struct Layout {
-    static constexpr int64_t QUANTS = GROUP * BLOCK * BITS / 8, BYTES = QUANTS + 4 * BLOCK;
+    static constexpr int BITS = B, VECTORS = B == 8 ? 8 : 4;
+    static constexpr bool MINIMUM = F == Factors::MINIMUM;
+    static constexpr int PARTS = F == Factors::HALVES ? 2 : 1;  // of a group, each with its scale
+    static constexpr int64_t QUANTS = GROUP * BLOCK * B / 8, BYTES = QUANTS + (MINIMUM ? 2 : PARTS) * 2 * BLOCK;
+    static constexpr int MIDDLE = MINIMUM ? 0 : 1 << (B - 1);  // the quant that means zero
 
-    static uint64_t fifths(const uint8_t* group, int64_t quad) {
+    static __m512 factor(const uint8_t* group, int n) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(group + QUANTS) + n));
+    }
+
+    static uint64_t higher(const uint8_t* group, int64_t bit, int64_t quad) {
         uint64_t bits;
-        std::memcpy(&bits, group + 4 * 64 + quad * 8, sizeof bits);
+        std::memcpy(&bits, group + 4 * 64 + (bit - 4) * 64 + quad * 8, sizeof bits);
         return bits;
     }
 
-    // The quants of one input, for each output.
-    static __m512i column(const uint8_t* group, int64_t input) {
-        const int64_t quad = input / 4, byte = input % 4;
-        const __m512i vector = _mm512_loadu_si512(group + (BITS == 8 ? quad : quad / 2) * 64);
-        const auto shift = static_cast<int>(8 * byte + (BITS == 8 ? 0 : 4 * (quad % 2)));
-        const __m512i quants = _mm512_and_si512(_mm512_srl_epi32(vector, _mm_cvtsi32_si128(shift)),
-                                                _mm512_set1_epi32(BITS == 8 ? 0xFF : 0x0F));
-        if constexpr (BITS == 5) {
-            uint32_t with = 0;
-            for (int64_t o = 0; o < BLOCK; ++o) with |= (fifths(group, quad) >> (4 * o + byte) & 1) << o;
-            return _mm512_mask_add_epi32(quants, static_cast<__mmask16>(with), quants, _mm512_set1_epi32(16));
+    // The quants of four inputs, of which ``lower`` are the lower bits.
+    static __m512i joined(const uint8_t* group, int64_t quad, __m512i lower) {
+        if constexpr (B == 5 || B == 6)
+            lower = _mm512_mask_add_epi8(lower, higher(group, 4, quad), lower, _mm512_set1_epi8(16));
+        if constexpr (B == 6)
+            lower = _mm512_mask_add_epi8(lower, higher(group, 5, quad), lower, _mm512_set1_epi8(32));
+        return lower;
+    }
+
+    // The weights of one input, for each output.
+    static __m512 column(const uint8_t* group, int64_t input) {
+        const int64_t quad = input / 4;
+        __m512i vector = _mm512_loadu_si512(group + (B == 8 ? quad : quad / 2) * 64);
+        if constexpr (B != 8) {
+            vector = _mm512_and_si512(quad % 2 ? _mm512_srli_epi16(vector, 4) : vector, _mm512_set1_epi8(0x0F));
+            vector = joined(group, quad, vector);
         }
-        return quants;
+        vector = _mm512_srl_epi32(vector, _mm_cvtsi32_si128(static_cast<int>(input % 4 * 8)));
+        const __m512i quants = _mm512_sub_epi32(_mm512_and_si512(vector, _mm512_set1_epi32(0xFF)), _mm512_set1_epi32(MIDDLE));
+        const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(quants), factor(group, static_cast<int>(input * PARTS / GROUP)));
+        return MINIMUM ? _mm512_add_ps(scaled, factor(group, 1)) : scaled;
     }
 };
 
 // MR rows times NR blocks of outputs, into result (MR, NR * BLOCK).
-template <int BITS, int MR, int NR>
+template <class L, int MR, int NR>
 void tile(const Product& p, int64_t row, int64_t block, float* result) {
-    constexpr int64_t QUANTS = Layout<BITS>::QUANTS, BYTES = Layout<BITS>::BYTES;
     const int64_t groups = p.groups;
-    const __m512i nibble = _mm512_set1_epi8(0x0F), sixteen = _mm512_set1_epi8(16);
+    const __m512i nibble = _mm512_set1_epi8(0x0F);
     __m512 sum[MR][NR];
     for (int m = 0; m < MR; ++m)
         for (int n = 0; n < NR; ++n) sum[m][n] = _mm512_setzero_ps();
     const int32_t* x[MR];
     for (int m = 0; m < MR; ++m) x[m] = reinterpret_cast<const int32_t*>(p.x + (row + m) * groups * GROUP);
     const uint8_t* weights[NR];
-    for (int n = 0; n < NR; ++n) weights[n] = p.weights + (block + n) * groups * BYTES;
+    for (int n = 0; n < NR; ++n) weights[n] = p.weights + (block + n) * groups * L::BYTES;
     for (int64_t g = 0; g < groups; ++g) {
-        __m512i dot[MR][NR];
-        for (int m = 0; m < MR; ++m)
-            for (int n = 0; n < NR; ++n) dot[m][n] = _mm512_setzero_si512();
-        for (int j = 0; j < (BITS == 8 ? 8 : 4); ++j) {
+        __m512i dot[L::PARTS][MR][NR];
+        for (int m = 0; m < MR; ++m) {
+            const int32_t* total = p.x_total + ((row + m) * groups + g) * 2;
+            for (int part = 0; part < L::PARTS; ++part) {  // quants are unsigned: what they are too high by comes off first
+                const int32_t sum_of_x = L::PARTS == 2 ? total[part] : total[0] + total[1];
+                const __m512i begin = L::MIDDLE ? _mm512_set1_epi32(-L::MIDDLE * sum_of_x) : _mm512_setzero_si512();
+                for (int n = 0; n < NR; ++n) dot[part][m][n] = begin;
+            }
+        }
+        for (int j = 0; j < L::VECTORS; ++j) {
+            auto& into = dot[j * L::PARTS / L::VECTORS];
             for (int n = 0; n < NR; ++n) {
                 const __m512i w = _mm512_loadu_si512(weights[n] + j * 64);
                 _mm_prefetch(reinterpret_cast<const char*>(weights[n] + j * 64 + AHEAD), _MM_HINT_T0);
-                if constexpr (BITS == 8) {
+                if constexpr (L::BITS == 8) {
                     for (int m = 0; m < MR; ++m)
-                        dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], w, _mm512_set1_epi32(x[m][g * 8 + j]));
+                        into[m][n] = _mm512_dpbusd_epi32(into[m][n], w, _mm512_set1_epi32(x[m][g * 8 + j]));
                 } else {
-                    __m512i low = _mm512_and_si512(w, nibble);
-                    __m512i high = _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble);
-                    if constexpr (BITS == 5) {
-                        low = _mm512_mask_add_epi8(low, Layout<5>::fifths(weights[n], 2 * j), low, sixteen);
-                        high = _mm512_mask_add_epi8(high, Layout<5>::fifths(weights[n], 2 * j + 1), high, sixteen);
-                    }
+                    const __m512i low = L::joined(weights[n], 2 * j, _mm512_and_si512(w, nibble));
+                    const __m512i high = L::joined(weights[n], 2 * j + 1, _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble));
                     for (int m = 0; m < MR; ++m) {
-                        dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], low, _mm512_set1_epi32(x[m][g * 8 + 2 * j]));
-                        dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], high, _mm512_set1_epi32(x[m][g * 8 + 2 * j + 1]));
+                        into[m][n] = _mm512_dpbusd_epi32(into[m][n], low, _mm512_set1_epi32(x[m][g * 8 + 2 * j]));
+                        into[m][n] = _mm512_dpbusd_epi32(into[m][n], high, _mm512_set1_epi32(x[m][g * 8 + 2 * j + 1]));
                     }
                 }
             }
         }
         for (int n = 0; n < NR; ++n) {
-            const __m256i* factors = reinterpret_cast<const __m256i*>(weights[n] + QUANTS);
-            const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(factors));
-            const __m512 minimum = _mm512_cvtph_ps(_mm256_loadu_si256(factors + 1));
-            _mm_prefetch(reinterpret_cast<const char*>(weights[n] + QUANTS + AHEAD), _MM_HINT_T0);
-            weights[n] += BYTES;
+            __m512 factors[2];
+            for (int f = 0; f < (L::MINIMUM ? 2 : L::PARTS); ++f) factors[f] = L::factor(weights[n], f);
+            _mm_prefetch(reinterpret_cast<const char*>(weights[n] + L::QUANTS + AHEAD), _MM_HINT_T0);
+            weights[n] += L::BYTES;
             for (int m = 0; m < MR; ++m) {
-                const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(p.x_scale[(row + m) * groups + g]));
-                sum[m][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[m][n]), both, sum[m][n]);
-                sum[m][n] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(p.x_sum[(row + m) * groups + g]), sum[m][n]);
+                const __m512 x_scale = _mm512_set1_ps(p.x_scale[(row + m) * groups + g]);
+                for (int part = 0; part < L::PARTS; ++part)
+                    sum[m][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[part][m][n]),
+                                                _mm512_mul_ps(factors[part], x_scale), sum[m][n]);
+                if constexpr (L::MINIMUM)
+                    sum[m][n] = _mm512_fmadd_ps(factors[1], _mm512_set1_ps(p.x_sum[(row + m) * groups + g]), sum[m][n]);
             }
         }
     }
@@ -148,24 +172,20 @@ void tile(const Product& p, int64_t row, int64_t block, float* result) {
 }
 
 // What one outlier adds to the results of a block.
-template <int BITS>
+template <class L>
 void add_outlier(const Product& p, const Outlier& outlier, int64_t block, float* result) {
-    using Lies = Layout<BITS>;
-    const uint8_t* group = p.weights + (block * p.groups + outlier.input / GROUP) * Lies::BYTES;
-    const __m256i* factors = reinterpret_cast<const __m256i*>(group + Lies::QUANTS);
-    const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(factors));
-    const __m512 minimum = _mm512_cvtph_ps(_mm256_loadu_si256(factors + 1));
-    const __m512 weight = _mm512_fmadd_ps(_mm512_cvtepi32_ps(Lies::column(group, outlier.input % GROUP)), scale, minimum);
+    const uint8_t* group = p.weights + (block * p.groups + outlier.input / GROUP) * L::BYTES;
+    const __m512 weight = L::column(group, outlier.input % GROUP);
     _mm512_storeu_ps(result, _mm512_fmadd_ps(weight, _mm512_set1_ps(outlier.value), _mm512_loadu_ps(result)));
 }
 
-template <int BITS, int MR, int NR, typename T>
+template <class L, int MR, int NR, typename T>
 void rows_by_blocks(const Product& p, int64_t row, int64_t block, T* y) {
     float result[MR * NR * BLOCK];
-    tile<BITS, MR, NR>(p, row, block, result);
+    tile<L, MR, NR>(p, row, block, result);
     for (int m = 0; m < MR; ++m)
         for (const Outlier& outlier : p.outliers[row + m])
-            for (int n = 0; n < NR; ++n) add_outlier<BITS>(p, outlier, block + n, result + (m * NR + n) * BLOCK);
+            for (int n = 0; n < NR; ++n) add_outlier<L>(p, outlier, block + n, result + (m * NR + n) * BLOCK);
     const int64_t first = block * BLOCK;
     const int64_t count = std::min<int64_t>(NR * BLOCK, p.outputs - first);
     for (int m = 0; m < MR; ++m) {
@@ -175,69 +195,76 @@ void rows_by_blocks(const Product& p, int64_t row, int64_t block, T* y) {
     }
 }
 
-template <int BITS, int NR, typename T>
+template <class L, int NR, typename T>
 void all_rows(const Product& p, int64_t rows, int64_t block, T* y) {
     int64_t row = 0;
-    for (; rows - row >= 6; row += 6) rows_by_blocks<BITS, 6, NR>(p, row, block, y);
+    for (; rows - row >= 6; row += 6) rows_by_blocks<L, 6, NR>(p, row, block, y);
     switch (rows - row) {
-        case 5: rows_by_blocks<BITS, 5, NR>(p, row, block, y); break;
-        case 4: rows_by_blocks<BITS, 4, NR>(p, row, block, y); break;
-        case 3: rows_by_blocks<BITS, 3, NR>(p, row, block, y); break;
-        case 2: rows_by_blocks<BITS, 2, NR>(p, row, block, y); break;
-        case 1: rows_by_blocks<BITS, 1, NR>(p, row, block, y); break;
+        case 5: rows_by_blocks<L, 5, NR>(p, row, block, y); break;
+        case 4: rows_by_blocks<L, 4, NR>(p, row, block, y); break;
+        case 3: rows_by_blocks<L, 3, NR>(p, row, block, y); break;
+        case 2: rows_by_blocks<L, 2, NR>(p, row, block, y); break;
+        case 1: rows_by_blocks<L, 1, NR>(p, row, block, y); break;
         default: break;
     }
 }
 
-template <int BITS, typename T>
+template <class L, typename T>
 void multiply(const Product& p, int64_t rows, int64_t blocks, T* y) {
     const int64_t pairs = (blocks + 1) / 2;
     Pool::get().parallel(pairs, 1, [&](int64_t from, int64_t to) {
         for (int64_t pair = from; pair < to; ++pair) {
             if (pair * 2 + 1 < blocks)
-                all_rows<BITS, 2>(p, rows, pair * 2, y);
+                all_rows<L, 2>(p, rows, pair * 2, y);
             else
-                all_rows<BITS, 1>(p, rows, pair * 2, y);
+                all_rows<L, 1>(p, rows, pair * 2, y);
         }
     });
 }
 
 template <typename T>
-void linear_of(const at::Tensor& x, Product p, int64_t bits, int64_t blocks, at::Tensor& y) {
+void linear_of(const at::Tensor& x, Product p, Packing packing, int64_t blocks, at::Tensor& y) {
     const int64_t rows = x.size(0), groups = p.groups;
     thread_local std::vector<int8_t> q;
     thread_local std::vector<float> scale, sum;
+    thread_local std::vector<int32_t> total;
     thread_local std::vector<std::vector<Outlier>> outliers;
     q.resize(rows * groups * GROUP);
     scale.resize(rows * groups);
     sum.resize(rows * groups);
+    total.resize(rows * groups * 2);
     outliers.resize(std::max<size_t>(outliers.size(), rows));
     const T* from = x.data_ptr<T>();
     int8_t* q_to = q.data();
     float* scale_to = scale.data();
     float* sum_to = sum.data();
+    int32_t* total_to = total.data();
     std::vector<Outlier>* outliers_to = outliers.data();
     Pool::get().parallel(rows, 32, [&](int64_t first, int64_t last) {
         for (int64_t m = first; m < last; ++m)
             quantise(from + m * groups * GROUP, groups, q_to + m * groups * GROUP, scale_to + m * groups,
-                     sum_to + m * groups, outliers_to[m]);
+                     sum_to + m * groups, total_to + m * groups * 2, outliers_to[m]);
     });
     p.x = q_to;
     p.x_scale = scale_to;
     p.x_sum = sum_to;
+    p.x_total = total_to;
     p.outliers = outliers_to;
-    if (bits == 4)
-        multiply<4>(p, rows, blocks, y.data_ptr<T>());
-    else if (bits == 5)
-        multiply<5>(p, rows, blocks, y.data_ptr<T>());
-    else
-        multiply<8>(p, rows, blocks, y.data_ptr<T>());
+    T* to = y.data_ptr<T>();
+    const auto in = [&](int64_t bits, Factors factors) { return packing.bits == bits && packing.factors == factors; };
+    if (in(4, Factors::MINIMUM)) multiply<Layout<4, Factors::MINIMUM>>(p, rows, blocks, to);
+    if (in(5, Factors::MINIMUM)) multiply<Layout<5, Factors::MINIMUM>>(p, rows, blocks, to);
+    if (in(8, Factors::MINIMUM)) multiply<Layout<8, Factors::MINIMUM>>(p, rows, blocks, to);
+    if (in(4, Factors::SIGNED)) multiply<Layout<4, Factors::SIGNED>>(p, rows, blocks, to);
+    if (in(5, Factors::SIGNED)) multiply<Layout<5, Factors::SIGNED>>(p, rows, blocks, to);
+    if (in(8, Factors::SIGNED)) multiply<Layout<8, Factors::SIGNED>>(p, rows, blocks, to);
+    if (in(6, Factors::HALVES)) multiply<Layout<6, Factors::HALVES>>(p, rows, blocks, to);
 }
 
 }  // namespace
 
 // x (..., K) times packed weights (N, K): (..., N) in x's type.
-at::Tensor linear_by_lanes(const at::Tensor& input, const at::Tensor& weights, int64_t bits, int64_t outputs) {
+at::Tensor linear_by_lanes(const at::Tensor& input, const at::Tensor& weights, Packing packing, int64_t outputs) {
     const int64_t inputs = input.size(-1);
     const at::Tensor x = input.reshape({-1, inputs}).contiguous();
     auto shape = input.sizes().vec();
@@ -248,9 +275,9 @@ at::Tensor linear_by_lanes(const at::Tensor& input, const at::Tensor& weights, i
     p.groups = inputs / GROUP;
     p.outputs = outputs;
     if (x.scalar_type() == at::kBFloat16)
-        linear_of<at::BFloat16>(x, p, bits, weights.size(0), y);
+        linear_of<at::BFloat16>(x, p, packing, weights.size(0), y);
     else
-        linear_of<float>(x, p, bits, weights.size(0), y);
+        linear_of<float>(x, p, packing, weights.size(0), y);
     return y;
 }
 

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "common.h"
+#include "packing.h"
 
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include <immintrin.h>
@@ -319,7 +319,7 @@ void multiply(const at::BFloat16* x, const uint8_t* weights, int64_t rows, int64
 }  // namespace
 
 // x (..., K) times packed weights (N, K): (..., N) in x's type.
-at::Tensor linear_by_tiles(const at::Tensor& input, const at::Tensor& weights, int64_t bits, int64_t outputs) {
+at::Tensor linear_by_tiles(const at::Tensor& input, const at::Tensor& weights, Packing packing, int64_t outputs) {
     const int64_t inputs = input.size(-1), rows = input.numel() / inputs;
     const at::Tensor x = input.to(at::kBFloat16).contiguous();
     auto shape = input.sizes().vec();
@@ -334,11 +334,11 @@ at::Tensor linear_by_tiles(const at::Tensor& input, const at::Tensor& weights, i
         from = laid_out.data();
     }
     const auto run = [&](auto* to) {
-        if (rows == 1 && bits == 4)
+        if (rows == 1 && packing.bits == 4)
             multiply_row<4>(from, packed, inputs / GROUP, outputs, to);
         else if (rows == 1)
             multiply_row<8>(from, packed, inputs / GROUP, outputs, to);
-        else if (bits == 4)
+        else if (packing.bits == 4)
             multiply<4>(from, packed, rows, inputs / GROUP, outputs, to);
         else
             multiply<8>(from, packed, rows, inputs / GROUP, outputs, to);

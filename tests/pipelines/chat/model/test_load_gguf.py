@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM, GgufConfig, LlamaConfig, PreTrain
 
 from pipelines.chat.model import graph, kernels, plans
 from pipelines.chat.model.gguf import GgufError, read
-from pipelines.chat.model.gguf_blocks import BITS, dequantise
+from pipelines.chat.model.gguf_blocks import dequantise
 from pipelines.chat.model.gguf_types import READABLE
-from pipelines.chat.model.gguf_weights import empty_model
+from pipelines.chat.model.gguf_weights import LAYOUTS, empty_model
 from pipelines.chat.model.interface import Segment
 from pipelines.chat.model.load import load
 from pipelines.chat.model.transformer import SerialTransformer, Transformer
@@ -88,7 +88,7 @@ def test_packed_decoding_is_close_to_transformers_own(
 
 
 @needs_packing
-@pytest.mark.parametrize("kind", sorted(BITS))
+@pytest.mark.parametrize("kind", sorted(LAYOUTS))
 def test_packed_weights_are_the_files_but_for_half_precision_factors(kind: str, tmp_path: Path) -> None:
     path = tiny(tmp_path, "llama", kind)
     tensor = read(path).tensors["token_embd.weight"]
@@ -96,7 +96,7 @@ def test_packed_weights_are_the_files_but_for_half_precision_factors(kind: str, 
     bound = packed_model(path)._step.args[0]  # type: ignore[attr-defined]
     form, vocabulary = kernels.forms()[0], tensor.shape[0]
     tokens = torch.arange(vocabulary)
-    rows = torch.ops.loquent.embedding(tokens, bound.w0, form, bound.w0_bits, vocabulary, torch.float32)
+    rows = torch.ops.loquent.embedding(tokens, bound.w0, form, vocabulary, torch.float32)
     bound_on_rounding = 2.0**-10 * exact.view(vocabulary, -1, 32).abs().amax(-1, keepdim=True).clamp_min(1e-3) * 16
     assert ((rows - exact).view(vocabulary, -1, 32).abs() <= bound_on_rounding).all()
     assert (rows - exact).norm() < 1e-3 * exact.norm()
