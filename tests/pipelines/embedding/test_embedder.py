@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from pipelines.embedding import embedder as embedder_module
 from pipelines.embedding.embedder import Embedder
@@ -38,8 +39,13 @@ def test_a_text_s_embedding_does_not_depend_on_its_company(model: MiniLM) -> Non
 def test_texts_of_all_lengths_and_numbers_are_computed_in_few_shapes(minilm: Path) -> None:
     model = MiniLM(minilm)
     shapes: set[tuple[int, ...]] = set()
-    transformer = model._model[0]
-    transformer.register_forward_pre_hook(lambda _, inputs: shapes.add(tuple(inputs[0]["input_ids"].shape)))
+    encoder = model._encoder
+
+    def seen(ids: Tensor, lengths: Tensor) -> Tensor:
+        shapes.add(tuple(ids.shape))
+        return encoder(ids, lengths)
+
+    model._encoder = seen  # type: ignore[assignment]
     for words in range(1, 61):
         model.embed([Passage("sea " * words)])
     for count in range(1, 17):
