@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.downloads.progress import Progress
-from pipelines.embedding.minilm import Embedding, MiniLM, Passage, Passes, prepare
+from pipelines.embedding.minilm import Embedding, MiniLM, Passage, advance, prepare
 from pipelines.events import StageError
 from pipelines.worker import Worker, settled_by_thread
 
@@ -166,7 +166,7 @@ class Embedder:
             return
         try:
             passes = model.passes([passage for job in jobs for passage in job.passages])
-            while (embeddings := _next(passes)) is None:
+            while (embeddings := advance(passes)) is None:
                 between()
                 if all(job.dropped for job in jobs):
                     return
@@ -178,13 +178,3 @@ class Embedder:
         for job in jobs:
             job.result, embeddings = embeddings[: len(job.passages)], embeddings[len(job.passages) :]
             job.settle(None)
-
-
-def _next(passes: Passes) -> list[Embedding] | None:
-    """Compute the next pass; the embeddings once it was the last one."""
-    try:
-        next(passes)
-    except StopIteration as end:
-        found: list[Embedding] = end.value
-        return found
-    return None

@@ -56,6 +56,16 @@ class Embedding:
 Passes = Generator[None, None, list[Embedding]]  # between two of them other texts may be embedded
 
 
+def advance(passes: Passes) -> list[Embedding] | None:
+    """Compute one more forward pass; the embeddings, if it was the last one."""
+    try:
+        next(passes)
+    except StopIteration as end:
+        found: list[Embedding] = end.value
+        return found
+    return None
+
+
 class MiniLM:
     """The loaded model. Not for two threads at a time."""
 
@@ -91,12 +101,9 @@ class MiniLM:
     def embed(self, passages: Sequence[Passage], *, threads: int = 1) -> list[Embedding]:
         """Embed the texts, those of about one length together."""
         passes = self.passes(passages, threads=threads)
-        while True:
-            try:
-                next(passes)
-            except StopIteration as end:
-                found: list[Embedding] = end.value
-                return found
+        while (found := advance(passes)) is None:
+            pass
+        return found
 
     def passes(self, passages: Sequence[Passage], *, threads: int = 1) -> Passes:
         """Embed the texts as ``embed`` does, and yield between two forward passes of ``PASS`` tokens at most."""
@@ -117,9 +124,8 @@ class MiniLM:
 
     def _tokens(self, texts: list[str]) -> list[Any]:
         """The first rows of the texts; each knows the others of its text."""
-        return (
-            [self._tokenizer.encode(text) for text in texts] if len(texts) == 1 else self._tokenizer.encode_batch(texts)
-        )
+        first: list[Any] = self._tokenizer.encode_batch(texts)
+        return first
 
     def _together(self, rows: Sequence[Sequence[int]]) -> list[tuple[Floats, Floats]]:
         """Embed rows of token ids in one pass, padded to a shape of few: each row's own embedding, and its tokens'."""
