@@ -1,7 +1,8 @@
 """The anomaly stage: screens what a turn brings in, and decides what follows.
 
-In ``shadow`` mode the turn goes on at once; the verdict, if it is there by its deadline, is recorded, and changes
-nothing. In ``enforce`` mode the turn waits for the verdict.
+In ``shadow`` mode the turn goes on at once, and is screened once its first text is out, so that nothing of it comes
+later; the verdict, if it is there by its deadline, is recorded, and changes nothing. In ``enforce`` mode the turn waits
+for the verdict.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64  # turns that are screened in the shadow of their replies; for more there is no verdict
+MAKES_WAY = 1.0  # seconds that a shadow makes way for the turn's first text
 MESSAGES = 8  # new messages of one turn that are screened; the older ones of more are screened as one
 ASKED = 32  # texts that are asked about at a time
 RECENT = 1000  # verdicts by which drift is measured
@@ -184,16 +186,31 @@ class AnomalyStage:
         """
         screening = _Screening(self, turn)
         if self.settings.mode == "shadow":
-            self._cast(screening)
+            events = self._shadowed(screening, turn, next)
         elif (action := await screening.decide()) == "block":
             raise StageError("invalid_request", "content_filter", "The message was refused by this server's filter.")
-        elif action == "deflect":
-            next = self._deflect
-        async with aclosing(next(turn)) as events:
+        else:
+            events = next(turn) if action != "deflect" else self._deflect(turn)
+        async with aclosing(events):
             async for event in events:
                 if isinstance(event, Finished) and turn.verdicts and screening.outcome is not None:
                     yield screening.outcome
                 yield event
+
+    async def _shadowed(self, screening: "_Screening", turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        """The reply; its turn is screened once the first text is out, or a while has passed, or it ended without text.
+
+        A client that asked for the verdict gets it with the reply, so its turn is screened at once.
+        """
+        shadow = _Shadow(lambda: self._cast(screening), 0.0 if turn.verdicts else MAKES_WAY)
+        try:
+            async with aclosing(next(turn)) as events:
+                async for event in events:
+                    yield event
+                    if isinstance(event, TextDelta):
+                        shadow.cast()
+        finally:
+            shadow.cast()
 
     async def _deflect(self, turn: Turn) -> AsyncGenerator[Event]:
         yield TextDelta(self.settings.deflection, tokens=0)
@@ -291,6 +308,23 @@ def _since_reply(messages: Sequence[Message]) -> list[Message]:
 
 def _can_be_screened(message: Message) -> bool:
     return message.role in ("user", "tool") and bool(message.content.strip())
+
+
+class _Shadow:
+    """What is to begin once: when it is asked for, and after so many seconds at the latest."""
+
+    def __init__(self, begin: Callable[[], None], seconds: float) -> None:
+        self._begin: Callable[[], None] | None = begin
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.cast)
+        if not seconds:
+            self.cast()
+
+    def cast(self) -> None:
+        """Begin, unless it has begun."""
+        self._timer.cancel()
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            begin()
 
 
 class _Screening:

@@ -1,17 +1,20 @@
-"""The embedder: a thread that embeds for every stage, in small batches, urgent ones first."""
+"""The embedder: a thread that embeds for every stage, in small batches, urgent ones first.
+
+A long text takes several forward passes; between two of them short texts have theirs.
+"""
 
 import asyncio
 import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.downloads.progress import Progress
-from pipelines.embedding.minilm import Embedding, MiniLM, Passage, prepare
+from pipelines.embedding.minilm import Embedding, MiniLM, Passage, advance, prepare
 from pipelines.events import StageError
 from pipelines.worker import Worker, settled_by_thread
 
@@ -128,6 +131,11 @@ class Embedder:
         self._in_a_row = self._in_a_row + 1 if self._urgent else 0
         queue = self._bulk if self._bulk and self._in_a_row > IN_A_ROW else self._urgent or self._bulk
         self._in_a_row = 0 if queue is self._bulk else self._in_a_row
+        return self._together(queue)
+
+    @staticmethod
+    def _together(queue: deque[_Job]) -> list[_Job]:
+        """Take what is computed together from the head of a queue."""
         jobs: list[_Job] = []
         count = longest = 0
         while queue:
@@ -140,12 +148,28 @@ class Embedder:
         return jobs
 
     def _compute(self, model: MiniLM, jobs: list[_Job]) -> None:
+        self._embed(model, jobs, between=lambda: self._embed(model, self._short()))
+
+    def _short(self) -> list[_Job]:
+        """An urgent batch that may overtake a long text; there may be none."""
+        with self._worker.changed:
+            short = deque(job for job in self._urgent if _fit(len(job.passages), job.longest))
+            jobs = self._together(short)
+            for job in jobs:
+                self._urgent.remove(job)
+        return jobs
+
+    def _embed(self, model: MiniLM, jobs: list[_Job], between: Callable[[], None] = lambda: None) -> None:
+        """Embed a batch, and settle what waits for it; ``between`` is called between two forward passes."""
         jobs = [job for job in jobs if not job.dropped]
-        passages = [passage for job in jobs for passage in job.passages]
-        if not passages:
+        if not jobs:
             return
         try:
-            embeddings = model.embed(passages)
+            passes = model.passes([passage for job in jobs for passage in job.passages])
+            while (embeddings := advance(passes)) is None:
+                between()
+                if all(job.dropped for job in jobs):
+                    return
         except Exception as error:  # of these texts; the next ones may do better
             log.error("a batch of texts could not be embedded: %s", type(error).__name__)  # its words may be theirs
             for job in jobs:

@@ -6,8 +6,9 @@ embeddings over it, so that a window knows its surroundings ("late chunking", GÃ
 """
 
 import logging
+import os
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ ROWS = 16  # of one text; of more, the first and the last are read
 # The shapes of a forward pass. oneDNN and PyTorch keep what they compiled for each shape that they meet, and texts of
 # every length beside every number of others took 600 MB.
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)  # rows
-LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, TOKENS)  # tokens of a row
+LENGTHS = (8, 16, 20, 24, 28, 32, 48, 64, 96, 128, 192, TOKENS)  # tokens of a row
+PASS = 256  # tokens of one, padded: what a core needs a frame of video for, so that nothing else waits longer
 NAME = "all-minilm-l6-v2"
 RECIPE = "rows of 256 tokens, spans pooled"  # how windows are made; stored beside stored embeddings
 
@@ -51,6 +53,19 @@ class Embedding:
     rows: int = 1  # that the text took
 
 
+Passes = Generator[None, None, list[Embedding]]  # between two of them other texts may be embedded
+
+
+def advance(passes: Passes) -> list[Embedding] | None:
+    """Compute one more forward pass; the embeddings, if it was the last one."""
+    try:
+        next(passes)
+    except StopIteration as end:
+        found: list[Embedding] = end.value
+        return found
+    return None
+
+
 class MiniLM:
     """The loaded model. Not for two threads at a time."""
 
@@ -59,56 +74,71 @@ class MiniLM:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
 
+        from pipelines.embedding.encoder import Encoder
+
         transformers_logging.disable_progress_bar()  # of a load that takes a moment
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its pool would take every core for a batch
         # Of this thread: an idle team that loading leaves behind makes OpenMP count more threads than cores. It then
         # waits passively at every barrier, and the language model's steps take twice as long.
         torch.set_num_threads(1)
         with one_at_a_time:
-            self._model = SentenceTransformer(
+            model: Any = SentenceTransformer(
                 str(folder),
                 device="cpu",
                 local_files_only=True,
                 model_kwargs={"dtype": torch.float32},  # any other would be everybody's default meanwhile
             )
         if not exact and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            self._model.bfloat16()
+            model.bfloat16()
         self._torch = torch
+        with torch.inference_mode():
+            self._encoder = Encoder(model[0].auto_model)
+        self._tokenizer: Any = model.tokenizer.backend_tokenizer
+        self._tokenizer.enable_truncation(TOKENS)  # a text that is too long has several rows
+        self._tokenizer.no_padding()
 
     def embed(self, passages: Sequence[Passage], *, threads: int = 1) -> list[Embedding]:
         """Embed the texts, those of about one length together."""
-        if self._torch.get_num_threads() != threads:
-            self._torch.set_num_threads(threads)  # of this thread only
-        rows: Any = self._model.tokenizer(
-            [passage.text for passage in passages],
-            truncation=True,
-            max_length=TOKENS,
-            return_overflowing_tokens=True,  # a text that is too long has several rows
-            return_offsets_mapping=True,
-        )
-        of: list[int] = list(rows["overflow_to_sample_mapping"])
-        used = [row for n in range(len(passages)) for row in _ends([row for row, each in enumerate(of) if each == n])]
+        passes = self.passes(passages, threads=threads)
+        while (found := advance(passes)) is None:
+            pass
+        return found
+
+    def passes(self, passages: Sequence[Passage], *, threads: int = 1) -> Passes:
+        """Embed the texts as ``embed`` does, and yield between two forward passes of ``PASS`` tokens at most."""
+        texts = [_ends([first, *first.overflowing]) for first in self._tokens([each.text for each in passages])]
+        rows = [row for text in texts for row in text]
         found: dict[int, tuple[Floats, Floats]] = {}
-        for group in _of_one_length({row: len(rows["input_ids"][row]) for row in used}):
-            found |= zip(group, self._together([rows["input_ids"][row] for row in group]), strict=True)
+        for group in _passes([len(row) for row in rows]):
+            if found:
+                yield
+            if self._torch.get_num_threads() != threads:
+                self._torch.set_num_threads(threads)  # of this thread only
+            found |= zip(group, self._together([rows[row].ids for row in group]), strict=True)
+        numbers = iter(range(len(rows)))
         return [
-            _joined([(*found[row], rows["offset_mapping"][row]) for row in used if of[row] == n], passage.windows)
-            for n, passage in enumerate(passages)
+            _joined([(*found[next(numbers)], row.offsets) for row in text], passage.windows)
+            for text, passage in zip(texts, passages, strict=True)
         ]
+
+    def _tokens(self, texts: list[str]) -> list[Any]:
+        """The first rows of the texts; each knows the others of its text."""
+        first: list[Any] = self._tokenizer.encode_batch(texts)
+        return first
 
     def _together(self, rows: Sequence[Sequence[int]]) -> list[tuple[Floats, Floats]]:
         """Embed rows of token ids in one pass, padded to a shape of few: each row's own embedding, and its tokens'."""
         torch = self._torch
-        count, length = _rounded(len(rows), COUNTS), _rounded(max(map(len, rows)), LENGTHS)
-        padded = [*rows, *[rows[0]] * (count - len(rows))]
-        batch: Any = self._model.tokenizer.pad(
-            {"input_ids": padded}, padding="max_length", max_length=length, return_tensors="pt"
-        )
+        lengths = [len(row) for row in rows]
+        count, length = _rounded(len(rows), COUNTS), _rounded(max(lengths), LENGTHS)
+        more = count - len(rows)
+        padded = [[*row, *[0] * (length - len(row))] for row in [*rows, *[rows[0]] * more]]
         with torch.inference_mode():
-            output = self._model(dict(batch))
-        tokens: Floats = output["token_embeddings"][: len(rows)].float().numpy()  # (N, T, DIMENSIONS)
-        wholes = _unit(output["sentence_embedding"][: len(rows)].float().numpy())
-        return [(whole, tokens[n, : len(row)]) for n, (whole, row) in enumerate(zip(wholes, rows, strict=True))]
+            output = self._encoder(torch.tensor(padded), torch.tensor([*lengths, *lengths[:1] * more]))
+        embedded: list[Floats] = [tokens[:each] for tokens, each in zip(output.numpy(), lengths, strict=False)]
+        wholes = _unit(np.stack([tokens.mean(0) for tokens in embedded]))
+        return list(zip(wholes, embedded, strict=True))
 
 
 def _rounded(number: int, steps: Sequence[int]) -> int:
@@ -116,21 +146,22 @@ def _rounded(number: int, steps: Sequence[int]) -> int:
     return next((step for step in steps if step >= number), -(-number // steps[-1]) * steps[-1])
 
 
-def _ends(rows: list[int]) -> list[int]:
+def _ends(rows: list[Any]) -> list[Any]:
     """The rows of one text, or of too many the first and the last."""
     return rows if len(rows) <= ROWS else rows[: ROWS // 2] + rows[-ROWS // 2 :]
 
 
-def _of_one_length(lengths: Mapping[int, int]) -> list[list[int]]:
-    """The rows, by number of tokens, in groups with little padding: it costs as much as text."""
-    groups: list[list[int]] = []
+def _passes(lengths: Sequence[int]) -> list[list[int]]:
+    """The rows of so many tokens, in passes with little padding: it costs as much as text."""
+    passes: list[list[int]] = []
     shortest = 0
-    for row in sorted(lengths, key=lengths.__getitem__):
-        if not groups or lengths[row] > 1.5 * shortest + 16:
-            groups.append([])
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        together = _rounded(len(passes[-1]) + 1, COUNTS) * _rounded(lengths[row], LENGTHS) if passes else 0
+        if not passes or lengths[row] > 1.5 * shortest + 16 or together > PASS or len(passes[-1]) == COUNTS[-1]:
+            passes.append([])
             shortest = lengths[row]
-        groups[-1].append(row)
-    return groups
+        passes[-1].append(row)
+    return passes
 
 
 def _joined(rows: Sequence[tuple[Floats, Floats, Sequence[Span]]], spans: tuple[Span, ...]) -> Embedding:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.anomaly import stage as stage_module
 from pipelines.anomaly.stage import AnomalyStage, new_messages
 from pipelines.chat.stage import ChatStage
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.minilm import Embedding, Passage
-from pipelines.events import Event, Finished, Message, Screened, StageError, TextDelta, Turn, Usage
+from pipelines.events import Event, Finished, Message, Screened, StageError, Started, TextDelta, Turn, Usage
 from pipelines.flow import Next, flow
 from tests.support import PATIENCE, ScriptedModel, echo, engine_of, eventually, screening, scripted_pipeline, stage_of
 
@@ -88,6 +89,67 @@ async def test_in_the_shadow_the_turn_goes_on_before_its_verdict_is_there(shadow
     held.set()
     await eventually(lambda: bool(verdicts), "the verdict is recorded later")
     assert "injection" in verdicts[0]
+
+
+async def silent(turn: Turn, next: Next) -> AsyncGenerator[Event]:
+    """A reply that has begun, and whose text does not come."""
+    yield Started(3)
+    await asyncio.Event().wait()
+
+
+def noting(stage: AnomalyStage) -> list[str]:
+    """The texts that are given to the embedding model from now on."""
+    texts: list[str] = []
+    real = stage.embedder.embed
+
+    async def embed(passages: Sequence[Passage], *, bulk: bool = False) -> list[Embedding]:
+        texts.extend(passage.text for passage in passages)
+        return await real(passages, bulk=bulk)
+
+    stage.embedder.embed = embed  # type: ignore[method-assign]
+    return texts
+
+
+async def test_in_the_shadow_screening_makes_way_for_the_first_text(shadow: AnomalyStage) -> None:
+    async def speaks(turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        yield Started(3)
+        yield TextDelta("Hello")
+        await asyncio.Event().wait()
+
+    texts = noting(shadow)
+    async with flow(turn(CALM), [shadow, speaks]) as events:
+        assert isinstance(await anext(events), Started)
+        assert isinstance(await anext(events), TextDelta)
+        assert not shadow._shadows, "nothing is screened before the first text is out"
+        rest = asyncio.ensure_future(anext(events))
+        await eventually(lambda: bool(texts), "it is screened while the reply goes on")
+        rest.cancel()
+        await asyncio.wait([rest])
+
+
+async def test_in_the_shadow_screening_does_not_wait_long_for_a_text(
+    shadow: AnomalyStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_module, "MAKES_WAY", 0.01)
+    texts = noting(shadow)
+    async with flow(turn(CALM), [shadow, silent]) as events:
+        await anext(events)
+        await eventually(lambda: bool(texts), "it is screened though there is no text yet")
+
+
+async def test_in_the_shadow_a_turn_that_ends_without_text_is_screened(shadow: AnomalyStage) -> None:
+    texts = noting(shadow)
+    async with flow(turn(CALM), [shadow, silent]) as events:
+        await anext(events)
+    await eventually(lambda: bool(texts), "a client that left is screened too")
+    assert texts == [CALM]
+
+
+async def test_in_the_shadow_a_turn_that_wants_its_verdict_is_screened_at_once(shadow: AnomalyStage) -> None:
+    texts = noting(shadow)
+    async with flow(turn(CALM, verdicts=True), [shadow, silent]) as events:
+        await anext(events)
+        await eventually(lambda: bool(texts), "its verdict has to come with the reply")
 
 
 async def test_a_deflected_message_gets_the_configured_answer_and_the_model_does_not_run(minilm: Path) -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
 
 from pipelines.embedding import embedder as embedder_module
 from pipelines.embedding.embedder import Embedder
-from pipelines.embedding.minilm import DIMENSIONS, Embedding, MiniLM, Passage
+from pipelines.embedding.minilm import DIMENSIONS, PASS, Embedding, MiniLM, Passage, Passes
 from pipelines.events import StageError
 
 
@@ -35,16 +38,57 @@ def test_a_text_s_embedding_does_not_depend_on_its_company(model: MiniLM) -> Non
     assert alone @ among == pytest.approx(1, abs=1e-4)
 
 
+def seen_shapes(model: MiniLM) -> list[tuple[int, int]]:
+    """The shapes of its forward passes from now on: rows, and tokens of a row."""
+    shapes: list[tuple[int, int]] = []
+    encoder = model._encoder
+
+    def seen(ids: Tensor, lengths: Tensor) -> Tensor:
+        shapes.append((ids.shape[0], ids.shape[1]))
+        return encoder(ids, lengths)
+
+    model._encoder = seen  # type: ignore[assignment]
+    return shapes
+
+
 def test_texts_of_all_lengths_and_numbers_are_computed_in_few_shapes(minilm: Path) -> None:
     model = MiniLM(minilm)
-    shapes: set[tuple[int, ...]] = set()
-    transformer = model._model[0]
-    transformer.register_forward_pre_hook(lambda _, inputs: shapes.add(tuple(inputs[0]["input_ids"].shape)))
+    shapes = seen_shapes(model)
     for words in range(1, 61):
         model.embed([Passage("sea " * words)])
     for count in range(1, 17):
         assert len(model.embed([Passage("sea " * 4)] * count)) == count
-    assert len(shapes) <= 15, "oneDNN caches compiled code for each"
+    assert len(set(shapes)) <= 15, "oneDNN caches compiled code for each"
+
+
+def test_no_forward_pass_is_long(minilm: Path) -> None:
+    model = MiniLM(minilm)
+    shapes = seen_shapes(model)
+    model.embed([Passage("sea " * 1500), *[Passage("sea " * words) for words in range(1, 200, 3)]])
+    assert len(shapes) > 20
+    assert max(rows * tokens for rows, tokens in shapes) <= PASS
+
+
+TEXTS = (
+    "Hi",
+    "Where is my parcel? I ordered it two weeks ago.",
+    "Ünïcödé, 漢字 und 🙂: nothing that it reads is left out!",
+    "A much longer sentence about the sea, " * 10,
+    "The first tokens count, what lies beyond them has rows of its own. " * 40,
+)
+
+
+@pytest.mark.parametrize(("exact", "least"), [(True, 0.999999), (False, 0.9995)])
+def test_embeddings_are_those_of_sentence_transformers(minilm: Path, exact: bool, least: float) -> None:
+    reference = SentenceTransformer(str(minilm), device="cpu", local_files_only=True)
+    expected = reference.encode(list(TEXTS), normalize_embeddings=True)
+    tokens: Any = reference.encode(TEXTS[1], output_value="token_embeddings")
+    passages = [Passage(text, ((0, 19),) if text == TEXTS[1] else ()) for text in TEXTS]
+    model = MiniLM(minilm, exact=exact)
+    for found in (model.embed(passages), [model.embed([passage])[0] for passage in passages]):
+        assert min((each.whole * one).sum() for each, one in zip(found, expected, strict=True)) >= least
+        window = tokens[1:6].mean(0).numpy()  # "Where is my parcel?", behind the model's own first token
+        assert found[1].windows[0] @ window / np.linalg.norm(window) >= least
 
 
 def test_a_window_is_about_its_own_words(model: MiniLM) -> None:
@@ -113,6 +157,69 @@ async def test_what_waits_is_computed_together_and_bulk_last(minilm: Path) -> No
         embedder.gate.release()
     await asyncio.gather(first, *rest)
     assert embedder.batches == [["first"], ["second", "third"], ["bulk"]]
+    await embedder.close()
+
+
+LONG = "sea " * 1500  # six rows
+
+
+class Stepped:
+    """Makes an embedder wait before each forward pass of a long text."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        assert embedder._worker.model is not None
+        self.gate = threading.Semaphore(0)
+        self.passes = 0
+        self._real = embedder._worker.model.passes
+        embedder._worker.model.passes = self._stepped  # type: ignore[method-assign]
+
+    def _stepped(self, passages: Sequence[Passage], *, threads: int = 1) -> Passes:
+        long = any(passage.text == LONG for passage in passages)
+        passes = self._real(passages, threads=threads)
+        while True:
+            if long:
+                self.gate.acquire(timeout=20)
+                self.passes += 1
+            try:
+                next(passes)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            yield
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_short_texts_are_embedded_between_two_passes_of_a_long_one(minilm: Path, bulk: bool) -> None:
+    embedder = Embedder(minilm)
+    await embedder.start()
+    steps = Stepped(embedder)
+    long = await given(embedder, LONG, bulk=bulk)
+    other = await given(embedder, LONG, bulk=bulk)
+    while len(embedder._urgent) + len(embedder._bulk) > 1:  # until the thread has the first
+        await asyncio.sleep(0.001)
+    short = await given(embedder, "short")
+    steps.gate.release()
+    assert len(await short) == 1, "it waits for one pass"
+    assert not long.done()
+    for _ in range(12):
+        steps.gate.release()
+    assert [(await task)[0].rows for task in (long, other)] == [6, 6]
+    await embedder.close()
+
+
+async def test_a_long_text_whose_reader_has_left_is_not_computed_to_its_end(minilm: Path) -> None:
+    embedder = Embedder(minilm)
+    await embedder.start()
+    steps = Stepped(embedder)
+    long = await given(embedder, LONG)
+    while embedder._urgent:
+        await asyncio.sleep(0.001)
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+    for _ in range(6):
+        steps.gate.release()
+    assert len(await embedder.embed([Passage("next")])) == 1
+    assert steps.passes == 1
     await embedder.close()
 
 
