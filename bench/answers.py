@@ -17,8 +17,8 @@ from typing import Any
 from rich.progress import Progress, TaskID
 
 from bench.machine import machine
-from bench.peers import MODEL, model_files
 from bench.prompts import CHOOSING, FACTS, HELD_OUT
+from bench.servers import MODEL, prepared
 from pipelines.chat.defaults import of_model
 from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="one is faster where the cores have other work")
     asked = parser.parse_args()
-    _, folder = model_files()
+    folder = prepared()
 
     def load_model() -> LanguageModel:
         from pipelines.chat.model.transformer import load

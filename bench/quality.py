@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from bench.machine import machine
-from bench.peers import model_files
+from bench.servers import prepared
 from pipelines.chat.model import kernels
 from pipelines.chat.model.interface import Segment
 from pipelines.chat.model.transformer import load
@@ -46,7 +46,7 @@ def main() -> None:
     """Measure every form of the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    _, folder = model_files()
+    folder = prepared()
     from transformers import AutoTokenizer
 
     tokens: list[int] = AutoTokenizer.from_pretrained(folder)(TEXT.read_text(), verbose=False)["input_ids"]

@@ -1,0 +1,68 @@
+"""What a bench found: tables in Markdown for people, and its figures in JSON, by which ``bench.goals`` judges."""
+
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.machine import machine
+
+FOLDER = Path("bench/results")
+LOG = FOLDER / "servers.log"
+
+Figures = dict[str, float]
+Runs = dict[tuple[str, ...], list[Figures]]  # what was measured, by what and of whom; a run each
+
+
+def median(runs: Sequence[Figures]) -> Figures:
+    """Figure by figure, over the repeats."""
+    return {key: statistics.median(each[key] for each in runs) for key in runs[0]}
+
+
+def medians(runs: Runs) -> Figures:
+    """The same for every key of ``runs``, each under a path: the key's parts, then the figure's name."""
+    return {"/".join((*key, name)): value for key, each in runs.items() if each for name, value in median(each).items()}
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def head(name: str, detail: str = "") -> str:
+    """The hardware, the day and the command of a bench."""
+    command = " ".join([f"python -m bench.{name}", *sys.argv[1:]])
+    return f"{machine()}; {datetime.now(UTC):%Y-%m-%d}; `{command}`" + (f", {detail}" if detail else "")
+
+
+def write(name: str, text: str, figures: Figures) -> None:
+    """Write NAME.md and NAME.json into the folder of results."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / f"{name}.md").write_text(text)
+    found = {key: value if math.isfinite(value) else None for key, value in figures.items()}
+    written = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "figures": found}
+    (FOLDER / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
+
+
+def show(name: str, text: str, figures: Figures) -> None:
+    """Write them, and print the text."""
+    write(name, text, figures)
+    sys.stdout.write(f"\n{text}")
+    sys.stdout.flush()
+
+
+def read() -> tuple[Figures, list[str]]:
+    """The figures of every bench, each under its bench's name, and when each bench ended."""
+    figures: Figures = {}
+    times: list[str] = []
+    for path in sorted(FOLDER.glob("*.json")):
+        written: dict[str, Any] = json.loads(path.read_text())
+        times.append(written["time"])
+        figures |= {f"{path.stem}/{key}": value for key, value in written["figures"].items() if value is not None}
+    return figures, sorted(times)
