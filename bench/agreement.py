@@ -35,6 +35,7 @@ WINDOW = 512  # tokens
 WINDOWS = 4
 PIECE = 64  # tokens a step, as when prompts are prefilled beside streams
 SECONDS = 600.0
+DEPTH = 16.0  # below the likeliest token, where the tool cuts log-likelihoods off
 MAGIC = b"_logits_"
 HEAD = 4  # numbers of 16 bits before each row: its scale and its lowest value, as two floats
 
@@ -115,7 +116,8 @@ def ours(model: str, form: kernels.Form, tokens: Tensor) -> Given:
                 for at in range(0, WINDOW, PIECE)
             ])  # fmt: skip
             rows.append(logits[WINDOW // 2 : -1].log_softmax(-1))
-    return Given(tokens, torch.cat(rows))
+    likelihoods = torch.cat(rows)
+    return Given(tokens, likelihoods.maximum(likelihoods.amax(-1, keepdim=True) - DEPTH))
 
 
 def measure(model: str, figures: Figures) -> Iterator[list[str]]:

@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from bench import loads, neighbours, pace, results
 from bench.pace import Pace
-from bench.results import Figures, Runs, median, table
+from bench.results import Figures, Runs, median, ratio, table
 from bench.servers import Server, Serving, serving
 from bench.streams import SERVERS, available
 
@@ -57,7 +57,7 @@ async def closed(serves: Serving, asked: Pace, runs: Runs) -> None:
                     pair[company] = await loads.closed_loop(serves.client, level, seed, asked.seconds)
                 runs[company, name, str(level)].append(pair[company])
                 await asyncio.sleep(REST_SECONDS)
-            share = pair["beside"]["tokens"] / pair["alone"]["tokens"]
+            share = ratio(pair["beside"]["tokens"], pair["alone"]["tokens"])
             runs["share", name, str(level)].append({"tokens": share})
 
 

@@ -96,6 +96,23 @@ async def closed_loop(new: New, count: int, seed: int, seconds: float = LOOP_SEC
     }
 
 
+async def burst(new: New, count: int, seed: int, rounds: int, tokens: int = TOKENS) -> Figures:
+    """Users who all ask at once, and so many times, until each has its last answer."""
+    async with clients(new, count) as users:
+        begun = time.perf_counter()
+
+        async def ask(number: int) -> list[Reply]:
+            return [await users[number].ask(question(seed + turn * count + number), tokens) for turn in range(rounds)]
+
+        replies = [reply for each in await asyncio.gather(*map(ask, range(count))) for reply in each]
+        seconds = time.perf_counter() - begun
+    return {
+        "tokens": sum(reply.tokens for reply in replies) / seconds,
+        "first95": percentile([reply.first for reply in replies], 0.95),
+        "gap99": percentile([gap for reply in replies for gap in reply.gaps], 0.99),
+    }
+
+
 async def poisson(new: New, rate: float, seed: int, seconds: float = ARRIVING_SECONDS) -> Figures:
     """Users who come by chance, ``rate`` a second, whether or not the server keeps up."""
     chance = random.Random(seed)  # noqa: S311 - the same arrivals for every server

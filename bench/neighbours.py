@@ -4,7 +4,7 @@ import asyncio
 
 from bench.clients import Client, Messages, RealtimeClient, Reply
 from bench.loads import New, clients, percentile, question
-from bench.results import Figures
+from bench.results import Figures, ratio
 
 NEIGHBOURS, NEIGHBOUR_TOKENS = 8, 256
 LONG_DAYS = 61  # a sentence each, some 1,600 tokens together
@@ -31,7 +31,7 @@ async def long_prompt(new: New, seed: int) -> Figures:
         "first": reply.first * 1000,
         "without99": without,
         "with99": amid,
-        "ratio": amid / without,
+        "ratio": ratio(amid, without),
     }
 
 

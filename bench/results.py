@@ -18,6 +18,11 @@ Figures = dict[str, float]
 Runs = dict[tuple[str, ...], list[Figures]]  # what was measured, by what and of whom; a run each
 
 
+def ratio(figure: float, other: float) -> float:
+    """``figure`` over ``other``, where that is not 0."""
+    return figure / other if other else math.inf
+
+
 def median(runs: Sequence[Figures]) -> Figures:
     """Figure by figure, over the repeats."""
     return {key: statistics.median(each[key] for each in runs) for key in runs[0]}

@@ -1,8 +1,9 @@
 """Models of three sizes, each from its GGUF file: the start, the memory, and the speed beside llama.cpp's server.
 
 Run with ``make bench``, on an idle machine. Speed and starts are those of the shipped stages; memory also that of the
-language model alone, in a process that was never started before. A first start finds the packages, and nothing that
-an earlier start made of them.
+language model alone. A first start finds the packages, and nothing that an earlier start made of them. Speed is that of
+a fixed amount of work, all clients beginning at once: with the larger models a window of some seconds would show
+prefill alone.
 """
 
 import asyncio
@@ -19,14 +20,16 @@ from bench.loads import New
 from bench.memory import Memory
 from bench.pace import Pace
 from bench.peers import llama
-from bench.results import Figures, Runs, median, table
+from bench.results import Figures, Runs, median, ratio, table
 from bench.servers import MODEL, Serving, gguf, loquent, serving
 from pipelines.chat.model.gguf import read
 from pipelines.downloads.cache import cache_folder
 
 MODELS = (MODEL, "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct")
 LEVELS = (1, 4, 16)  # clients at a time
-USUAL = Pace(repeats=2, seconds=8.0)
+ROUNDS = {MODEL: 4}  # replies that each client asks for; elsewhere one
+TOKENS, QUICK_TOKENS = 64, 4  # of a reply
+USUAL = Pace(repeats=2, seconds=0.0)
 REST_SECONDS = 1.0
 MADE = ("plans", "models")  # folders of the cache, with what a start makes of a model
 WRITERS, WRITTEN_EACH = 16, 2  # clients, and requests of each, that write into KV cache slots
@@ -106,19 +109,20 @@ async def shipped(model: str, asked: Pace, runs: Runs) -> None:
 
 
 async def speed(model: str, ours: Serving, theirs: Serving, asked: Pace, runs: Runs) -> None:
-    """Clients that ask again at once, level by level on both servers: ``(server, model, level)``."""
+    """The same replies to so many clients, level by level on both servers: ``(server, model, level)``."""
+    rounds, tokens = ROUNDS.get(model, 1), QUICK_TOKENS if asked.quick else TOKENS
     for serves in (ours, theirs):
-        await loads.closed_loop(serves.client, 2, 90_000, min(2.0, asked.seconds))  # warm
+        await loads.burst(serves.client, 2, 90_000, 1, QUICK_TOKENS)  # warm
     for repeat in range(asked.repeats):
         for level in LEVELS:
             pair: dict[str, Figures] = {}
             for serves in (ours, theirs):
                 seed = repeat * 1_000_000 + level * 1000
-                pair[serves.server.name] = await loads.closed_loop(serves.client, level, seed, asked.seconds)
+                pair[serves.server.name] = await loads.burst(serves.client, level, seed, rounds, tokens)
                 runs[serves.server.name, model, str(level)].append(pair[serves.server.name])
                 await asyncio.sleep(REST_SECONDS)
-            ratio = pair[ours.server.name]["tokens"] / pair[theirs.server.name]["tokens"]
-            runs["ratio", model, str(level)].append({"tokens": ratio})
+            faster = ratio(pair[ours.server.name]["tokens"], pair[theirs.server.name]["tokens"])
+            runs["ratio", model, str(level)].append({"tokens": faster})
 
 
 async def measure(models: list[str], asked: Pace, progress: Progress) -> Runs:

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from bench import loads, pace, results
 from bench.pace import Pace
-from bench.results import Runs, median, table
+from bench.results import Runs, median, ratio, table
 from bench.servers import Serving, loquent, serving
 
 ALONE, SHIPPED = "chat", "all, as shipped"
@@ -58,7 +58,7 @@ def ratios(runs: Runs) -> Runs:
     found: Runs = {}
     for (_, name, level), figures in runs.items():
         pairs = zip(figures, runs["closed", ALONE, level], strict=True)
-        found["ratio", name, level] = [{key: own[key] / alone[key] for key in RATIOS} for own, alone in pairs]
+        found["ratio", name, level] = [{key: ratio(own[key], alone[key]) for key in RATIOS} for own, alone in pairs]
     return found
 
 
@@ -67,9 +67,9 @@ def text(runs: Runs, head: str) -> str:
     rows = []
     for level in map(str, loads.LEVELS):
         for name in VARIANTS:
-            own, ratio = median(runs["closed", name, level]), median(runs["ratio", name, level])
+            own, to_chat = median(runs["closed", name, level]), median(runs["ratio", name, level])
             figures = (f"{own['tokens']:.0f}", f"{own['first95']:.0f}", f"{own['gap99']:.1f}")
-            rows.append([level, name, *figures, *(f"{ratio[key]:.2f} ×" for key in RATIOS)])
+            rows.append([level, name, *figures, *(f"{to_chat[key]:.2f} ×" for key in RATIOS)])
     columns = ["clients", "stages", "tokens/s", "first token p95 ms", "between texts p99 ms"]
     columns += ["tokens/s, to chat alone", "first token p95", "between texts p99"]
     return f"# What each stage costs\n\n{head}\n\n{table(columns, rows)}"
