@@ -32,7 +32,7 @@ from pipelines.chat.settings import ChatSettings
 TEXT = Path("LICENSE")
 MODELS = (MODEL, "qwen2.5-coder-0.5b-instruct")
 WINDOW = 512  # tokens
-WINDOWS = 4
+WINDOWS = 3
 PIECE = 64  # tokens a step, as when prompts are prefilled beside streams
 SECONDS = 600.0
 DEPTH = 16.0  # below the likeliest token, where the tool cuts log-likelihoods off

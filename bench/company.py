@@ -21,7 +21,7 @@ from bench.servers import Server, Serving, serving
 from bench.streams import SERVERS, available
 
 LEVELS = (4, 16)  # clients at a time
-USUAL = Pace(repeats=2, seconds=6.0)
+USUAL = Pace(repeats=2, seconds=5.0)
 REST_SECONDS = 1.0
 SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n for _ in range(10**6): pass"
 LOAD_FIGURES = {  # of the other loads, those that the table shows, with their units
@@ -104,7 +104,7 @@ def text(runs: Runs, missing: dict[str, str], head: str) -> str:
             rows.append([level, name, *speeds, f"{alone['gap99']:.1f}", f"{beside['gap99']:.1f}"])
     columns = ["clients", "server", "tokens/s alone", "beside a busy process", "share"]
     columns += ["between texts p99 ms, alone", "beside it"]
-    lines = ["# Beside a busy process", "", head, ""]
+    lines = ["# Beside a busy process", "", head, *([""] if missing else [])]
     lines += [f"- {name} was not measured to the end: {why}" for name, why in missing.items()]
     lines += ["", table(columns, rows)]
     if any(kind == "other" for kind, *_ in runs):

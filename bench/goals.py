@@ -100,13 +100,15 @@ def stated(path: str) -> str:
 
 def main() -> None:
     """Judge, and print."""
-    figures, times = results.read()
-    if not figures:
+    found = results.read()
+    if not found.figures:
         sys.exit(f"There are no figures in {results.FOLDER}: run make bench.")
-    verdicts = [goal.judge(figures) for goal in (*WHOLE, *GOALS.values())]
+    verdicts = [goal.judge(found.figures) for goal in (*WHOLE, *GOALS.values())]
     table = results.table(["measure", "figure", "goal", ""], [verdict.row for verdict in verdicts])
-    when = f"figures of {times[0]} to {times[-1]}"
-    text = f"# Goals\n\n{results.head('goals', when)}\n\n{table}\n{closing(verdicts)}\n"
+    when = f"figures of {found.times[0]} to {found.times[-1]}"
+    parts = ", ".join(f"{name} {seconds} s" for name, seconds in found.seconds.items())
+    took = f"The benches took {sum(found.seconds.values()) / 60:.0f} minutes: {parts}."
+    text = f"# Goals\n\n{results.head('goals', when)}\n\n{table}\n{took}\n\n{closing(verdicts)}\n"
     (results.FOLDER / "goals.md").write_text(text)
     sys.stdout.write(f"\n{text}")
 

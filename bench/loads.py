@@ -12,7 +12,7 @@ from bench.results import Figures
 
 TOKENS = 64  # of a reply
 LEVELS = (1, 4, 16, 32)  # clients at a time
-LOOP_SECONDS = 6.0  # of each level
+LOOP_SECONDS = 5.0  # of each level
 RATES = (8, 24)  # requests a second
 ARRIVING_SECONDS = 5.0
 PATIENCE_SECONDS = 4.0  # that users wait on after the last of them has come

@@ -24,7 +24,7 @@ def shown(title: str, figure: str, decimals: int = 0) -> Column:
 
 def text(results: Runs, weights: dict[str, int], roofline: Roofline, missing: dict[str, str], head: str) -> str:
     """The tables, in Markdown."""
-    lines = ["# Many clients at once", "", head, ""]
+    lines = ["# Many clients at once", "", head, *([""] if missing else [])]
     lines += [f"- {name} was not measured to the end: {why}" for name, why in missing.items()]
     for load, title, columns in _tables(weights, roofline):
         chosen = [(name, level, median(runs)) for (name, kind, level), runs in results.items() if kind == load]
@@ -84,8 +84,9 @@ def _notes(roofline: Roofline) -> list[str]:
         "reads the server's weights once; prefill and the client's own work count against the server. Answered "
         f"well: first token within {loads.FIRST_SECONDS:.0f} s, then at most {loads.EACH_SECONDS * 1000:.0f} ms a "
         "token. llama.cpp's server and OpenVINO read the same 4-bit file as Loquent, vLLM the weights as bfloat16. On "
-        "processors with AMX llama.cpp runs with `--no-repack`, because it crashes without. Loads other than the first "
-        "one run once on the peers and over SSE."
+        "processors with AMX llama.cpp runs with `--no-repack`, because it crashes without. Clients that ask again at "
+        "once, sessions and the long prompt were measured in every repeat on the websocket, the first of these twice "
+        "on the peers; all else once."
     ]
 
 

@@ -5,9 +5,12 @@ import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from bench.machine import machine
 
@@ -51,7 +54,9 @@ def write(name: str, text: str, figures: Figures) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{name}.md").write_text(text)
     found = {key: value if math.isfinite(value) else None for key, value in figures.items()}
-    written = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "figures": found}
+    now = datetime.now(UTC)
+    seconds = round(now.timestamp() - psutil.Process().create_time())
+    written = {"time": now.isoformat(timespec="seconds"), "seconds": seconds, "figures": found}
     (FOLDER / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
 
 
@@ -62,12 +67,23 @@ def show(name: str, text: str, figures: Figures) -> None:
     sys.stdout.flush()
 
 
-def read() -> tuple[Figures, list[str]]:
-    """The figures of every bench, each under its bench's name, and when each bench ended."""
+@dataclass(frozen=True)
+class Results:
+    """What is in the folder of results."""
+
+    figures: Figures  # of every bench, each under its bench's name
+    times: list[str]  # when the benches ended
+    seconds: dict[str, int]  # that each bench took
+
+
+def read() -> Results:
+    """Everything that the benches wrote."""
     figures: Figures = {}
     times: list[str] = []
+    seconds: dict[str, int] = {}
     for path in sorted(FOLDER.glob("*.json")):
         written: dict[str, Any] = json.loads(path.read_text())
         times.append(written["time"])
+        seconds[path.stem] = written["seconds"]
         figures |= {f"{path.stem}/{key}": value for key, value in written["figures"].items() if value is not None}
-    return figures, sorted(times)
+    return Results(figures, sorted(times), seconds)

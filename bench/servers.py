@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+import psutil
 
 from bench.clients import Client, HttpClient, RealtimeClient
 from pipelines.chat.model.files import prepare
@@ -25,8 +26,9 @@ CONFIG = Path(__file__).parents[1] / "config.toml"  # every key with its default
 STREAMS = 32
 CONTEXT = 2048
 READY_SECONDS = 600.0
-SETTLE_SECONDS = 5.0  # parts of Loquent that load behind "ready"
+SETTLE_SECONDS = 30.0  # at most, for parts of Loquent that load behind "ready"
 POLL_SECONDS = 0.05
+IDLE_SECONDS, IDLE_SHARE = 1.0, 0.05  # a server that computes less of so long has loaded everything
 STOP_SECONDS = 30.0
 
 Connect = Callable[[aiohttp.ClientSession, str], Client]
@@ -44,7 +46,7 @@ class Server:
     ways: dict[str, Connect]  # how clients may talk to it
     weight_bytes: int  # that it reads a step
     environment: dict[str, str] = field(default_factory=dict)
-    settle: float = 0.0  # seconds from "ready" until everything is loaded
+    settle: float = 0.0  # seconds that it may take from "ready" until everything is loaded
 
     @property
     def url(self) -> str:
@@ -101,7 +103,7 @@ async def serving(server: Server, log: Path) -> AsyncIterator[Serving]:
                         raise ChildProcessError(f"{server.name} ended while it started; its output is in {log}")
                     await asyncio.sleep(POLL_SECONDS)
             start = time.perf_counter() - begun
-            await asyncio.sleep(server.settle)
+            await _settled(process.pid, server.settle)
             yield Serving(server, process.pid, http, start)
 
 
@@ -111,6 +113,23 @@ async def _healthy(server: Server, http: aiohttp.ClientSession) -> bool:
             return response.status == 200
     except aiohttp.ClientError:
         return False
+
+
+async def _settled(pid: int, seconds: float) -> None:
+    """Wait until the process and its children compute no more, for so long at most."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        before = _computed(pid)
+        await asyncio.sleep(IDLE_SECONDS)
+        if _computed(pid) - before < IDLE_SHARE * IDLE_SECONDS:
+            return
+
+
+def _computed(pid: int) -> float:
+    """Seconds of processor time so far."""
+    server = psutil.Process(pid)
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 def loquent(

@@ -2,8 +2,9 @@
 
 Run with ``make bench``, on an idle machine. One client process, the same for every server; all servers in one run, in
 turn, so that a slow minute of the machine is not one server's alone. Tokens are counted by the server's usage, never by
-chunks. Clients that ask again at once are measured in every repeat; the other loads too on Loquent's websocket, and
-once elsewhere. Writes a Markdown report and a plot.
+chunks. Clients that ask again at once are measured in every repeat on Loquent's websocket, in the first two on the
+peers, in the first over SSE; a long prompt and sessions in every repeat on the websocket; all else in the first. Writes
+a Markdown report and a plot.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ SERVERS: dict[str, Callable[[], Server]] = {"loquent": loquent, **PEERS}
 LOADS = ("closed", "poisson", "sessions", "long", "deaf", "memory")
 USUAL = Pace(repeats=3, seconds=loads.LOOP_SECONDS)
 WARM_SECONDS = 2.0
+PEER_REPEATS = 2
 REST_SECONDS = 1.0  # in which what was cut ends
 
 
@@ -43,7 +45,7 @@ class Run:
     async def server(self, server: Server, repeat: int) -> None:
         """One repeat of every load on one server."""
         async with serving(server, results.LOG) as running:
-            for way in server.ways:
+            for way in list(server.ways)[: 1 if repeat else None]:
                 self.weights[f"{server.name}, {way}"] = server.weight_bytes
                 await self.way(running, way, repeat)
 
@@ -62,19 +64,24 @@ class Run:
                 self.runs[name, "closed", str(level)].append(figures)
                 await asyncio.sleep(REST_SECONDS)
         if ours or not repeat:
-            await self.others(name, new, seed, ours=ours)
+            await self.conversations(name, new, seed)
+        if not repeat:
+            await self.arrivals(name, new, seed)
+            if "deaf" in self.wanted and ours:
+                self.runs[name, "deaf", ""].append(await neighbours.deaf(new, seed + 65_000))
         if "memory" in self.wanted and "Loquent" in name and not repeat:
             figures = await memory.steady(new, running.pid, seed + 80_000, self.pace.share)
             self.runs[name, "memory", ""].append(figures)
 
-    async def others(self, name: str, new: loads.New, seed: int, *, ours: bool) -> None:
-        """The loads besides the closed loop."""
+    async def conversations(self, name: str, new: loads.New, seed: int) -> None:
+        """Sessions, and a long prompt."""
         if "sessions" in self.wanted:
             self.runs[name, "sessions", ""].append(await loads.sessions(new, seed + 50_000))
         if "long" in self.wanted:
             self.runs[name, "long", ""].append(await neighbours.long_prompt(new, seed + 60_000))
-        if "deaf" in self.wanted and ours:
-            self.runs[name, "deaf", ""].append(await neighbours.deaf(new, seed + 65_000))
+
+    async def arrivals(self, name: str, new: loads.New, seed: int) -> None:
+        """Clients that come by chance."""
         if "poisson" in self.wanted:
             for rate in loads.RATES:
                 figures = await loads.poisson(new, rate, seed + 70_000 + rate * 1000)
@@ -87,7 +94,7 @@ class Run:
         for repeat in range(self.pace.repeats):
             for server in servers:
                 progress.update(bar, description=f"{server.name}, repeat {repeat + 1}")
-                if server.name not in self.missing:
+                if server.name not in self.missing and (server.name == "Loquent" or repeat < PEER_REPEATS):
                     try:
                         await self.server(server, repeat)
                     except Exception as error:  # a peer that falls over does not take the others' figures with it
@@ -98,7 +105,7 @@ class Run:
 
     def text(self) -> str:
         """The report so far."""
-        head = results.head("streams", f"medians of {self.pace.repeats}")
+        head = results.head("streams", f"medians of {self.pace.repeats}, of the peers' {PEER_REPEATS}")
         return report.text(self.runs, self.weights, self.roofline, self.missing, head)
 
 
