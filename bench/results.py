@@ -33,7 +33,12 @@ def median(runs: Sequence[Figures]) -> Figures:
 
 def medians(runs: Runs) -> Figures:
     """The same for every key of ``runs``, each under a path: the key's parts, then the figure's name."""
-    return {"/".join((*key, name)): value for key, each in runs.items() if each for name, value in median(each).items()}
+    return {
+        "/".join(part for part in (*key, name) if part): value
+        for key, each in runs.items()
+        if each
+        for name, value in median(each).items()
+    }
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

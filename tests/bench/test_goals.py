@@ -72,7 +72,10 @@ def test_every_single_figure_is_written_by_the_bench_that_it_names() -> None:
 
 def test_figures_are_read_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    runs = {("long", ""): [{"first": 1.0}, {"first": 5.0}, {"first": 2.0}], ("closed", "4"): [{"tokens": float("inf")}]}
+    runs: results.Runs = {
+        ("long", ""): [{"first": 1.0}, {"first": 5.0}, {"first": 2.0}],
+        ("closed", "4"): [{"tokens": float("inf")}],
+    }
     results.write("streams", "text", results.medians(runs))
     assert results.read().figures == {"streams/long/first": 2.0}
 
