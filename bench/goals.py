@@ -39,28 +39,28 @@ GOALS = {
 }
 
 WHOLE = (
-    Goal("shipped to chat alone, tokens/s at 1/4/16/32", each(TO_CHAT + "tokens", LEVELS), "≥", (0.93,), X),
-    Goal("the same, first token p95", each(TO_CHAT + "first95", LEVELS), "≤", (1.25,), X),
-    Goal("the same, between texts p99", each(TO_CHAT + "gap99", LEVELS), "≤", (1.3,), X),
+    Goal("shipped to chat alone: tokens/s at 1/4/16/32", each(TO_CHAT + "tokens", LEVELS), "≥", (0.93,), X),
+    Goal("shipped to chat alone: first token p95", each(TO_CHAT + "first95", LEVELS), "≤", (1.25,), X),
+    Goal("shipped to chat alone: between texts p99", each(TO_CHAT + "gap99", LEVELS), "≤", (1.3,), X),
     Goal(
-        "shipped to the best peer, tokens/s at 1/4/16/32",
+        "shipped to the best peer: tokens/s at 1/4/16/32",
         over_the_best("streams/{}/closed/{}/tokens", LEVELS, OURS, PEERS), "≥", (1.5,), X,
     ),
     Goal(
-        "beside a busy process, of the own speed alone, at 4/16",
+        "beside a busy process: share of the own speed alone at 4/16",
         each("company/share/Loquent/{}/tokens", (4, 16)), "≥", (0.4,), X,
     ),
     Goal(
-        "beside a busy process, to the best peer beside it, at 4/16",
+        "beside a busy process: tokens/s to the best peer's at 4/16",
         over_the_best("company/beside/{}/{}/tokens", (4, 16), "Loquent", PEER_SERVERS), ">", (1.0,), X,
     ),
     Goal(
-        "32 clients, first token p95, to vLLM's",
+        "first token p95 of 32 clients, to vLLM's",
         quotient(f"streams/{OURS}/closed/32/first95", "streams/vLLM CPU, SSE/closed/32/first95"), "≤", (1.0,), X,
     ),
     Goal("a long prompt among 8 streams: the others' p99, to without", one(LONG + "ratio"), "≤", (1.5,), X),
-    Goal("the same: its own first token", one(LONG + "first"), "≤", (800,), MS, 0),
-    Goal("the long prompt alone: its first token", one(LONG + "alone"), "≤", (400,), MS, 0),
+    Goal("a long prompt among 8 streams: its first token", one(LONG + "first"), "≤", (800,), MS, 0),
+    Goal("a long prompt alone: its first token", one(LONG + "alone"), "≤", (400,), MS, 0),
     Goal("memory a request, websocket", one(f"streams/{OURS}/memory/grown"), "≤", (1,), KIB),
     Goal("memory a request, SSE", one("streams/Loquent, SSE/memory/grown"), "≤", (1,), KIB),
     Goal("0.5B: first start", one(f"sizes/first/{SMALL}/start"), "≤", (12,), S, 1),
@@ -85,7 +85,7 @@ WHOLE = (
     ),
     *(
         Goal(
-            f"{size}: greedy as in float32, more often than llama.cpp",
+            f"{size}: greedy as in float32, beyond llama.cpp",
             one(f"agreement/{model}/greedy", 100), "≥", (-1.0,), " %", 1,
         )
         for size, model in (("135M", TINY), ("0.5B", SMALL))

@@ -110,5 +110,5 @@ def closing(verdicts: Sequence[Verdict]) -> str:
         ("not measured", [verdict for verdict in verdicts if not verdict.values]),
     ):
         if chosen:
-            line += f"; {word}: " + ", ".join(verdict.goal.measure for verdict in chosen)
+            line += f"; {word}: " + " · ".join(verdict.goal.measure for verdict in chosen)
     return line + "."

@@ -53,9 +53,9 @@ def test_without_any_peer_there_is_no_comparison() -> None:
 
 
 def test_the_closing_line_counts_and_names_what_is_missing() -> None:
-    goals = [Goal(name, one(name), "≤", (1,)) for name in ("a", "b", "c")]
+    goals = [Goal(name, one(name), "≤", (1,)) for name in ("a", "b", "c", "d")]
     verdicts = [goal.judge({"a": 1.0, "b": 2.0}) for goal in goals]
-    assert closing(verdicts) == "1 of 3 goals met; short: b; not measured: c."
+    assert closing(verdicts) == "1 of 4 goals met; short: b; not measured: c · d."
 
 
 def test_no_two_goals_have_the_same_name() -> None:
