@@ -5,6 +5,8 @@ PEERS := .venv-pipecat
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check
 PIPECAT := pipecat-ai[openai]==1.14.0
+BENCHES := startup stages streams company sizes agreement quality answers speech anomaly image
+OPTIONS ?= # of the benches that take longest: make bench OPTIONS=--quick tries them out
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check bench clean
@@ -30,13 +32,13 @@ check: $(VENV)/.dev
 	$(BIN)/python -m bench.tree
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m bench.startup
-	$(BIN)/python -m bench.quality
-	$(BIN)/python -m bench.answers
-	$(BIN)/python -m bench.speech
-	$(BIN)/python -m bench.anomaly
-	$(BIN)/python -m bench.image
-	$(BIN)/python -m bench.streams
+	rm -f bench/results/*.json
+	@failed=; for bench in $(BENCHES); do \
+		options=; case $$bench in stages|streams|company|sizes) options="$(OPTIONS)";; answers) options=--only-default;; esac; \
+		$(BIN)/python -m bench.$$bench $$options || failed="$$failed $$bench"; \
+	done; \
+	$(BIN)/python -m bench.goals; \
+	test -z "$$failed" || { echo "These failed:$$failed"; exit 1; }
 
 clean:
 	rm -rf $(VENV) $(PEERS)

@@ -16,9 +16,9 @@ from typing import Any
 
 from rich.progress import Progress, TaskID
 
-from bench.machine import machine
-from bench.peers import MODEL, model_files
+from bench import results
 from bench.prompts import CHOOSING, FACTS, HELD_OUT
+from bench.servers import MODEL, prepared
 from pipelines.chat.defaults import of_model
 from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine
@@ -96,8 +96,9 @@ def row(name: str, replies: Sequence[Reply]) -> str:
     )
 
 
-async def measure(engine: Engine, settings: dict[str, Sampling]) -> None:
-    """Print a line for each of the settings."""
+async def measure(engine: Engine, settings: dict[str, Sampling]) -> list[str]:
+    """Print a line for each of the settings, and return them."""
+    lines: list[str] = []
     prompts = [*CHOOSING, *FACTS, *HELD_OUT]
     await engine.start()
     with Progress(transient=True) as progress:
@@ -111,8 +112,10 @@ async def measure(engine: Engine, settings: dict[str, Sampling]) -> None:
 
             replies = await asyncio.gather(*map(one, prompts))
             progress.remove_task(task)
-            progress.console.print(row(name, replies), markup=False, soft_wrap=True)
+            lines.append(row(name, replies))
+            progress.console.print(lines[-1], markup=False, soft_wrap=True)
     await engine.close()
+    return lines
 
 
 def main() -> None:
@@ -122,7 +125,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="one is faster where the cores have other work")
     asked = parser.parse_args()
-    _, folder = model_files()
+    folder = prepared()
 
     def load_model() -> LanguageModel:
         from pipelines.chat.model.load import load
@@ -132,10 +135,12 @@ def main() -> None:
     settings = {} if asked.only_default else {name: Sampling(**PLAIN | changes) for name, changes in SETTINGS.items()}
     settings["the default"] = of_model(MODEL, folder)
     settings = {name: replace(each, max_tokens=TOKENS, seed=0) for name, each in settings.items()}
-    print(f"\n## First answers of {MODEL}\n\n{machine()}; `python -m bench.answers`\n")
-    print(f"| settings | loops of {len(CHOOSING)} | facts of {len(FACTS)} | loops of {len(HELD_OUT)} held out", end="")
-    print(" | tokens of a reply | replies that end |\n| --- | --- | --- | --- | --- | --- |", flush=True)
-    asyncio.run(measure(Engine(load_model, EngineLimits(STREAMS, 128, 1 << 20)), settings))
+    columns = ["settings", f"loops of {len(CHOOSING)}", f"facts of {len(FACTS)}", f"loops of {len(HELD_OUT)} held out"]
+    table = results.table([*columns, "tokens of a reply", "replies that end"], [])
+    text = f"## First answers of {MODEL}\n\n{results.head('answers')}\n\n{table}"
+    print(f"\n{text}", end="", flush=True)
+    lines = asyncio.run(measure(Engine(load_model, EngineLimits(STREAMS, 128, 1 << 20)), settings))
+    results.write("answers", text + "\n".join(lines) + "\n", {})
 
 
 if __name__ == "__main__":

@@ -4,26 +4,20 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-import aiohttp
-import psutil
-
-from bench.clients import Client, Messages, RealtimeClient, Refused, Reply
+from bench.clients import Client, Messages, Refused, Reply
+from bench.results import Figures
 
 TOKENS = 64  # of a reply
-LEVELS = (1, 4, 8, 16, 32)  # clients at a time
-LOOP_SECONDS = 6.0  # of each level
+LEVELS = (1, 4, 16, 32)  # clients at a time
+LOOP_SECONDS = 5.0  # of each level
 RATES = (8, 24)  # requests a second
 ARRIVING_SECONDS = 5.0
 PATIENCE_SECONDS = 4.0  # that users wait on after the last of them has come
 FIRST_SECONDS, EACH_SECONDS = 1.0, 0.1  # a good answer begins, and goes on, within
 SESSIONS, TURNS = 8, 4
-NEIGHBOURS, NEIGHBOUR_TOKENS = 8, 256
-STEADY_REQUESTS, STEADY_TOKENS, STEADY_CLIENTS = 2000, 8, 16
-TOUCHING_REQUESTS = 1000  # before memory counts: every KV cache slot is written, and every cache of a shape is filled
-LISTENERS, FLOOD, FLOOD_TOKENS = 15, 4, 1900
 SUBJECTS = ("the sea", "a lighthouse", "an old clock", "two brothers", "the first snow", "a lost dog", "a night train")
 INSTRUCTIONS = (
     "You are the assistant of a small harbour town. "
@@ -35,7 +29,6 @@ INSTRUCTIONS = (
     + "Never promise what the harbour office has not announced."
 )  # about 200 tokens
 
-Figures = dict[str, float]
 New = Callable[[], Client]
 
 
@@ -103,7 +96,24 @@ async def closed_loop(new: New, count: int, seed: int, seconds: float = LOOP_SEC
     }
 
 
-async def poisson(new: New, rate: float, seed: int) -> Figures:
+async def burst(new: New, count: int, seed: int, rounds: int, tokens: int = TOKENS) -> Figures:
+    """Users who all ask at once, and so many times, until each has its last answer."""
+    async with clients(new, count) as users:
+        begun = time.perf_counter()
+
+        async def ask(number: int) -> list[Reply]:
+            return [await users[number].ask(question(seed + turn * count + number), tokens) for turn in range(rounds)]
+
+        replies = [reply for each in await asyncio.gather(*map(ask, range(count))) for reply in each]
+        seconds = time.perf_counter() - begun
+    return {
+        "tokens": sum(reply.tokens for reply in replies) / seconds,
+        "first95": percentile([reply.first for reply in replies], 0.95),
+        "gap99": percentile([gap for reply in replies for gap in reply.gaps], 0.99),
+    }
+
+
+async def poisson(new: New, rate: float, seed: int, seconds: float = ARRIVING_SECONDS) -> Figures:
     """Users who come by chance, ``rate`` a second, whether or not the server keeps up."""
     chance = random.Random(seed)  # noqa: S311 - the same arrivals for every server
     good: list[Reply] = []
@@ -124,7 +134,7 @@ async def poisson(new: New, rate: float, seed: int) -> Figures:
 
     visits: list[asyncio.Task[None]] = []
     begun = at = time.perf_counter()
-    while (at := at + chance.expovariate(rate)) < begun + ARRIVING_SECONDS:
+    while (at := at + chance.expovariate(rate)) < begun + seconds:
         await asyncio.sleep(at - time.perf_counter())
         visits.append(asyncio.create_task(visit(seed + len(visits))))
     _, late = await asyncio.wait(visits, timeout=PATIENCE_SECONDS)
@@ -135,8 +145,8 @@ async def poisson(new: New, rate: float, seed: int) -> Figures:
         if not each.cancelled() and (error := each.exception()) is not None:
             raise error
     return {
-        "good": len(good) / ARRIVING_SECONDS,
-        "arrived": len(visits) / ARRIVING_SECONDS,
+        "good": len(good) / seconds,
+        "arrived": len(visits) / seconds,
         "refused": refused,
         "late": len(late),
         "first95": percentile(firsts or [float("inf")], 0.95),
@@ -166,124 +176,3 @@ async def sessions(new: New, seed: int) -> Figures:
         "later95": percentile([reply.first for replies in talks for reply in replies[1:]], 0.95),
         "prompt": statistics.median(replies[-1].prompt for replies in talks),
     }
-
-
-async def long_prompt(new: New, seed: int) -> Figures:
-    """A prompt of some 1,500 tokens that comes while others are being answered: what they notice of it."""
-    story = " ".join(
-        f"On day {day} of voyage {seed} the keeper wrote into his book what he had seen." for day in range(61)
-    )
-    long = [{"role": "user", "content": f"{story} What did he see?"}]
-    async with clients(new, NEIGHBOURS + 1) as users:
-        await asyncio.gather(*(user.ask(question(seed), 2) for user in users))  # connected and warm
-        beside = [
-            asyncio.create_task(user.ask(question(seed + 1 + number), NEIGHBOUR_TOKENS))
-            for number, user in enumerate(users[1:])
-        ]
-        await asyncio.sleep(0.5)
-        reply = await users[0].ask(long, 2)
-        replies = await asyncio.gather(*beside)
-    came, read = reply.asked, reply.texts[0]
-    before, during = [], []
-    for each in replies:
-        for earlier, later in zip(each.texts, each.texts[1:], strict=False):
-            if came < later and earlier < read:
-                during.append(later - earlier)
-            else:
-                before.append(later - earlier)
-    return {
-        "prompt": reply.prompt,
-        "first": reply.first * 1000,
-        "without99": percentile(before, 0.99),
-        "with99": percentile(during, 0.99) if during else float("nan"),
-        "ratio": percentile(during, 0.99) / percentile(before, 0.99) if during else float("nan"),
-    }
-
-
-async def deaf(new: New, seed: int) -> Figures:
-    """What others notice of a client that asks for much and reads nothing, beside one that reads the same."""
-    figures: Figures = {}
-    for reads in (True, False):
-        async with clients(new, LISTENERS + 1) as users:
-            asking = asyncio.create_task(_flood(users[0], reads=reads))
-            await asyncio.sleep(1.0)
-            replies = await asyncio.gather(
-                *(user.ask(question(seed + number), NEIGHBOUR_TOKENS) for number, user in enumerate(users[1:]))
-            )
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-        gaps = [gap for reply in replies for gap in reply.gaps]
-        figures["reading99" if reads else "deaf99"] = percentile(gaps, 0.99)
-    return figures
-
-
-async def _flood(user: Client, *, reads: bool) -> None:
-    assert isinstance(user, RealtimeClient)
-    for number in range(FLOOD):
-        await user.request(question(number), FLOOD_TOKENS)
-    while reads:
-        await user.receive()
-    await asyncio.Event().wait()
-
-
-async def steady(new: New, pid: int, seed: int) -> Figures:
-    """Many short requests on ever new connections: what memory grows by once everything has been touched."""
-    left: Iterator[int] = iter(())
-    async with clients(new, STEADY_CLIENTS) as users:
-
-        async def ask(user: Client) -> None:
-            for turn, number in enumerate(left):
-                await user.ask(question(number), STEADY_TOKENS)
-                if turn % 10 == 0:
-                    await user.close()  # what a session leaves behind counts too
-
-        marks = [private(pid)]
-        for first, count in ((seed, TOUCHING_REQUESTS), (seed + TOUCHING_REQUESTS, STEADY_REQUESTS)):
-            left = iter(range(first, first + count))
-            await asyncio.gather(*(ask(user) for user in users))
-            await asyncio.sleep(1.0)  # what goes on beside replies has ended
-            marks.append(private(pid))
-    return {
-        "touched": (marks[1] - marks[0]) / 2**20,
-        "grown": (marks[2] - marks[1]) / 1024 / STEADY_REQUESTS,
-        "now": memory(pid) / 2**20,
-    }
-
-
-def memory(pid: int) -> int:
-    """Bytes that a server and its children keep in memory."""
-    return sum(process.memory_info().rss for process in _family(pid))
-
-
-def private(pid: int) -> int:
-    """Likewise, without what they share with other processes, such as the pages of mapped files."""
-    return sum(process.memory_full_info().uss for process in _family(pid))
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    server = psutil.Process(pid)
-    return [server, *server.children(recursive=True)]
-
-
-@asynccontextmanager
-async def listening(
-    url: str, health: str, seconds: float, died: Callable[[], object]
-) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client session, once the server answers.
-
-    Raises: TimeoutError when it does not in time, ChildProcessError when ``died`` says that it never will.
-    """
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)  # some peers close what they said to keep open
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as http:
-        async with asyncio.timeout(seconds):
-            while True:
-                try:
-                    async with http.get(url + health) as response:
-                        if response.status == 200:
-                            break
-                except aiohttp.ClientError:
-                    pass
-                if died() is not None:
-                    raise ChildProcessError("the server ended while it started")
-                await asyncio.sleep(0.2)
-        yield http

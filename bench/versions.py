@@ -26,7 +26,8 @@ from rich.progress import Progress
 from bench import loads
 from bench.clients import RealtimeClient
 from bench.machine import machine
-from bench.peers import Server
+from bench.results import Figures
+from bench.servers import Server
 
 START_SECONDS = 300.0
 SETTLE_SECONDS = 5.0  # for parts that load behind "ready"
@@ -67,9 +68,9 @@ async def ready(server: Server, process: "subprocess.Popen[bytes]") -> None:
     raise TimeoutError(f"{server.name} did not become ready")
 
 
-async def measure(servers: list[Server], repeats: int, levels: list[int]) -> dict[tuple[str, int], list[loads.Figures]]:
+async def measure(servers: list[Server], repeats: int, levels: list[int]) -> dict[tuple[str, int], list[Figures]]:
     """Each level of each server, in turn, as often as asked."""
-    found: dict[tuple[str, int], list[loads.Figures]] = defaultdict(list)
+    found: dict[tuple[str, int], list[Figures]] = defaultdict(list)
     with Progress() as progress:
         bar = progress.add_task("measuring", total=repeats * len(servers) * len(levels))
         for repeat in range(repeats):
