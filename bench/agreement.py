@@ -105,7 +105,7 @@ def exact(file: Path, folder: Path) -> Given:
 @torch.inference_mode()
 def ours(model: str, form: kernels.Form, tokens: Tensor) -> Given:
     """What Loquent makes of the same tokens, with weights packed in this form."""
-    from pipelines.chat.model.transformer import load
+    from pipelines.chat.model.load import load
 
     with patch.object(kernels, "forms", lambda: [form]):
         served = load(prepared(model), ChatSettings(model=model, dtype="bfloat16", weights="auto"))

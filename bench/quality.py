@@ -15,6 +15,8 @@ from bench import results
 from bench.results import Figures
 from bench.servers import prepared
 from pipelines.chat.model import kernels
+from pipelines.chat.model.gguf import read
+from pipelines.chat.model.gguf_model import tokenizer
 from pipelines.chat.model.interface import Segment
 from pipelines.chat.model.load import load
 from pipelines.chat.settings import ChatSettings
@@ -29,9 +31,9 @@ EXACT = {
 PACKED = ChatSettings(dtype="bfloat16", weights="auto")
 
 
-def logits(folder: Path, settings: ChatSettings, windows: list[list[int]]) -> Tensor:
+def logits(file: Path, settings: ChatSettings, windows: list[list[int]]) -> Tensor:
     """The logits behind every token of every window but its last, (N, V)."""
-    model = load(folder, settings)
+    model = load(file, settings)
     rows = [
         model.forward([Segment(0, at, window[at : at + PIECE], len(window[at : at + PIECE]))]).float()
         for window in track(windows, settings.dtype)
@@ -47,10 +49,8 @@ def main() -> None:
     """Measure every form of the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    folder = prepared()
-    from transformers import AutoTokenizer
-
-    tokens: list[int] = AutoTokenizer.from_pretrained(folder)(TEXT.read_text(), verbose=False)["input_ids"]
+    file = prepared()
+    tokens: list[int] = tokenizer(read(file))(TEXT.read_text(), verbose=False)["input_ids"]
     windows = [tokens[at : at + WINDOW] for at in range(0, len(tokens), WINDOW)]
     wanted = torch.tensor([token for window in windows for token in window[1:]])
     rows: list[list[str]] = []
@@ -59,7 +59,7 @@ def main() -> None:
     forms = {f"bfloat16, auto, {form.name.lower()}": form for form in kernels.forms()}
     for name in (*EXACT, *forms):
         with patch.object(kernels, "forms", lambda name=name: [forms[name]] if name in forms else []):
-            given = logits(folder, EXACT.get(name, PACKED), windows)
+            given = logits(file, EXACT.get(name, PACKED), windows)
         exact = given if exact is None else exact
         perplexity = float(torch.nn.functional.cross_entropy(given, wanted).exp())
         alike = float((given.argmax(-1) == exact.argmax(-1)).float().mean())
