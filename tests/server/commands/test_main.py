@@ -129,7 +129,9 @@ def test_a_gguf_file_that_can_not_be_read_is_said(loquent: str, tmp_path: Path, 
     assert "Traceback" not in outcome.stderr
 
 
-def test_a_gguf_file_in_capitals_is_served(loquent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_in_capitals_is_served_as_it_is(
+    loquent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernels = cache_folder() / "kernels"  # compiled once for all tests
     cache = tmp_path / "cache" / "loquent"
     cache.mkdir(parents=True)
@@ -137,12 +139,17 @@ def test_a_gguf_file_in_capitals_is_served(loquent: str, tmp_path: Path, monkeyp
         (cache / "kernels").symlink_to(kernels)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     monkeypatch.setenv("LOQUENT__PIPELINE__STAGES", '["chat"]')
-    file = tiny_gguf(tmp_path / "M.GGUF")
+    file = tiny_gguf(tmp_path / "M.GGUF", architecture="qwen2", kind="Q4_K", width=256)
+    body = {"model": "M", "messages": [{"role": "user", "content": "ab"}], "max_tokens": 3}
     with ExitStack() as opened:
         _, url = opened.enter_context(served(loquent, tmp_path, "--model", str(file)))
         response = opened.enter_context(urllib.request.urlopen(f"{url}/v1/models", timeout=60))  # noqa: S310 - ours
         names = [model["id"] for model in json.load(response)["data"]]
+        asked = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode())  # noqa: S310 - ours
+        reply = json.load(opened.enter_context(urllib.request.urlopen(asked, timeout=60)))  # noqa: S310 - ours
     assert names[0] == "M", "its name, as that of any GGUF file"
+    assert 0 < reply["usage"]["completion_tokens"] <= 3
+    assert not (cache / "models").exists(), "nothing was converted"
 
 
 @pytest.mark.parametrize("to", ["closed", "without a reader"])

@@ -42,6 +42,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weights, int64_t form, 
 // x (..., K) times weights (N, K) as they are: (..., N). PyTorch's own product, of some outputs on each thread.
 at::Tensor dense(const at::Tensor& input, const at::Tensor& weights) {
     constexpr int64_t LEAST = 64;  // outputs worth a call
+    TORCH_CHECK(weights.dim() == 2 && weights.size(1) == input.size(-1), "these weights are not x's");
     const at::Tensor x = input.reshape({-1, input.size(-1)});
     auto shape = input.sizes().vec();
     shape.back() = weights.size(0);
