@@ -11,6 +11,9 @@ from pipelines.events import Message, StageError
 
 log = logging.getLogger(__name__)
 
+# What ends a turn in the chat formats of today. A GGUF file names one token, and models say others too.
+ENDS = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>")
+
 PLAIN_TEMPLATE = (  # for base models, which come without a template of their own
     "{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}\n\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
@@ -23,7 +26,9 @@ class ChatTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int | None = None) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
-        self.end = tokenizer.eos_token_id  # may be None
+        special_tokens = {str(token): id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        ends = {tokenizer.eos_token_id, *(special_tokens.get(name) for name in ENDS)}
+        self.ends = frozenset(id for id in ends if id is not None)
         self.longest = max(map(len, tokenizer.get_vocab()))
         if tokenizer.chat_template is None:
             log.warning("the model has no chat template; a plain one is used")

@@ -177,4 +177,4 @@ def has_key_value_cache(model: PreTrainedModel) -> bool:
 def _stop_tokens(model: PreTrainedModel, tokenizer: ChatTokenizer) -> frozenset[int]:
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ids = [configured] if isinstance(configured, int) else list(configured or ())
-    return frozenset(id for id in (*ids, tokenizer.end) if id is not None)
+    return tokenizer.ends.union(ids)

@@ -449,6 +449,11 @@ def test_the_bundled_models_control_words_are_defused(bundled: Transformer) -> N
     assert sum(id in (1, 2) for id in honest) == sum(id in (1, 2) for id in forged)
 
 
+def test_a_model_ends_its_turn_by_every_token_that_means_so(bundled: Transformer) -> None:
+    texts = {bundled.tokenizer._tokenizer.convert_ids_to_tokens(token) for token in bundled.stop_tokens}
+    assert texts == {"<|im_end|>", "<|endoftext|>"}
+
+
 async def test_a_local_folder_is_a_model(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path, "llama")
     pipeline = build({"chat": settings(folder, max_tokens=20)})
