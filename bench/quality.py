@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench import results
 from bench.results import Figures
-from bench.servers import prepared
+from bench.servers import gguf, prepared
 from pipelines.chat.model import kernels
 from pipelines.chat.model.interface import Segment
 from pipelines.chat.model.transformer import load
@@ -50,7 +50,8 @@ def main() -> None:
     folder = prepared()
     from transformers import AutoTokenizer
 
-    tokens: list[int] = AutoTokenizer.from_pretrained(folder)(TEXT.read_text(), verbose=False)["input_ids"]
+    tokenizer = AutoTokenizer.from_pretrained(gguf().parent, gguf_file=gguf().name)
+    tokens: list[int] = tokenizer(TEXT.read_text(), verbose=False)["input_ids"]
     windows = [tokens[at : at + WINDOW] for at in range(0, len(tokens), WINDOW)]
     wanted = torch.tensor([token for window in windows for token in window[1:]])
     rows: list[list[str]] = []
