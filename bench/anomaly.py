@@ -52,6 +52,7 @@ async def started() -> AsyncIterator[AnomalyStage]:
         yield stage
     finally:
         await stage.close()
+        await stage.embedder.close()  # a thread that computes while the interpreter ends would abort it
 
 
 async def verdicts(stage: AnomalyStage, texts: tuple[str, ...]) -> list[float]:

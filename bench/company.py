@@ -48,6 +48,7 @@ async def closed(serves: Serving, asked: Pace, runs: Runs) -> None:
     """Clients that ask again at once: ``(alone or beside, server, level)``."""
     name = serves.server.name
     await loads.closed_loop(serves.client, 8, 90_000, min(2.0, asked.seconds))  # warm
+    await asyncio.sleep(REST_SECONDS)
     for repeat in range(asked.repeats):
         for level in LEVELS:
             pair = {}

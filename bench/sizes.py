@@ -157,7 +157,8 @@ def own(runs: Runs) -> Runs:
 
 def text(runs: Runs, models: list[str], missing: dict[str, str], head: str) -> str:
     """The report, in Markdown."""
-    failed = "".join(f"- {model} was not measured to the end: {why}\n" for model, why in missing.items())
+    failed = "".join(f"\n- {model} was not measured to the end: {why}" for model, why in missing.items())
+    head += f"\n{failed}" if failed else ""
     models = [model for model in models if model not in missing]
     speeds = []
     for model in models:
@@ -178,7 +179,7 @@ def text(runs: Runs, models: list[str], missing: dict[str, str], head: str) -> s
             ),
         )
     )  # fmt: skip
-    return f"# Models of three sizes\n\n{head}\n\n{failed}\n{table(columns, speeds)}\n{memory}"
+    return f"# Models of three sizes\n\n{head}\n\n{table(columns, speeds)}\n{memory}"
 
 
 def _memory(runs: Runs, models: list[str]) -> Iterator[list[str]]:

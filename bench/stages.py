@@ -26,7 +26,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # the stages of each; none given: the 
 }
 RATIOS = ("tokens", "first95", "gap99")
 PORT = 8800
-USUAL = Pace(repeats=3, seconds=4.0)
+USUAL = Pace(repeats=3, seconds=5.0)
 REST_SECONDS = 1.0
 
 
