@@ -9,6 +9,7 @@ is found operation for operation; what is not known stays as it was.
 import copy
 import functools
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,11 @@ from torch.export import Dim, export
 
 from pipelines.chat.model import kernels, quantise
 from pipelines.chat.model.fusion import ATEN, OURS, calls, fuse, shorten, tidy, whole
+from pipelines.chat.model.program import Instruction, Unknown, assembled, instructions, result
+
+log = logging.getLogger(__name__)
+
+INPUTS = ("tokens", "positions", "wanted")
 
 MOST = 1 << 20  # tokens of a step, for the tracer
 
@@ -51,6 +57,8 @@ class Plan:
     biases: dict[str, list[str]]  # name on ``self``: the biases, stacked, of one product
     products: dict[str, list[str]]  # name on ``self``: the weights, stacked, of one product (or one embedding)
     packed: bool  # whether the products are of packed weights
+    listing: list[Instruction] | None = None  # the source as instructions, where it is made of operators alone
+    result: str = ""  # of the listing
 
     def to_json(self) -> str:
         """For keeping it on disk."""
@@ -81,6 +89,9 @@ class Plan:
                 here[name] = (
                     torch.cat([known[path].detach() for path in paths]) if paths[1:] else known[paths[0]].detach()
                 )
+        if self.listing is not None and kernels.load():
+            run: Step = assembled(self.listing, INPUTS, self.result, here).run
+            return run
         scope = {"torch": torch, "device": torch.device, "inf": math.inf, "nan": math.nan}
         exec(compile(self.source, "<traced model>", "exec"), scope)  # noqa: S102 - written by this module
         return functools.partial(cast(Callable[..., Tensor], scope["forward"]), SimpleNamespace(**here))
@@ -142,7 +153,13 @@ def plan(traced: fx.Graph, *, packed: bool, kinds: Mapping[str, str] | None = No
         shorten(graph)
     tensors = writer.name_tensors()
     graph.eliminate_dead_code()
-    return Plan(graph.python_code("self").src, tensors, writer.biases, writer.products, packed)
+    try:
+        listing, returned = instructions(graph), result(graph)
+    except Unknown as error:
+        log.info("the step runs as Python, because of %s", error)
+        listing, returned = None, ""
+    source = graph.python_code("self").src
+    return Plan(source, tensors, writer.biases, writer.products, packed, listing, returned)
 
 
 class _Writer:

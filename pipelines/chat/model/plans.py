@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pipelines.chat.model import fusion, graph, kernels, quantise
+from pipelines.chat.model import fusion, graph, kernels, program, quantise
 from pipelines.chat.model.gguf_weights import GgufWeights
 from pipelines.chat.model.graph import Modules, Plan, Step
 from pipelines.downloads.cache import cache_folder, new_folder
@@ -96,7 +96,7 @@ def _keep(folder: Path, plan: Plan, weights: dict[str, Tensor] | None) -> None:
 
 def _kept(model: PreTrainedModel, kind: str, files: Path | None) -> Path:
     """The folder of the traced step: its name tells all that the step and its weights depend on."""
-    modules = (__file__, graph.__file__, fusion.__file__, quantise.__file__)
+    modules = (__file__, graph.__file__, fusion.__file__, quantise.__file__, program.__file__)
     code = [Path(path).read_text() for path in modules]
     facts = [model.config.to_json_string(), model.dtype, kind, torch.__version__, transformers.__version__, files]
     if files is not None:

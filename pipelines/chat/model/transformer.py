@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
@@ -36,6 +37,8 @@ class Transformer:
         self._most_threads = threads
         self._fused = False  # whether all that is worth a second thread in a step are kernels of ours
         self._slots = slots
+        self._table = slots.table.numpy()
+        self._device = model.device
         self._step: Step = graph.Modules(model)
         slots.attach(model)
         model.set_attn_implementation(NAME)
@@ -53,14 +56,10 @@ class Transformer:
             tokens.extend(segment.tokens)
             positions.extend(range(segment.start, segment.start + count))
             wanted.extend(range(len(tokens) - segment.wanted, len(tokens)))
-        self._slots.table[: len(table)] = torch.tensor(table, dtype=torch.int32)
-        device = self._model.device
-        logits = self._step(
-            torch.tensor([tokens], device=device),
-            torch.tensor([positions], device=device),
-            torch.tensor(wanted or [0], device=device),
-        )
-        return logits[0, : len(wanted)]
+        self._table[: len(table)] = table
+        given = (np.array([tokens]), np.array([positions]), np.array(wanted or [0]))  # NumPy does not let the lock go
+        logits = self._step(*(torch.from_numpy(each).to(self._device) for each in given))[0]
+        return logits if wanted else logits[:0]
 
     def probe(self) -> None:
         """Make the slots by a first pass. Raises: Unsupported, and others, when they can't serve this model."""

@@ -10,6 +10,7 @@
 #include "common.h"
 #include "lanes.h"
 #include "packing.h"
+#include "program.h"
 #include "rows.h"
 #include "tiles.h"
 
@@ -57,6 +58,25 @@ at::Tensor dense(const at::Tensor& input, const at::Tensor& weights) {
 void use_threads(int64_t threads) { Pool::get().use(threads); }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(loquent, library) {
+    library.class_<Program>("Program")
+        .def(torch::init<int64_t>())
+        .def("number", &Program::number)
+        .def("real", &Program::real)
+        .def("truth", &Program::truth)
+        .def("text", &Program::text)
+        .def("nothing", &Program::nothing)
+        .def("device", &Program::device)
+        .def("tensor", &Program::tensor)
+        .def("from_register", &Program::from)
+        .def("list", &Program::list)
+        .def("call", &Program::call)
+        .def("item", &Program::item)
+        .def("forget", &Program::forget)
+        .def("returns", &Program::returns)
+        .def("run", &Program::run);
+}
 
 TORCH_LIBRARY_IMPL(loquent, CompositeExplicitAutograd, library) {
     library.impl("forms", forms);

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 import secrets
 import subprocess
 import sys
@@ -180,7 +181,8 @@ def test_a_model_is_traced_and_the_trace_is_read_back(
     traced = load(folder, settings(folder))
     assert "slower" not in caplog.text
     assert "one after another" not in caplog.text
-    assert list((tmp_path / "cache" / "plans").iterdir())
+    (kept,) = (tmp_path / "cache" / "plans").glob("*/plan.json")
+    assert json.loads(kept.read_text())["listing"], "the step runs without the interpreter"
     monkeypatch.setattr(graph, "trace", None)  # so that it can't be traced again
     again = load(folder, settings(folder))
     prompt = random_tokens(12, 2)
