@@ -329,10 +329,13 @@ inline void attend_many_pairs(const Strided<at::BFloat16>& q, const at::BFloat16
 }
 #endif
 
-bool one_by_one(const Heads& heads, const Segment& segment) {
+// How many tokens of a segment are attended one by one, the last ones: all of few, and the last of many. A text that is
+// continued behind its last token is then continued in the same way, bit by bit, when all before it is in the slot already.
+int64_t one_by_one(const Heads& heads, const Segment& segment) {
     const int64_t parts = heads.size / Vec::size();
     const bool known = parts == 2 || parts == 4 || parts == 6 || parts == 8 || parts == 16;
-    return segment.count <= FEW && known && heads.size % Vec::size() == 0;
+    if (!known || heads.size % Vec::size()) return 0;
+    return segment.count <= FEW ? segment.count : 1;
 }
 
 template <typename T>
@@ -355,8 +358,7 @@ void attend_all(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
                 std::copy_n(key.at(h, segment.offset + t), heads.size, all_keys + to);
                 std::copy_n(value.at(h, segment.offset + t), heads.size, all_values + to);
             }
-        if (one_by_one(heads, segment))
-            for (int64_t t = 0; t < segment.count; ++t) few.emplace_back(s, t);
+        for (int64_t t = segment.count - one_by_one(heads, segment); t < segment.count; ++t) few.emplace_back(s, t);
     }
     const int64_t tasks = static_cast<int64_t>(few.size()) * heads.key;
     Pool::get().parallel(tasks, 1, [&](int64_t from, int64_t to) {
@@ -380,8 +382,9 @@ void attend_all(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
             }
         }
     });
-    for (const Segment& segment : segments) {
-        if (one_by_one(heads, segment)) continue;
+    for (Segment segment : segments) {
+        segment.count -= one_by_one(heads, segment);
+        if (!segment.count) continue;
 #ifdef LOQUENT_PAIRS
         if constexpr (std::is_same_v<T, at::BFloat16>)
             if (heads.size % WIDE == 0) {

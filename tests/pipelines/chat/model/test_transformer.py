@@ -32,7 +32,7 @@ from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.draft import PromptLookup
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.engine.sampling import Sampler
-from pipelines.chat.model import graph, plans
+from pipelines.chat.model import graph, kernels, plans
 from pipelines.chat.model.attention import Slots
 from pipelines.chat.model.files import prepare, weight_bytes
 from pipelines.chat.model.interface import LanguageModel, Segment
@@ -418,6 +418,16 @@ def test_the_bundled_model_decodes_greedily_as_full_recomputation_does(
     expected = recomputed(plain, prompt, 12)
     for piece in (7, 10_000):
         assert decoded(bundled, prompt, 12, piece=piece) == expected
+
+
+@pytest.mark.skipif(not kernels.forms(), reason="the processor has no products with packed weights")
+def test_a_prompt_is_answered_alike_when_all_but_its_last_token_is_cached(bundled_file: Path) -> None:
+    """Bit by bit, so that a seed draws the same again."""
+    model = load(bundled_file, ChatSettings(dtype="bfloat16", streams=2))
+    prompt = random_tokens(33, 4)
+    first = model.forward([Segment(0, 0, prompt, 1)])
+    model.copy(0, 1, 32)
+    assert torch.equal(model.forward([Segment(1, 32, prompt[32:], 1)]), first)
 
 
 async def test_the_bundled_model_says_the_same_in_a_full_batch_that_others_join_and_leave(
