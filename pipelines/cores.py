@@ -28,18 +28,24 @@ class Cores:
         self._shares.append(share)
         return share
 
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for the first result of a pool: what is not asked for may come later."""
+        return any(share.urgent for share in self._shares)
+
     def left_by_others(self, mine: "Share") -> int:
         """Cores that no other pool needs."""
         return self.total - sum(share.least for share in self._shares if share.active and share is not mine)
 
 
 class Share:
-    """One pool's part of the cores. Its owner says when it computes; any thread may ask."""
+    """One pool's part of the cores. Its owner says when it computes, and what for; any thread may ask."""
 
     def __init__(self, among: Cores, least: int) -> None:
         self._among = among
         self.least = least
         self.active = False
+        self.urgent = False
 
     @property
     def alone(self) -> bool:

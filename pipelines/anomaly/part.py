@@ -18,7 +18,7 @@ P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 def part(settings: AnomalySettings, shared: Shared) -> Part:
     """The anomaly stage, with the detector that the settings name, or the bundled one."""
     embedder = shared.embeds()
-    part = assemble(AnomalyStage(embedder, settings))
+    part = assemble(AnomalyStage(embedder, settings, urgent=lambda: shared.cores.urgent))
     return replace(part, prepare=embedder.prepare, imports=("sentence_transformers",))
 
 

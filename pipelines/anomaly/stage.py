@@ -1,8 +1,8 @@
 """The anomaly stage: screens what a turn brings in, and decides what follows.
 
-In ``shadow`` mode the turn goes on at once, and is screened once its first text is out, so that nothing of it comes
-later; the verdict, if it is there by its deadline, is recorded, and changes nothing. In ``enforce`` mode the turn waits
-for the verdict.
+In ``shadow`` mode the turn goes on at once, and is screened once its first text is out and those of others, so that
+none comes later; the verdict, if it is there by its deadline, is recorded, and changes nothing. In ``enforce`` mode the
+turn waits for the verdict.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64  # turns that are screened in the shadow of their replies; for more there is no verdict
-MAKES_WAY = 1.0  # seconds that a shadow makes way for the turn's first text
+MAKES_WAY = 1.0  # seconds that a shadow makes way for the first texts of its turn and of others
+LOOKS_AGAIN = 0.02  # seconds until it looks again whether somebody waits for one
 MESSAGES = 8  # new messages of one turn that are screened; the older ones of more are screened as one
 ASKED = 32  # texts that are asked about at a time
 RECENT = 1000  # verdicts by which drift is measured
@@ -53,11 +54,17 @@ class AnomalyStage:
     """A stage that screens the messages of turns. It also screens texts that the API asks about."""
 
     def __init__(
-        self, embedder: Embedder, settings: AnomalySettings, *, clock: Callable[[], float] = time.monotonic
+        self,
+        embedder: Embedder,
+        settings: AnomalySettings,
+        *,
+        urgent: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.embedder = embedder
         self.settings = settings
         self.detector: Detector | None = None
+        self._urgent = urgent  # whether somebody waits for the first text of a reply
         self._clock = clock
         self._worker = ThreadPoolExecutor(1, "anomaly", initializer=_one_thread)
         self._floods = Floods(FloodLimits(settings.rate, settings.repeats))
@@ -198,19 +205,20 @@ class AnomalyStage:
                 yield event
 
     async def _shadowed(self, screening: "_Screening", turn: Turn, next: Next) -> AsyncGenerator[Event]:
-        """The reply; its turn is screened once the first text is out, or a while has passed, or it ended without text.
+        """The reply; its turn is screened once its first text is out, or it ended without, and others have theirs too.
 
         A client that asked for the verdict gets it with the reply, so its turn is screened at once.
         """
-        shadow = _Shadow(lambda: self._cast(screening), 0.0 if turn.verdicts else MAKES_WAY)
+        spoken = asyncio.Event()
+        self._cast(screening, spoken)
         try:
             async with aclosing(next(turn)) as events:
                 async for event in events:
                     yield event
                     if isinstance(event, TextDelta):
-                        shadow.cast()
+                        spoken.set()
         finally:
-            shadow.cast()
+            spoken.set()
 
     async def _deflect(self, turn: Turn) -> AsyncGenerator[Event]:
         yield TextDelta(self.settings.deflection, tokens=0)
@@ -251,12 +259,20 @@ class AnomalyStage:
             level = logging.INFO if reason == "screening_not_ready" else logging.ERROR  # it is being loaded
             log.log(level, "an input could not be screened: %s", reason)
 
-    def _cast(self, work: "_Screening") -> None:
-        """Screen a turn in the shadow of its reply."""
+    def _cast(self, work: "_Screening", spoken: asyncio.Event) -> None:
+        """Screen a turn in the shadow of its reply, which has ``spoken`` its first text or ended."""
         if len(self._shadows) >= AT_ONCE or self._closing:
             self.failures["too_many"] += 1
             return
-        self._begin(work.record(), "anomaly-shadow")
+        self._begin(work.record(spoken), "anomaly-shadow")
+
+    async def _make_way(self, spoken: asyncio.Event) -> None:
+        """Wait for the turn's first text, and then while others wait for theirs; not for long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAKES_WAY):
+                await spoken.wait()
+                while self._urgent():  # noqa: ASYNC110 - another thread knows, and sets no event for it
+                    await asyncio.sleep(LOOKS_AGAIN)
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a task in the background; closing ends it."""
@@ -310,23 +326,6 @@ def _can_be_screened(message: Message) -> bool:
     return message.role in ("user", "tool") and bool(message.content.strip())
 
 
-class _Shadow:
-    """What is to begin once: when it is asked for, and after so many seconds at the latest."""
-
-    def __init__(self, begin: Callable[[], None], seconds: float) -> None:
-        self._begin: Callable[[], None] | None = begin
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.cast)
-        if not seconds:
-            self.cast()
-
-    def cast(self) -> None:
-        """Begin, unless it has begun."""
-        self._timer.cancel()
-        begin, self._begin = self._begin, None
-        if begin is not None:
-            begin()
-
-
 class _Screening:
     """One turn's screening."""
 
@@ -336,9 +335,11 @@ class _Screening:
         self._turn = turn
         self.outcome: Screened | None = None  # as soon as it is known
 
-    async def record(self) -> None:
-        """Screen the turn, and change nothing."""
+    async def record(self, spoken: asyncio.Event) -> None:
+        """Screen the turn, and change nothing; at once if the client wants its verdict, which comes with the reply."""
         try:
+            if not self._turn.verdicts:
+                await self._stage._make_way(spoken)
             await self._screen()
         except Exception as error:
             self._stage._failed(error)

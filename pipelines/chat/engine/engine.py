@@ -194,8 +194,7 @@ class Engine:
                 first = self._model is None and not self.restarts
                 self._model, self.state = None, EngineState.DEAD
                 self._threads = 0  # loading sets them anew
-                if self._share is not None:
-                    self._share.active = False
+                self._rest()
                 report(error)
                 self._fail_all(
                     StageError(
@@ -223,14 +222,20 @@ class Engine:
         if self._share is None:
             return
         self._share.active = True
+        self._share.urgent = bool(self._waiting) or any(stream.prefilling for stream in self._running)
         if (threads := self._share.threads) != self._threads:
             model.compute_with(threads)
             self._threads = threads
 
+    def _rest(self) -> None:
+        """Leave the cores to the other pools."""
+        if self._share is not None:
+            self._share.active = self._share.urgent = False
+
     def _collect(self, model: LanguageModel, slots: SlotTable, *, wait: bool) -> bool:
         """Take messages and start what may run. Returns False when the engine is to close."""
-        if wait and self._share is not None:
-            self._share.active = False
+        if wait:
+            self._rest()
         # Only an idle engine waits for a message: while requests wait, a slot that has become free is theirs.
         while wait or not self._inbox.empty():
             if not self._take(self._inbox.get()):

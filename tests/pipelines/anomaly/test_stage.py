@@ -120,11 +120,33 @@ async def test_in_the_shadow_screening_makes_way_for_the_first_text(shadow: Anom
     async with flow(turn(CALM), [shadow, speaks]) as events:
         assert isinstance(await anext(events), Started)
         assert isinstance(await anext(events), TextDelta)
-        assert not shadow._shadows, "nothing is screened before the first text is out"
+        assert not texts, "nothing is screened before the first text is out"
         rest = asyncio.ensure_future(anext(events))
         await eventually(lambda: bool(texts), "it is screened while the reply goes on")
         rest.cancel()
         await asyncio.wait([rest])
+
+
+async def test_in_the_shadow_screening_makes_way_for_the_first_texts_of_others(minilm: Path) -> None:
+    async def speaks(turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        yield TextDelta("Hello")
+        yield Finished("stop", Usage())
+
+    looked: list[int] = []
+
+    def urgent() -> bool:
+        looked.append(len(texts))
+        return len(looked) < 4
+
+    stage = screening(minilm)
+    stage._urgent = urgent
+    await stage.start()
+    texts = noting(stage)
+    async with flow(turn(CALM), [stage, speaks]) as events:
+        assert len([event async for event in events]) == 2
+    await eventually(lambda: bool(texts), "it is screened when nobody waits any more")
+    assert looked == [0] * 4
+    await stage.close()
 
 
 async def test_in_the_shadow_screening_does_not_wait_long_for_a_text(
