@@ -23,6 +23,7 @@ struct Product {
     const std::vector<Outlier>* outliers;  // (M)
     const uint8_t* weights;                // (N / BLOCK, K / GROUP, bytes of a group of a block)
     int64_t groups, outputs;
+    int64_t first = 0;  // the block that the weights begin with
 };
 
 // 16 activations as floats.
@@ -105,10 +106,43 @@ struct Layout {
             vector = _mm512_and_si512(quad % 2 ? _mm512_srli_epi16(vector, 4) : vector, _mm512_set1_epi8(0x0F));
             vector = joined(group, quad, vector);
         }
-        vector = _mm512_srl_epi32(vector, _mm_cvtsi32_si128(static_cast<int>(input % 4 * 8)));
+        return meant(_mm512_srl_epi32(vector, _mm_cvtsi32_si128(static_cast<int>(input % 4 * 8))), group, input);
+    }
+
+    // What the lowest bytes of a vector mean as quants of an input.
+    static __m512 meant(__m512i vector, const uint8_t* group, int64_t input) {
         const __m512i quants = _mm512_sub_epi32(_mm512_and_si512(vector, _mm512_set1_epi32(0xFF)), _mm512_set1_epi32(MIDDLE));
         const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(quants), factor(group, static_cast<int>(input * PARTS / GROUP)));
         return MINIMUM ? _mm512_add_ps(scaled, factor(group, 1)) : scaled;
+    }
+};
+
+// The same with the quants in 8 bits each.
+template <class L>
+struct Unpacked : L {
+    static constexpr int BITS = 8, VECTORS = 8;
+    static constexpr int64_t QUANTS = GROUP * BLOCK, BYTES = QUANTS + (L::BYTES - L::QUANTS);
+
+    static void unpack(const uint8_t* from, int64_t groups, uint8_t* to) {
+        const __m512i nibble = _mm512_set1_epi8(0x0F);
+        for (int64_t g = 0; g < groups; ++g, from += L::BYTES, to += BYTES) {
+            for (int64_t j = 0; j < L::VECTORS; ++j) {
+                const __m512i w = _mm512_loadu_si512(from + j * 64);
+                _mm_prefetch(reinterpret_cast<const char*>(from + j * 64 + AHEAD), _MM_HINT_T0);
+                const __m512i high = _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble);
+                _mm512_storeu_si512(to + j * 128, L::joined(from, 2 * j, _mm512_and_si512(w, nibble)));
+                _mm512_storeu_si512(to + j * 128 + 64, L::joined(from, 2 * j + 1, high));
+            }
+            std::memcpy(to + QUANTS, from + L::QUANTS, L::BYTES - L::QUANTS);
+        }
+    }
+
+    static __m512 factor(const uint8_t* group, int n) { return L::factor(group + QUANTS - L::QUANTS, n); }
+
+    static __m512 column(const uint8_t* group, int64_t input) {
+        const __m512i vector = _mm512_srl_epi32(_mm512_loadu_si512(group + input / 4 * 64),
+                                                _mm_cvtsi32_si128(static_cast<int>(input % 4 * 8)));
+        return L::meant(vector, group + QUANTS - L::QUANTS, input);
     }
 };
 
@@ -123,48 +157,49 @@ void tile(const Product& p, int64_t row, int64_t block, float* result) {
     const int32_t* x[MR];
     for (int m = 0; m < MR; ++m) x[m] = reinterpret_cast<const int32_t*>(p.x + (row + m) * groups * GROUP);
     const uint8_t* weights[NR];
-    for (int n = 0; n < NR; ++n) weights[n] = p.weights + (block + n) * groups * L::BYTES;
+    for (int n = 0; n < NR; ++n) weights[n] = p.weights + (block - p.first + n) * groups * L::BYTES;
     for (int64_t g = 0; g < groups; ++g) {
-        __m512i dot[L::PARTS][MR][NR];
-        for (int m = 0; m < MR; ++m) {
-            const int32_t* total = p.x_total + ((row + m) * groups + g) * 2;
-            for (int part = 0; part < L::PARTS; ++part) {  // quants are unsigned: what they are too high by comes off first
+        for (int part = 0; part < L::PARTS; ++part) {
+            __m512i dot[MR][NR];
+            for (int m = 0; m < MR; ++m) {
+                const int32_t* total = p.x_total + ((row + m) * groups + g) * 2;
                 const int32_t sum_of_x = L::PARTS == 2 ? total[part] : total[0] + total[1];
+                // Quants are unsigned: what they are too high by comes off first.
                 const __m512i begin = L::MIDDLE ? _mm512_set1_epi32(-L::MIDDLE * sum_of_x) : _mm512_setzero_si512();
-                for (int n = 0; n < NR; ++n) dot[part][m][n] = begin;
+                for (int n = 0; n < NR; ++n) dot[m][n] = begin;
             }
-        }
-        for (int j = 0; j < L::VECTORS; ++j) {
-            auto& into = dot[j * L::PARTS / L::VECTORS];
-            for (int n = 0; n < NR; ++n) {
-                const __m512i w = _mm512_loadu_si512(weights[n] + j * 64);
-                _mm_prefetch(reinterpret_cast<const char*>(weights[n] + j * 64 + AHEAD), _MM_HINT_T0);
-                if constexpr (L::BITS == 8) {
-                    for (int m = 0; m < MR; ++m)
-                        into[m][n] = _mm512_dpbusd_epi32(into[m][n], w, _mm512_set1_epi32(x[m][g * 8 + j]));
-                } else {
-                    const __m512i low = L::joined(weights[n], 2 * j, _mm512_and_si512(w, nibble));
-                    const __m512i high = L::joined(weights[n], 2 * j + 1, _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble));
-                    for (int m = 0; m < MR; ++m) {
-                        into[m][n] = _mm512_dpbusd_epi32(into[m][n], low, _mm512_set1_epi32(x[m][g * 8 + 2 * j]));
-                        into[m][n] = _mm512_dpbusd_epi32(into[m][n], high, _mm512_set1_epi32(x[m][g * 8 + 2 * j + 1]));
+            for (int j = part * L::VECTORS / L::PARTS; j < (part + 1) * L::VECTORS / L::PARTS; ++j) {
+                for (int n = 0; n < NR; ++n) {
+                    const __m512i w = _mm512_loadu_si512(weights[n] + j * 64);
+                    _mm_prefetch(reinterpret_cast<const char*>(weights[n] + j * 64 + AHEAD), _MM_HINT_T0);
+                    if constexpr (L::BITS == 8) {
+                        for (int m = 0; m < MR; ++m)
+                            dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], w, _mm512_set1_epi32(x[m][g * 8 + j]));
+                    } else {
+                        const __m512i low = L::joined(weights[n], 2 * j, _mm512_and_si512(w, nibble));
+                        const __m512i high =
+                            L::joined(weights[n], 2 * j + 1, _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble));
+                        for (int m = 0; m < MR; ++m) {
+                            dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], low, _mm512_set1_epi32(x[m][g * 8 + 2 * j]));
+                            dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], high, _mm512_set1_epi32(x[m][g * 8 + 2 * j + 1]));
+                        }
                     }
+                }
+            }
+            for (int n = 0; n < NR; ++n) {
+                const __m512 scale = L::factor(weights[n], part);
+                for (int m = 0; m < MR; ++m) {
+                    const int64_t group = (row + m) * groups + g;
+                    const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(p.x_scale[group]));
+                    sum[m][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[m][n]), both, sum[m][n]);
+                    if constexpr (L::MINIMUM)
+                        sum[m][n] = _mm512_fmadd_ps(L::factor(weights[n], 1), _mm512_set1_ps(p.x_sum[group]), sum[m][n]);
                 }
             }
         }
         for (int n = 0; n < NR; ++n) {
-            __m512 factors[2];
-            for (int f = 0; f < (L::MINIMUM ? 2 : L::PARTS); ++f) factors[f] = L::factor(weights[n], f);
             _mm_prefetch(reinterpret_cast<const char*>(weights[n] + L::QUANTS + AHEAD), _MM_HINT_T0);
             weights[n] += L::BYTES;
-            for (int m = 0; m < MR; ++m) {
-                const __m512 x_scale = _mm512_set1_ps(p.x_scale[(row + m) * groups + g]);
-                for (int part = 0; part < L::PARTS; ++part)
-                    sum[m][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[part][m][n]),
-                                                _mm512_mul_ps(factors[part], x_scale), sum[m][n]);
-                if constexpr (L::MINIMUM)
-                    sum[m][n] = _mm512_fmadd_ps(factors[1], _mm512_set1_ps(p.x_sum[(row + m) * groups + g]), sum[m][n]);
-            }
         }
     }
     for (int m = 0; m < MR; ++m)
@@ -174,7 +209,7 @@ void tile(const Product& p, int64_t row, int64_t block, float* result) {
 // What one outlier adds to the results of a block.
 template <class L>
 void add_outlier(const Product& p, const Outlier& outlier, int64_t block, float* result) {
-    const uint8_t* group = p.weights + (block * p.groups + outlier.input / GROUP) * L::BYTES;
+    const uint8_t* group = p.weights + ((block - p.first) * p.groups + outlier.input / GROUP) * L::BYTES;
     const __m512 weight = L::column(group, outlier.input % GROUP);
     _mm512_storeu_ps(result, _mm512_fmadd_ps(weight, _mm512_set1_ps(outlier.value), _mm512_loadu_ps(result)));
 }
@@ -209,15 +244,34 @@ void all_rows(const Product& p, int64_t rows, int64_t block, T* y) {
     }
 }
 
+// One block, or two side by side.
+template <class L, typename T>
+void some_blocks(const Product& p, int64_t rows, int64_t block, int64_t count, T* y) {
+    if (count == 2)
+        all_rows<L, 2>(p, rows, block, y);
+    else
+        all_rows<L, 1>(p, rows, block, y);
+}
+
 template <class L, typename T>
 void multiply(const Product& p, int64_t rows, int64_t blocks, T* y) {
-    const int64_t pairs = (blocks + 1) / 2;
-    Pool::get().parallel(pairs, 1, [&](int64_t from, int64_t to) {
-        for (int64_t pair = from; pair < to; ++pair) {
-            if (pair * 2 + 1 < blocks)
-                all_rows<L, 2>(p, rows, pair * 2, y);
-            else
-                all_rows<L, 1>(p, rows, pair * 2, y);
+    constexpr int64_t MANY = 12;  // rows for which 5 and 6 bits are worth to be unpacked once
+    Pool::get().parallel((blocks + 1) / 2, 1, [&](int64_t from, int64_t to) {
+        for (int64_t block = from * 2; block < std::min(to * 2, blocks); block += 2) {
+            const int64_t count = std::min<int64_t>(2, blocks - block);
+            if constexpr (L::BITS == 5 || L::BITS == 6) {
+                if (rows >= MANY) {
+                    thread_local std::vector<uint8_t> space;
+                    space.resize(count * p.groups * Unpacked<L>::BYTES);
+                    Unpacked<L>::unpack(p.weights + block * p.groups * L::BYTES, count * p.groups, space.data());
+                    Product unpacked = p;
+                    unpacked.weights = space.data();
+                    unpacked.first = block;
+                    some_blocks<Unpacked<L>>(unpacked, rows, block, count, y);
+                    continue;
+                }
+            }
+            some_blocks<L>(p, rows, block, count, y);
         }
     });
 }
