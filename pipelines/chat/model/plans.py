@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 KEPT = 8  # traced models in the cache folder
 
 PLAN, WEIGHTS = "plan.json", "packed.safetensors"
-DAMAGED = (OSError, ValueError, TypeError, KeyError, SafetensorError)  # or not there
+DAMAGED = (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError)  # or not there
 
 
 def step(model: PreTrainedModel, files: Path | None, *, packed: bool) -> Step | None:

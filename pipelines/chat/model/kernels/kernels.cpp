@@ -1,4 +1,4 @@
-// What a decode step spends its time in, for CPUs: products with weights of 4 or 8 bits, and attention over the slots.
+// What a decode step spends its time in, for CPUs: products with weights of 4 to 8 bits, and attention over the slots.
 //
 // Weights are kept in groups of 32 along the inputs as w = scale * q + minimum, q unsigned. Where the processor has
 // matrix tiles (AMX) they are unpacked to bfloat16 on the way in; else activations are quantised to 8 bits in the same

@@ -115,6 +115,21 @@ def test_a_file_is_traced_once_and_nothing_but_the_trace_is_written(
 
 
 @needs_packing
+@pytest.mark.parametrize("damage", ['"listing": [["aten::no", "", [], "x", []]]', '"listing": [["item"]]', "cut"])
+def test_a_damaged_trace_is_made_again(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny(tmp_path, "llama", "Q8_0")
+    monkeypatch.setattr(plans, "cache_folder", lambda: tmp_path / "cache")
+    first = packed_model(path).forward([Segment(0, 0, PROMPT, 1)])
+    (kept,) = (tmp_path / "cache").rglob("plan.json")
+    text = kept.read_text()
+    kept.write_text(
+        text[: len(text) // 2] if damage == "cut" else text.replace('"listing": [[', damage + ', "was": [[', 1)
+    )
+    assert torch.equal(packed_model(path).forward([Segment(0, 0, PROMPT, 1)]), first)
+    assert kept.read_text() == text
+
+
+@needs_packing
 def test_what_can_not_be_traced_runs_de_quantised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
