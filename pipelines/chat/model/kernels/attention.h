@@ -248,12 +248,12 @@ inline void pair_up(const uint16_t* keys, const uint16_t* values, int64_t length
         for (int64_t p = 0; p < size / 2; ++p)
             for (int64_t k = 0; k < WIDE; ++k)
                 to_keys[(j * size / 2) + p * WIDE + k] = j + k < length ? rows[(j + k) * size / 2 + p] : 0;
-    for (int64_t j = 0; j < padded; j += 2)
-        for (int64_t d = 0; d < size; ++d) {
-            const uint32_t low = j < length ? values[j * size + d] : 0;
-            const uint32_t high = j + 1 < length ? values[(j + 1) * size + d] : 0;
-            to_values[j / 2 * size + d] = low | high << 16;
-        }
+    int64_t j = 0;
+    for (; j + 1 < length; j += 2)
+        for (int64_t d = 0; d < size; ++d)
+            to_values[j / 2 * size + d] = values[j * size + d] | static_cast<uint32_t>(values[(j + 1) * size + d]) << 16;
+    for (; j < padded; j += 2)
+        for (int64_t d = 0; d < size; ++d) to_values[j / 2 * size + d] = j < length ? values[j * size + d] : 0;
 }
 
 // Eight of the rows (token, query head) of one segment that share a key head.
