@@ -20,6 +20,7 @@ from bench.loads import percentile
 from bench.results import Figures
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
+from pipelines.downloads.progress import finish
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.minilm import TOKENS, prepare
 
@@ -39,14 +40,7 @@ WATCH = 8.0  # seconds
 @asynccontextmanager
 async def started() -> AsyncIterator[AnomalyStage]:
     """A stage with the bundled detector."""
-    steps = prepare(threading.Event())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            folder = end.value
-            break
-    stage = AnomalyStage(Embedder(folder), AnomalySettings())
+    stage = AnomalyStage(Embedder(finish(prepare(threading.Event()))), AnomalySettings())
     await stage.start()
     try:
         yield stage

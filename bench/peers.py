@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.clients import BareClient, HttpClient
-from bench.servers import CONTEXT, MODEL, STREAMS, Server, finish, gguf
+from bench.servers import CONTEXT, MODEL, STREAMS, Server, gguf
 from pipelines.chat.model.files import convert
 from pipelines.downloads.cache import cache_folder
+from pipelines.downloads.progress import finish
 
 CORES = os.cpu_count() or 1
 INSTALL_SECONDS = 3600.0

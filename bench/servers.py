@@ -7,11 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 import aiohttp
 import psutil
@@ -20,6 +19,7 @@ from bench.clients import Client, HttpClient, RealtimeClient
 from pipelines.chat.model.files import prepare
 from pipelines.downloads.catalogue import PACKAGES
 from pipelines.downloads.fetch import install
+from pipelines.downloads.progress import finish
 
 MODEL = "smollm2-135m-instruct"  # the shipped default
 CONFIG = Path(__file__).parents[1] / "config.toml"  # every key with its default
@@ -32,7 +32,6 @@ IDLE_SECONDS, IDLE_SHARE = 1.0, 0.05  # a server that computes less of so long h
 STOP_SECONDS = 30.0
 
 Connect = Callable[[aiohttp.ClientSession, str], Client]
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -162,13 +161,3 @@ def gguf(model: str = MODEL) -> Path:
 def prepared(model: str = MODEL) -> Path:
     """What Loquent loads for this model."""
     return finish(prepare(model, threading.Event()))
-
-
-def finish(steps: Generator[Any, None, Made]) -> Made:
-    """Run a generator of progress reports to its end; returns what it made."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            made: Made = done.value
-            return made

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.downloads.progress import finish
 from pipelines.embedding.minilm import prepare
 from pipelines.image.weights import Drawer
-from tests.support import PATIENCE, START_SECONDS, finish, started
+from tests.support import PATIENCE, START_SECONDS, started
 from tests.tiny_generator import understanding
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,16 +206,6 @@ class ScriptedVoice:
 
     def close(self) -> None:
         """Nothing runs beside it."""
-
-
-def finish(steps: Generator[Any, None, Result]) -> Result:
-    """Run work that reports its progress to its end; returns its result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
 
 
 class FreeClock:

@@ -1,6 +1,10 @@
 """Progress of long work, and the signal to stop it."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +18,13 @@ class Progress:
 
 class Stopped(Exception):  # noqa: N818 - a request, not an error
     """Long work was stopped on request."""
+
+
+def finish(steps: Generator[Any, None, Made]) -> Made:
+    """Run work that reports its progress to its end, unseen; returns what it made."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            made: Made = end.value
+            return made

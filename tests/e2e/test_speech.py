@@ -20,13 +20,14 @@ from openai import AsyncOpenAI, OpenAI
 
 from pipelines.downloads.catalogue import PACKAGES
 from pipelines.downloads.fetch import install
+from pipelines.downloads.progress import finish
 from pipelines.events import AUDIO_RATE, Speech
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voices import available as voices
 from pipelines.speech.workers import Workers
 from tests.e2e.test_main_job import sdk_turn
-from tests.support import ScriptedModel, finish, run, running, scripted_pipeline, sound_of, transcript_of
+from tests.support import ScriptedModel, run, running, scripted_pipeline, sound_of, transcript_of
 
 pytestmark = pytest.mark.e2e
 

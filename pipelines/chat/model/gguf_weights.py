@@ -65,7 +65,9 @@ class GgufWeights:
 
     def write_all(self, model: PreTrainedModel) -> None:
         """De-quantise every parameter of an empty model. Raises: GgufError for numbers that are not finite."""
-        self._write(model, self._found)
+        self._write(
+            model, {tensor.offset: name for name, (tensor, _) in self._found.items()}.values()
+        )  # tied ones once
 
     def packed(self, model: PreTrainedModel, plan: Plan) -> PackedWeights:
         """The plan's products, packed; what else the plan needs is de-quantised into the model.
@@ -111,7 +113,8 @@ def _packed(stacked: Sequence[tuple[GgufTensor, Tensor | None]], form: kernels.F
     for tensor, order in stacked:
         for rows, raw in _rows(tensor, order):
             quants, factors = _groups(tensor, raw, rows.stop - rows.start, inputs, layout)
-            _check_finite(tensor, factors.half())
+            factors = factors.half()
+            _check_finite(tensor, factors)
             packed.add(quants, factors)
     return packed.tensor
 

@@ -2,8 +2,8 @@
 
 Module calls cost more than the small operations of a decode step. So the code is traced once with ``torch.export``
 for any number of tokens, known chains of operations are replaced by kernels that compute the same, and the list is
-kept on disk as Python source: tracing takes seconds, reading it back milliseconds. A chain is replaced only where it
-is found operation for operation; what is not known stays as it was.
+kept on disk, as instructions and as Python source: tracing takes seconds, reading it back milliseconds. A chain is
+replaced only where it is found operation for operation; what is not known stays as it was.
 """
 
 import copy
@@ -128,9 +128,9 @@ def trace(model: nn.Module) -> fx.Graph:
     if kernels.load():
         fuse(traced.graph)
     traced.graph.set_codegen(fx.graph.CodeGen())  # plain arguments and a plain result, where export has trees
-    result = traced.graph.output_node()
-    if isinstance(result.args[0], list | tuple):
-        result.args = (result.args[0][0],)
+    output = traced.graph.output_node()
+    if isinstance(output.args[0], list | tuple):
+        output.args = (output.args[0][0],)
     return traced.graph
 
 

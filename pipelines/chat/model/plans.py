@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pipelines.chat.model import fusion, graph, kernels, program, quantise
+from pipelines.chat.model.gguf import GgufError
 from pipelines.chat.model.gguf_weights import GgufWeights
 from pipelines.chat.model.graph import Modules, Plan, Step
 from pipelines.downloads.cache import cache_folder, new_folder
@@ -58,11 +59,15 @@ def step_of_gguf(model: PreTrainedModel, weights: GgufWeights, attempt: Callable
     """The fused step of a model whose parameters are empty, with weights packed from its file; None if there is none.
 
     ``attempt`` tries the model's code on something small, and raises when it can't be traced well.
+
+    Raises: GgufError for numbers that are not finite.
     """
     kept = _kept(model, f"gguf {weights.kinds}", None)
     try:
         plan = Plan.from_json((kept / PLAN).read_text())
         return plan.bind(model, weights.packed(model, plan))
+    except GgufError:  # another trace would not mend the file
+        raise
     except DAMAGED:
         try:
             log.info("tracing the model, once")

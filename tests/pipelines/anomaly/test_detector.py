@@ -27,8 +27,8 @@ from pipelines.anomaly.training.train import TrainingError
 from pipelines.anomaly.vae import VAE, Shape
 from pipelines.anomaly.weights import BUNDLED, load, save
 from pipelines.downloads.cache import sha256
+from pipelines.downloads.progress import finish
 from pipelines.embedding.minilm import MiniLM
-from tests.support import finish
 from tests.support import screening as anomaly_stage
 
 STOP = threading.Event()

@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.downloads import archives
 from pipelines.downloads.archives import Archive, ArchiveError, fetch
-from tests.support import PATIENCE, finish
+from pipelines.downloads.progress import finish
+from tests.support import PATIENCE
 
 CONTENT = b"data" * 1000
 NEVER = threading.Event()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.downloads.progress import Stopped
+from pipelines.downloads.progress import Stopped, finish
 from pipelines.embedding.minilm import MiniLM
 from pipelines.image.generator import SIDE
 from pipelines.image.noise import POSES, noise
@@ -20,7 +20,7 @@ from pipelines.image.training import losses, measure
 from pipelines.image.training.augment import Disturbance, posed
 from pipelines.image.training.train import Run, TrainingError, Wording, embed_captions, train
 from tests import tiny_generator
-from tests.support import ROOT, finish
+from tests.support import ROOT
 
 CPU = torch.device("cpu")
 

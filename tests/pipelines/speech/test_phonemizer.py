@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.downloads.progress import finish
 from pipelines.events import StageError
 from pipelines.speech.normalise import speakable
 from pipelines.speech.settings import SpeechSettings
@@ -23,7 +24,7 @@ from pipelines.speech.voices import available as voices
 from pipelines.speech.voices.phonemizer import Phonemizer
 from pipelines.speech.workers import Sentence, Workers
 from tests.mutations import mutated
-from tests.support import PATIENCE, ROOT, finish, run
+from tests.support import PATIENCE, ROOT, run
 from tests.tiny_voice import tiny_voice
 
 PLAIN = ["Hello there.", "It is 3.5 dollars; or 1,234 in all?", "naïve café", "Dr. Smith of the U.S.A.", ""]
@@ -355,7 +356,7 @@ def test_espeak_is_not_loaded_into_the_servers_process(tmp_path: Path) -> None:
         import sys, threading
         from pipelines.speech.settings import SpeechSettings
         from pipelines.speech.voices import available
-        from tests.support import finish
+        from pipelines.downloads.progress import finish
         voice = finish(available.prepare(SpeechSettings(voice={str(path)!r}, threads=1), threading.Event()))()
         assert [piece for piece in voice.say("Hello there.", "", 1.0, lambda: 1) if piece]
         voice.close()

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
 
 from pipelines.downloads.fetch import PackageError
+from pipelines.downloads.progress import finish
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voices import available as voices
 from pipelines.speech.voices.interface import Samples, VoiceError
 from pipelines.speech.voices.piper import MOST_PHONEMES, PiperVoice
-from tests.support import finish
 from tests.tiny_voice import HOP, tiny_voice
 
 TEXT = "The library opens at nine, and it closes late in the evening."

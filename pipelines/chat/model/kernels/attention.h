@@ -241,31 +241,6 @@ struct Paired {
     const uint32_t* values;        // (padded / 2, size): pairs of successive tokens' values
 };
 
-// Sixteen rows of 16 numbers each as columns, ``step`` apart.
-inline void turn(const __m512i (&rows)[16], uint32_t* to, int64_t step) {
-    __m512i a[16], b[16];
-    for (int i = 0; i < 16; i += 2) {
-        a[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        a[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
-        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
-        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
-        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
-    }
-    for (int c = 0; c < 4; ++c) {  // a quarter of b[i + c] is a column of four rows: column c, 4 + c, 8 + c, 12 + c
-        const __m512i even_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88);
-        const __m512i even_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
-        const __m512i odd_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xDD);
-        const __m512i odd_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xDD);
-        _mm512_storeu_si512(to + c * step, _mm512_shuffle_i32x4(even_low, even_high, 0x88));
-        _mm512_storeu_si512(to + (4 + c) * step, _mm512_shuffle_i32x4(odd_low, odd_high, 0x88));
-        _mm512_storeu_si512(to + (8 + c) * step, _mm512_shuffle_i32x4(even_low, even_high, 0xDD));
-        _mm512_storeu_si512(to + (12 + c) * step, _mm512_shuffle_i32x4(odd_low, odd_high, 0xDD));
-    }
-}
-
 inline void pair_up(const uint16_t* keys, const uint16_t* values, int64_t length, int64_t padded, int64_t size,
                     uint32_t* to_keys, uint32_t* to_values) {
     for (int64_t first = 0; first < padded; first += 16)
@@ -273,7 +248,9 @@ inline void pair_up(const uint16_t* keys, const uint16_t* values, int64_t length
             __m512i rows[16];
             for (int64_t k = 0; k < 16; ++k)
                 rows[k] = first + k < length ? _mm512_loadu_si512(keys + (first + k) * size + p * 2) : _mm512_setzero_si512();
-            turn(rows, to_keys + first / WIDE * WIDE * size / 2 + p * WIDE + first % WIDE, WIDE);
+            transpose(rows);
+            uint32_t* to = to_keys + first / WIDE * WIDE * size / 2 + p * WIDE + first % WIDE;
+            for (int64_t pair = 0; pair < 16; ++pair) _mm512_storeu_si512(to + pair * WIDE, rows[pair]);
         }
     int64_t j = 0;
     for (; j + 1 < length; j += 2)

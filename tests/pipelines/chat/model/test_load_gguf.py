@@ -58,10 +58,11 @@ def packed_model(path: Path) -> Transformer:
     return model
 
 
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("kind", sorted(READABLE))
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_exact_decoding_is_greedy_as_transformers_own(architecture: str, kind: str, tmp_path: Path) -> None:
-    path = tiny(tmp_path, architecture, kind)
+def test_exact_decoding_is_greedy_as_transformers_own(architecture: str, kind: str, tied: bool, tmp_path: Path) -> None:
+    path = tiny(tmp_path, architecture, kind, tied=tied)
     model, theirs = load(path, ChatSettings(dtype="float32", threads=1, streams=2, kept=0)), reference(path)
     assert isinstance(model, Transformer)
     text = list(PROMPT)

@@ -40,6 +40,7 @@ from pipelines.chat.model.load import load, placement
 from pipelines.chat.model.tokenizer import ChatTokenizer
 from pipelines.chat.model.transformer import SerialTransformer, Transformer
 from pipelines.chat.settings import ChatSettings
+from pipelines.downloads.progress import finish
 from pipelines.events import Finished, Message, Sampling, StageError, TextDelta, Turn
 from pipelines.flow import flow
 from tests.support import engine_of, replies
@@ -383,12 +384,7 @@ def test_a_conversation_that_the_template_refuses_is_a_clear_error() -> None:
 
 @pytest.fixture(scope="module")
 def bundled_file() -> Path:
-    steps = prepare("smollm2-135m-instruct", threading.Event())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return Path(end.value)
+    return finish(prepare("smollm2-135m-instruct", threading.Event()))
 
 
 @pytest.fixture(scope="module")
