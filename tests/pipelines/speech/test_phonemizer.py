@@ -21,7 +21,7 @@ from pipelines.events import StageError
 from pipelines.speech.normalise import speakable
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voices import available as voices
-from pipelines.speech.voices.phonemizer import Phonemizer
+from pipelines.speech.voices.phonemizer import ATTEMPTS, Phonemizer
 from pipelines.speech.workers import Sentence, Workers
 from tests.mutations import mutated
 from tests.support import PATIENCE, ROOT, run
@@ -123,13 +123,23 @@ def test_nothing_of_a_text_is_left_for_the_next_one(text: str) -> None:
 
 @pytest.mark.parametrize("text", CRASHES)
 def test_a_text_that_crashes_espeak_fails_alone(text: str) -> None:
-    with closing(Phonemizer("en-us")) as phonemizer:
-        expected = phonemizer.phonemes(PLAIN)
-        with pytest.raises(StageError, match="ended the process") as failed:
-            phonemizer.phonemes([text] * 100)  # it writes past a buffer; once does not always hit something
-        assert (failed.value.kind, failed.value.code) == ("internal", "sentence_failed")
-        assert phonemizer.phonemes(PLAIN) == expected
-        assert phonemizer.restarts >= 1
+    # It writes past a buffer. What it hits there depends on where the system has put the process: one child in ten
+    # lives on, and then reads that text whenever it is asked.
+    failed: StageError | None = None
+    for _ in range(20):
+        with closing(Phonemizer("en-us")) as phonemizer:
+            expected = phonemizer.phonemes(PLAIN)
+            try:
+                phonemizer.phonemes([text] * 100)
+            except StageError as error:
+                failed = error
+            assert phonemizer.phonemes(PLAIN) == expected, "the next text is read as before"
+            if failed:
+                assert phonemizer.restarts >= ATTEMPTS
+                break
+    assert failed is not None
+    assert (failed.kind, failed.code) == ("internal", "sentence_failed")
+    assert "ended the process" in str(failed)
 
 
 @pytest.mark.parametrize(
