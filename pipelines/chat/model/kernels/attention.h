@@ -2,45 +2,17 @@
 
 #pragma once
 
-#include "common.h"
+#include "columns.h"
+#include "heads.h"
 
 namespace {
-
-struct Heads {
-    int64_t query, key, size, context;
-};
-
-// What a call attends with: scale of the scores, sliding window (0: none), cap of the scores by tanh (0: none).
-struct Rule {
-    double scale;
-    int64_t window;
-    double cap;
-};
-
-template <typename T>
-struct Strided {  // (1, heads, tokens, size) with the last dimension dense
-    T* data;
-    int64_t head, token;
-    explicit Strided(const at::Tensor& t) : data(t.data_ptr<T>()), head(t.stride(1)), token(t.stride(2)) {}
-    T* at(int64_t h, int64_t n) const { return data + h * head + n * token; }
-};
 
 // The sums of 16 vectors.
 inline void totals(const Vec (&v)[16], float* out) {
 #if defined(CPU_CAPABILITY_AVX512)
-    __m512 a[8], b[4];
-    for (int i = 0; i < 8; ++i) {
-        const __m512 x = v[2 * i], y = v[2 * i + 1];
-        a[i] = _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
-    }
-    for (int i = 0; i < 4; ++i) {
-        const __m512d x = _mm512_castps_pd(a[2 * i]), y = _mm512_castps_pd(a[2 * i + 1]);
-        b[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
-    }
-    for (int i = 0; i < 4; i += 2)
-        b[i / 2] = _mm512_add_ps(_mm512_shuffle_f32x4(b[i], b[i + 1], 0x88), _mm512_shuffle_f32x4(b[i], b[i + 1], 0xDD));
-    const __m512 low = _mm512_shuffle_f32x4(b[0], b[1], 0x88), high = _mm512_shuffle_f32x4(b[0], b[1], 0xDD);
-    _mm512_storeu_ps(out, _mm512_add_ps(low, high));
+    __m512 each[16];
+    for (int i = 0; i < 16; ++i) each[i] = v[i];
+    _mm512_storeu_ps(out, across(each, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); }));
 #else
     for (int i = 0; i < 16; ++i) out[i] = total(v[i]);
 #endif
@@ -138,10 +110,6 @@ void attend_one(const Strided<T>& q, const T* keys, const T* values, const Heads
     }
 }
 
-struct Segment {
-    int64_t offset, count, slot, start;
-};
-
 // What is added to the scores of many query tokens, (shared heads * tokens, length): it hides what comes behind a token
 // or before its window.
 template <typename T>
@@ -206,133 +174,6 @@ void attend_many(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& 
     out.select(0, 0).slice(0, segment.offset, segment.offset + segment.count).copy_(result.transpose(0, 1));
 }
 
-#if defined(__AVX512BF16__) && defined(CPU_CAPABILITY_AVX512)
-#define LOQUENT_PAIRS
-
-constexpr int64_t ROWS_AT_ONCE = 8;  // query rows that are attended together
-constexpr int64_t WIDE = 32;         // results of each row: two vectors
-
-// Eight rows of pairs times pairs of 32 columns: c[row][column] = factor * sum over p of a[row][p] . b[p][column].
-// A pair is two values side by side in bfloat16, of which each product takes both.
-inline void multiply_pairs(const uint32_t* const (&a)[ROWS_AT_ONCE], const uint32_t* b, int64_t b_step, int64_t pairs,
-                           float factor, float* const (&c)[ROWS_AT_ONCE]) {
-    __m512 sum[ROWS_AT_ONCE][2];
-    for (auto& row : sum) row[0] = row[1] = _mm512_setzero_ps();
-    for (int64_t p = 0; p < pairs; ++p, b += b_step) {
-        const auto low = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b));
-        const auto high = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + 16));
-        for (int64_t r = 0; r < ROWS_AT_ONCE; ++r) {
-            const auto pair = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int32_t>(a[r][p])));
-            sum[r][0] = _mm512_dpbf16_ps(sum[r][0], low, pair);
-            sum[r][1] = _mm512_dpbf16_ps(sum[r][1], high, pair);
-        }
-    }
-    const __m512 by = _mm512_set1_ps(factor);
-    for (int64_t r = 0; r < ROWS_AT_ONCE; ++r) {
-        _mm512_storeu_ps(c[r], _mm512_mul_ps(sum[r][0], by));
-        _mm512_storeu_ps(c[r] + 16, _mm512_mul_ps(sum[r][1], by));
-    }
-}
-
-// The keys and values of one slot and key head, side by side as products want them.
-struct Paired {
-    int64_t from, length, padded;  // the first token, how many, and that rounded up to WIDE
-    const uint32_t* keys;          // (padded / WIDE, size / 2, WIDE): pairs of a key's values
-    const uint32_t* values;        // (padded / 2, size): pairs of successive tokens' values
-};
-
-inline void pair_up(const uint16_t* keys, const uint16_t* values, int64_t length, int64_t padded, int64_t size,
-                    uint32_t* to_keys, uint32_t* to_values) {
-    for (int64_t first = 0; first < padded; first += 16)
-        for (int64_t p = 0; p < size / 2; p += 16) {
-            __m512i rows[16];
-            for (int64_t k = 0; k < 16; ++k)
-                rows[k] = first + k < length ? _mm512_loadu_si512(keys + (first + k) * size + p * 2) : _mm512_setzero_si512();
-            transpose(rows);
-            uint32_t* to = to_keys + first / WIDE * WIDE * size / 2 + p * WIDE + first % WIDE;
-            for (int64_t pair = 0; pair < 16; ++pair) _mm512_storeu_si512(to + pair * WIDE, rows[pair]);
-        }
-    int64_t j = 0;
-    for (; j + 1 < length; j += 2)
-        for (int64_t d = 0; d < size; ++d)
-            to_values[j / 2 * size + d] = values[j * size + d] | static_cast<uint32_t>(values[(j + 1) * size + d]) << 16;
-    for (; j < padded; j += 2)
-        for (int64_t d = 0; d < size; ++d) to_values[j / 2 * size + d] = j < length ? values[j * size + d] : 0;
-}
-
-// Eight of the rows (token, query head) of one segment that share a key head.
-inline void attend_rows(const Strided<at::BFloat16>& q, const Paired& slot, const Segment& segment, const Heads& heads,
-                        const Rule& rule, int64_t key_head, int64_t first, at::BFloat16* out) {
-    thread_local std::vector<float> space;
-    const int64_t shared = heads.query / heads.key, all = segment.count * shared, size = heads.size;
-    const int64_t last_token = segment.start + std::min(first + ROWS_AT_ONCE - 1, all - 1) / shared;
-    const int64_t seen = (last_token + 1 - slot.from + WIDE - 1) / WIDE * WIDE;
-    const int64_t skipped = rule.window > 0
-        ? std::max<int64_t>(0, segment.start + first / shared + 1 - rule.window - slot.from) / WIDE * WIDE : 0;
-    space.resize(ROWS_AT_ONCE * (slot.padded + slot.padded / 2 + size));
-    float* scores = space.data();
-    auto* weights = reinterpret_cast<uint32_t*>(scores + ROWS_AT_ONCE * slot.padded);
-    float* results = scores + ROWS_AT_ONCE * (slot.padded + slot.padded / 2);
-    const uint32_t* a[ROWS_AT_ONCE];
-    float* c[ROWS_AT_ONCE];
-    float share[ROWS_AT_ONCE];
-    const auto row_of = [&](int64_t r) { return std::min(first + r, all - 1); };  // the last one stands in for none
-    for (int64_t r = 0; r < ROWS_AT_ONCE; ++r)
-        a[r] = reinterpret_cast<const uint32_t*>(
-            q.at(key_head * shared + row_of(r) % shared, segment.offset + row_of(r) / shared));
-    for (int64_t j = skipped; j < seen; j += WIDE) {
-        for (int64_t r = 0; r < ROWS_AT_ONCE; ++r) c[r] = scores + r * slot.padded + j;
-        multiply_pairs(a, slot.keys + j * size / 2, WIDE, size / 2, static_cast<float>(rule.scale), c);
-    }
-    for (int64_t r = 0; r < ROWS_AT_ONCE; ++r) {
-        const int64_t end = segment.start + row_of(r) / shared + 1 - slot.from;
-        const int64_t begin = rule.window > 0 ? std::max<int64_t>(0, end - rule.window) : 0;
-        float* line = scores + r * slot.padded + skipped;
-        share[r] = softmax(line, end - skipped, seen - skipped, rule, begin - skipped);
-        auto* to = reinterpret_cast<uint16_t*>(weights + r * slot.padded / 2) + skipped;
-        for (int64_t j = 0; j < seen - skipped; j += 16)
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + j),
-                                reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(line + j))));
-        a[r] = weights + r * slot.padded / 2 + skipped / 2;
-    }
-    for (int64_t d = 0; d < size; d += WIDE) {
-        for (int64_t r = 0; r < ROWS_AT_ONCE; ++r) c[r] = results + r * size + d;
-        multiply_pairs(a, slot.values + skipped / 2 * size + d, size, (seen - skipped) / 2, 1.0f, c);
-    }
-    for (int64_t r = 0; r < std::min(ROWS_AT_ONCE, all - first); ++r) {
-        const int64_t token = segment.offset + (first + r) / shared, head = key_head * shared + (first + r) % shared;
-        at::BFloat16* to = out + (token * heads.query + head) * size;
-        for (int64_t d = 0; d < size; ++d) to[d] = static_cast<at::BFloat16>(results[r * size + d] * share[r]);
-    }
-}
-
-// Many query tokens of one slot.
-inline void attend_many_pairs(const Strided<at::BFloat16>& q, const at::BFloat16* keys, const at::BFloat16* values,
-                              const Segment& segment, const Heads& heads, const Rule& rule, at::BFloat16* out) {
-    thread_local std::vector<uint32_t> space;
-    const int64_t end = segment.start + segment.count, size = heads.size;
-    const int64_t from = rule.window > 0 ? std::max<int64_t>(0, segment.start + 1 - rule.window) : 0;
-    const int64_t length = end - from, padded = (length + WIDE - 1) / WIDE * WIDE, half = padded * size / 2;
-    space.resize(heads.key * 2 * half);
-    uint32_t* paired = space.data();
-    Pool::get().parallel(heads.key, 1, [&](int64_t first, int64_t last) {
-        for (int64_t h = first; h < last; ++h) {
-            const int64_t place = ((segment.slot * heads.key + h) * heads.context + from) * size;
-            pair_up(reinterpret_cast<const uint16_t*>(keys + place), reinterpret_cast<const uint16_t*>(values + place),
-                    length, padded, size, paired + 2 * h * half, paired + (2 * h + 1) * half);
-        }
-    });
-    const int64_t shared = heads.query / heads.key, blocks = (segment.count * shared + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-    Pool::get().parallel(heads.key * blocks, 1, [&](int64_t first, int64_t last) {
-        for (int64_t task = first; task < last; ++task) {
-            const int64_t h = task / blocks;
-            const Paired slot{from, length, padded, paired + 2 * h * half, paired + (2 * h + 1) * half};
-            attend_rows(q, slot, segment, heads, rule, h, task % blocks * ROWS_AT_ONCE, out);
-        }
-    });
-}
-#endif
-
 // How many tokens of a segment are attended one by one, the last ones: all of few, and the last of many. A text that is
 // continued behind its last token is then continued in the same way, bit by bit, when all before it is in the slot already.
 int64_t one_by_one(const Heads& heads, const Segment& segment) {
@@ -391,7 +232,7 @@ void attend_all(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
         if (!segment.count) continue;
 #ifdef LOQUENT_PAIRS
         if constexpr (std::is_same_v<T, at::BFloat16>)
-            if (heads.size % WIDE == 0) {
+            if (heads.size % 32 == 0) {
                 attend_many_pairs(query, all_keys, all_values, segment, heads, rule, result);
                 continue;
             }

@@ -26,6 +26,7 @@ namespace {
 constexpr int64_t GROUP = 32;   // inputs that share a scale
 constexpr int64_t BLOCK = 16;   // outputs computed side by side: the lanes of a vector
 constexpr float OUTWEIGHS = 16;  // times the root mean square of its group
+constexpr int64_t GRAIN = 16384;  // elements worth a thread, where little is done with each
 constexpr int64_t AHEAD = 4096;  // bytes of weights fetched before they are used
 constexpr int64_t FEW = 8;      // query tokens a segment may have to be attended one by one
 
@@ -70,6 +71,23 @@ inline void transpose(__m512i (&r)[16]) {
         r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
         r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xDD);
     }
+}
+
+// What ``join`` makes of the 16 elements of each of 16 vectors, such as their sum; it must not mind their order.
+template <typename F>
+inline __m512 across(const __m512 (&v)[16], const F& join) {
+    __m512 a[8], b[4];
+    for (int i = 0; i < 8; ++i) {
+        const __m512 x = v[2 * i], y = v[2 * i + 1];
+        a[i] = join(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
+    }
+    for (int i = 0; i < 4; ++i) {
+        const __m512d x = _mm512_castps_pd(a[2 * i]), y = _mm512_castps_pd(a[2 * i + 1]);
+        b[i] = join(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    }
+    for (int i = 0; i < 4; i += 2)
+        b[i / 2] = join(_mm512_shuffle_f32x4(b[i], b[i + 1], 0x88), _mm512_shuffle_f32x4(b[i], b[i + 1], 0xDD));
+    return join(_mm512_shuffle_f32x4(b[0], b[1], 0x88), _mm512_shuffle_f32x4(b[0], b[1], 0xDD));
 }
 #endif
 

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "activations.h"
 #include "packing.h"
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
@@ -9,11 +10,9 @@
 
 namespace {
 
-// An activation that is kept out of its group, because the others would round to nothing beside it.
-struct Outlier {
-    int64_t input;
-    float value;
-};
+constexpr int64_t ROWS_AT_ONCE = 6;         // that registers hold beside two blocks
+constexpr int64_t LEAST_ROWS = 4 * ROWS_AT_ONCE;  // worth to fetch weights for
+constexpr int64_t TASKS = 64;                // that a product is divided into, where it is large enough
 
 struct Product {
     const int8_t* x;                       // (M, K)
@@ -25,48 +24,6 @@ struct Product {
     int64_t groups, outputs;
     int64_t first = 0;  // the block that the weights begin with
 };
-
-// 16 activations as floats.
-inline __m512 floats(const float* x) { return _mm512_loadu_ps(x); }
-inline __m512 floats(const at::BFloat16* x) {
-    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-// One row of activations to 8 bits.
-//
-// Models put huge values into a few channels of some tokens (https://arxiv.org/abs/2402.17762).
-template <typename T>
-void quantise(const T* x, int64_t groups, int8_t* q, float* scale, float* sum, int32_t* total,
-              std::vector<Outlier>& outliers) {
-    outliers.clear();
-    for (int64_t g = 0; g < groups; ++g, x += GROUP, q += GROUP) {
-        __m512 low = floats(x), high = floats(x + 16);
-        float largest = 0;
-        for (;;) {
-            largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-            const float power = _mm512_reduce_add_ps(_mm512_fmadd_ps(low, low, _mm512_mul_ps(high, high)));
-            if (!(power - largest * largest < largest * largest * (GROUP / (OUTWEIGHS * OUTWEIGHS)))) break;
-            const __m512 top = _mm512_set1_ps(largest);
-            const uint32_t places = _mm512_cmp_ps_mask(_mm512_abs_ps(low), top, _CMP_EQ_OQ) |
-                                    static_cast<uint32_t>(_mm512_cmp_ps_mask(_mm512_abs_ps(high), top, _CMP_EQ_OQ)) << 16;
-            const int place = __builtin_ctz(places);
-            outliers.push_back({g * GROUP + place, static_cast<float>(x[place])});
-            const uint32_t others = ~(1u << place);
-            low = _mm512_maskz_mov_ps(static_cast<__mmask16>(others), low);
-            high = _mm512_maskz_mov_ps(static_cast<__mmask16>(others >> 16), high);
-        }
-        const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-        const __m512i q_low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
-        const __m512i q_high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtsepi32_epi8(q_low));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtsepi32_epi8(q_high));
-        scale[g] = largest / 127.0f;
-        total[2 * g] = _mm512_reduce_add_epi32(q_low);
-        total[2 * g + 1] = _mm512_reduce_add_epi32(q_high);
-        sum[g] = scale[g] * static_cast<float>(total[2 * g] + total[2 * g + 1]);
-    }
-}
 
 // How a group of a block lies in memory (see Packing). A vector of 64 bytes holds four successive inputs of each output.
 // With 8 bits there are eight; else four, each with two such, the lower halves of the bytes first, and then the higher
@@ -226,15 +183,18 @@ void rows_by_blocks(const Product& p, int64_t row, int64_t block, T* y) {
     for (int m = 0; m < MR; ++m) {
         T* out = y + (row + m) * p.outputs + first;
         const float* from = result + m * NR * BLOCK;
-        for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(from[i]);
+        if (count == NR * BLOCK)
+            for (int n = 0; n < NR; ++n) store(Vec(_mm512_loadu_ps(from + n * BLOCK)), out + n * BLOCK);
+        else
+            for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(from[i]);
     }
 }
 
+// Rows ``row`` to ``end``.
 template <class L, int NR, typename T>
-void all_rows(const Product& p, int64_t rows, int64_t block, T* y) {
-    int64_t row = 0;
-    for (; rows - row >= 6; row += 6) rows_by_blocks<L, 6, NR>(p, row, block, y);
-    switch (rows - row) {
+void some_rows(const Product& p, int64_t row, int64_t end, int64_t block, T* y) {
+    for (; end - row >= ROWS_AT_ONCE; row += ROWS_AT_ONCE) rows_by_blocks<L, ROWS_AT_ONCE, NR>(p, row, block, y);
+    switch (end - row) {
         case 5: rows_by_blocks<L, 5, NR>(p, row, block, y); break;
         case 4: rows_by_blocks<L, 4, NR>(p, row, block, y); break;
         case 3: rows_by_blocks<L, 3, NR>(p, row, block, y); break;
@@ -246,32 +206,39 @@ void all_rows(const Product& p, int64_t rows, int64_t block, T* y) {
 
 // One block, or two side by side.
 template <class L, typename T>
-void some_blocks(const Product& p, int64_t rows, int64_t block, int64_t count, T* y) {
+void some_blocks(const Product& p, int64_t row, int64_t end, int64_t block, int64_t count, T* y) {
     if (count == 2)
-        all_rows<L, 2>(p, rows, block, y);
+        some_rows<L, 2>(p, row, end, block, y);
     else
-        all_rows<L, 1>(p, rows, block, y);
+        some_rows<L, 1>(p, row, end, block, y);
 }
 
 template <class L, typename T>
 void multiply(const Product& p, int64_t rows, int64_t blocks, T* y) {
     constexpr int64_t MANY = 12;  // rows for which 5 and 6 bits are worth to be unpacked once
-    Pool::get().parallel((blocks + 1) / 2, 1, [&](int64_t from, int64_t to) {
-        for (int64_t block = from * 2; block < std::min(to * 2, blocks); block += 2) {
-            const int64_t count = std::min<int64_t>(2, blocks - block);
+    const int64_t pairs = (blocks + 1) / 2;
+    const int64_t most = std::min((rows + LEAST_ROWS - 1) / LEAST_ROWS, (TASKS + pairs - 1) / pairs);
+    const int64_t slab = ((rows + most - 1) / most + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE;
+    const int64_t slabs = (rows + slab - 1) / slab;
+    Pool::get().parallel(pairs * slabs, 1, [&](int64_t from, int64_t to) {
+        for (int64_t task = from; task < to; ++task) {
+            const int64_t block = task / slabs * 2, count = std::min<int64_t>(2, blocks - block);
+            const int64_t row = task % slabs * slab, end = std::min(row + slab, rows);
             if constexpr (L::BITS == 5 || L::BITS == 6) {
                 if (rows >= MANY) {
                     thread_local std::vector<uint8_t> space;
-                    space.resize(count * p.groups * Unpacked<L>::BYTES);
-                    Unpacked<L>::unpack(p.weights + block * p.groups * L::BYTES, count * p.groups, space.data());
+                    if (task == from || row == 0) {
+                        space.resize(count * p.groups * Unpacked<L>::BYTES);
+                        Unpacked<L>::unpack(p.weights + block * p.groups * L::BYTES, count * p.groups, space.data());
+                    }
                     Product unpacked = p;
                     unpacked.weights = space.data();
                     unpacked.first = block;
-                    some_blocks<Unpacked<L>>(unpacked, rows, block, count, y);
+                    some_blocks<Unpacked<L>>(unpacked, row, end, block, count, y);
                     continue;
                 }
             }
-            some_blocks<L>(p, rows, block, count, y);
+            some_blocks<L>(p, row, end, block, count, y);
         }
     });
 }
@@ -294,10 +261,11 @@ void linear_of(const at::Tensor& x, Product p, Packing packing, int64_t blocks, 
     float* sum_to = sum.data();
     int32_t* total_to = total.data();
     std::vector<Outlier>* outliers_to = outliers.data();
-    Pool::get().parallel(rows, 32, [&](int64_t first, int64_t last) {
+    Pool::get().parallel(rows, std::max<int64_t>(1, GRAIN / (groups * GROUP)), [&](int64_t first, int64_t last) {
         for (int64_t m = first; m < last; ++m)
-            quantise(from + m * groups * GROUP, groups, q_to + m * groups * GROUP, scale_to + m * groups,
-                     sum_to + m * groups, total_to + m * groups * 2, outliers_to[m]);
+            quantise(from + m * groups * GROUP, groups,
+                     {q_to + m * groups * GROUP, scale_to + m * groups, sum_to + m * groups, total_to + m * groups * 2,
+                      outliers_to[m]});
     });
     p.x = q_to;
     p.x_scale = scale_to;

@@ -2,11 +2,9 @@
 
 #pragma once
 
-#include "common.h"
+#include "heads.h"
 
 namespace {
-
-constexpr int64_t GRAIN = 16384;  // elements worth a thread
 
 template <typename T>
 void rms_norm_of(const at::Tensor& x, const at::Tensor& weight, double eps, bool centred, at::Tensor& y) {
@@ -40,17 +38,25 @@ void rotate_of(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin
     const T* c = cos.data_ptr<T>();
     const T* s = sin.data_ptr<T>();
     Pool::get().parallel(tokens, std::max<int64_t>(1, GRAIN / (heads * size)), [&](int64_t first, int64_t last) {
-        for (int64_t n = first; n < last; ++n)
+        for (int64_t n = first; n < last; ++n) {
+            const T *cos_of = c + n * size, *sin_of = s + n * size;
             for (int64_t h = 0; h < heads; ++h) {
                 const T* in = from.at(h, n);
                 T* out = to.at(h, n);
-                for (int64_t d = 0; d < half; ++d) {
+                int64_t d = 0;
+                for (; d + Vec::size() <= half; d += Vec::size()) {
+                    const Vec low = load(in + d), high = load(in + half + d);
+                    store(low * load(cos_of + d) - high * load(sin_of + d), out + d);
+                    store(high * load(cos_of + half + d) + low * load(sin_of + half + d), out + half + d);
+                }
+                for (; d < half; ++d) {
                     const float low = static_cast<float>(in[d]), high = static_cast<float>(in[d + half]);
-                    out[d] = static_cast<T>(low * static_cast<float>(c[n * size + d]) - high * static_cast<float>(s[n * size + d]));
-                    out[d + half] = static_cast<T>(high * static_cast<float>(c[n * size + half + d]) +
-                                                   low * static_cast<float>(s[n * size + half + d]));
+                    out[d] = static_cast<T>(low * static_cast<float>(cos_of[d]) - high * static_cast<float>(sin_of[d]));
+                    out[d + half] = static_cast<T>(high * static_cast<float>(cos_of[half + d]) +
+                                                   low * static_cast<float>(sin_of[half + d]));
                 }
             }
+        }
     });
 }
 
