@@ -39,6 +39,13 @@ inline float softmax(float* scores, int64_t length, int64_t padded, const Rule& 
     return 1.0f / total(mass);
 }
 
+// Asks for what will be read some time after ``from``.
+template <typename T>
+inline void fetch(const T* from, int64_t count) {
+    const auto* bytes = reinterpret_cast<const char*>(from) + 4096;
+    for (int64_t at = 0; at < count * static_cast<int64_t>(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
+}
+
 // HEADS query heads of one token, which share a key head, against their slot. PARTS vectors make a head.
 template <typename T, int PARTS, int HEADS>
 void attend_heads(const Strided<T>& q, const T* keys, const T* values, int64_t length, const Rule& rule, int64_t token,
@@ -56,6 +63,7 @@ void attend_heads(const Strided<T>& q, const T* keys, const T* values, int64_t l
         const int64_t count = std::min<int64_t>(16, length - j);
         for (int64_t k = 0; k < count; ++k) {
             const T* key = keys + (j + k) * SIZE;
+            fetch(key, SIZE);
             for (int i = 0; i < PARTS; ++i) {
                 const Vec part = load(key + i * LANES);
                 for (int h = 0; h < HEADS; ++h)
@@ -66,16 +74,19 @@ void attend_heads(const Strided<T>& q, const T* keys, const T* values, int64_t l
             for (int h = 0; h < HEADS; ++h) dots[h][k] = Vec(0.0f);
         for (int h = 0; h < HEADS; ++h) totals(dots[h], scores + h * padded + j);
     }
+    for (int64_t at = 0; at < 4096; at += 64) __builtin_prefetch(reinterpret_cast<const char*>(values) + at);
     float share[HEADS];
     for (int h = 0; h < HEADS; ++h) share[h] = softmax(scores + h * padded, length, padded, rule);
     Vec sum[HEADS][PARTS];
     for (int h = 0; h < HEADS; ++h)
         for (int i = 0; i < PARTS; ++i) sum[h][i] = Vec(0.0f);
-    for (int64_t j = 0; j < length; ++j)
+    for (int64_t j = 0; j < length; ++j) {
+        fetch(values + j * SIZE, SIZE);
         for (int i = 0; i < PARTS; ++i) {
             const Vec part = load(values + j * SIZE + i * LANES);
             for (int h = 0; h < HEADS; ++h) sum[h][i] = at::vec::fmadd(Vec(scores[h * padded + j]), part, sum[h][i]);
         }
+    }
     float* line = scores + HEADS * padded;
     for (int h = 0; h < HEADS; ++h) {
         for (int i = 0; i < PARTS; ++i) (sum[h][i] * Vec(share[h])).store(line + i * LANES);
@@ -194,15 +205,16 @@ void attend_all(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
     const auto place = [&](int64_t slot, int64_t head, int64_t at) {
         return ((slot * heads.key + head) * heads.context + at) * heads.size;
     };
+    const auto keep = [&](const Segment& segment, int64_t head, int64_t t) {
+        const int64_t to = place(segment.slot, head, segment.start + t);
+        std::copy_n(key.at(head, segment.offset + t), heads.size, all_keys + to);
+        std::copy_n(value.at(head, segment.offset + t), heads.size, all_values + to);
+    };
     std::vector<std::pair<int64_t, int64_t>> few;  // (segment, token in it)
     for (size_t s = 0; s < segments.size(); ++s) {
         const Segment& segment = segments[s];
-        for (int64_t h = 0; h < heads.key; ++h)
-            for (int64_t t = 0; t < segment.count; ++t) {
-                const int64_t to = place(segment.slot, h, segment.start + t);
-                std::copy_n(key.at(h, segment.offset + t), heads.size, all_keys + to);
-                std::copy_n(value.at(h, segment.offset + t), heads.size, all_values + to);
-            }
+        for (int64_t h = 0; h < heads.key && segment.count > 1; ++h)
+            for (int64_t t = 0; t < segment.count; ++t) keep(segment, h, t);
         for (int64_t t = segment.count - one_by_one(heads, segment); t < segment.count; ++t) few.emplace_back(s, t);
     }
     const int64_t tasks = static_cast<int64_t>(few.size()) * heads.key;
@@ -215,6 +227,7 @@ void attend_all(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
             const T* of_values = all_values + place(segment.slot, h, 0);
             T* to_row = result + token * heads.query * heads.size;
             const int64_t position = segment.start + t;
+            if (segment.count == 1) keep(segment, h, t);
             const auto attend = [&](auto parts) {
                 attend_one<T, parts>(query, of_keys, of_values, heads, rule, token, position, h, to_row, space);
             };

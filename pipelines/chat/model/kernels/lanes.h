@@ -22,7 +22,8 @@ struct Product {
     const std::vector<Outlier>* outliers;  // (M)
     const uint8_t* weights;                // (N / BLOCK, K / GROUP, bytes of a group of a block)
     int64_t groups, outputs;
-    int64_t first = 0;  // the block that the weights begin with
+    int64_t first = 0;      // the block that the weights begin with
+    int64_t ahead = AHEAD;  // bytes of weights that are fetched before they are used
 };
 
 // How a group of a block lies in memory (see Packing). A vector of 64 bytes holds four successive inputs of each output.
@@ -128,7 +129,7 @@ void tile(const Product& p, int64_t row, int64_t block, float* result) {
             for (int j = part * L::VECTORS / L::PARTS; j < (part + 1) * L::VECTORS / L::PARTS; ++j) {
                 for (int n = 0; n < NR; ++n) {
                     const __m512i w = _mm512_loadu_si512(weights[n] + j * 64);
-                    _mm_prefetch(reinterpret_cast<const char*>(weights[n] + j * 64 + AHEAD), _MM_HINT_T0);
+                    _mm_prefetch(reinterpret_cast<const char*>(weights[n] + j * 64 + p.ahead), _MM_HINT_T0);
                     if constexpr (L::BITS == 8) {
                         for (int m = 0; m < MR; ++m)
                             dot[m][n] = _mm512_dpbusd_epi32(dot[m][n], w, _mm512_set1_epi32(x[m][g * 8 + j]));
@@ -155,7 +156,7 @@ void tile(const Product& p, int64_t row, int64_t block, float* result) {
             }
         }
         for (int n = 0; n < NR; ++n) {
-            _mm_prefetch(reinterpret_cast<const char*>(weights[n] + L::QUANTS + AHEAD), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(weights[n] + L::QUANTS + p.ahead), _MM_HINT_T0);
             weights[n] += L::BYTES;
         }
     }
@@ -295,6 +296,8 @@ at::Tensor linear_by_lanes(const at::Tensor& input, const at::Tensor& weights, P
     Product p{};
     p.weights = weights.data_ptr<uint8_t>();
     p.groups = inputs / GROUP;
+    // While more rows are multiplied with two blocks, the next two come.
+    if (x.size(0) > ROWS_AT_ONCE) p.ahead = std::max(AHEAD, 2 * weights.stride(0));
     p.outputs = outputs;
     if (x.scalar_type() == at::kBFloat16)
         linear_of<at::BFloat16>(x, p, packing, weights.size(0), y);
