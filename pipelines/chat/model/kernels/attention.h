@@ -39,10 +39,10 @@ inline float softmax(float* scores, int64_t length, int64_t padded, const Rule& 
     return 1.0f / total(mass);
 }
 
-// Asks for what will be read some time after ``from``.
+// Asks for what will be read ``ahead`` bytes from here.
 template <typename T>
-inline void fetch(const T* from, int64_t count) {
-    const auto* bytes = reinterpret_cast<const char*>(from) + 4096;
+inline void fetch(const T* from, int64_t count, int64_t ahead = AHEAD) {
+    const auto* bytes = reinterpret_cast<const char*>(from) + ahead;
     for (int64_t at = 0; at < count * static_cast<int64_t>(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
 }
 
@@ -74,7 +74,7 @@ void attend_heads(const Strided<T>& q, const T* keys, const T* values, int64_t l
             for (int h = 0; h < HEADS; ++h) dots[h][k] = Vec(0.0f);
         for (int h = 0; h < HEADS; ++h) totals(dots[h], scores + h * padded + j);
     }
-    for (int64_t at = 0; at < 4096; at += 64) __builtin_prefetch(reinterpret_cast<const char*>(values) + at);
+    for (int64_t j = 0; j < 16; ++j) fetch(values + j * SIZE, SIZE, 0);
     float share[HEADS];
     for (int h = 0; h < HEADS; ++h) share[h] = softmax(scores + h * padded, length, padded, rule);
     Vec sum[HEADS][PARTS];
@@ -213,9 +213,11 @@ void attend_all(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
     std::vector<std::pair<int64_t, int64_t>> few;  // (segment, token in it)
     for (size_t s = 0; s < segments.size(); ++s) {
         const Segment& segment = segments[s];
-        for (int64_t h = 0; h < heads.key && segment.count > 1; ++h)
-            for (int64_t t = 0; t < segment.count; ++t) keep(segment, h, t);
-        for (int64_t t = segment.count - one_by_one(heads, segment); t < segment.count; ++t) few.emplace_back(s, t);
+        const int64_t last_ones = one_by_one(heads, segment);
+        if (segment.count > 1 || !last_ones)  // else whoever attends the only one keeps it first
+            for (int64_t h = 0; h < heads.key; ++h)
+                for (int64_t t = 0; t < segment.count; ++t) keep(segment, h, t);
+        for (int64_t t = segment.count - last_ones; t < segment.count; ++t) few.emplace_back(s, t);
     }
     const int64_t tasks = static_cast<int64_t>(few.size()) * heads.key;
     Pool::get().parallel(tasks, 1, [&](int64_t from, int64_t to) {

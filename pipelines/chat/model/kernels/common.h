@@ -27,7 +27,7 @@ constexpr int64_t GROUP = 32;   // inputs that share a scale
 constexpr int64_t BLOCK = 16;   // outputs computed side by side: the lanes of a vector
 constexpr float OUTWEIGHS = 16;  // times the root mean square of its group
 constexpr int64_t GRAIN = 16384;  // elements worth a thread, where little is done with each
-constexpr int64_t AHEAD = 4096;  // bytes of weights fetched before they are used
+constexpr int64_t AHEAD = 4096;  // bytes that are fetched before they are used
 constexpr int64_t FEW = 8;      // query tokens a segment may have to be attended one by one
 
 using Vec = at::vec::Vectorized<float>;
