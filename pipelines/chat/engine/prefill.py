@@ -4,7 +4,7 @@ SMOOTH = 0.2  # share of a new measurement
 SLOWDOWN = 1.0  # of a step without prompts, that prefill may add
 BESIDE_SECONDS = 0.05  # that prefill may add to a step in any case
 ALONE_SECONDS = 0.1  # that a step may take when nothing decodes: the longest wait of a cancel
-LEAST, MOST, MOST_ALONE = 48, 512, 1024  # tokens; fewer cost nearly as much, as each reads all keys and values again
+LEAST, MOST, MOST_ALONE = 36, 512, 1024  # tokens; fewer cost nearly as much, as each reads all keys and values again
 ENOUGH = 16  # tokens of which a measurement says something
 FIRST = 64  # before anything was measured
 
