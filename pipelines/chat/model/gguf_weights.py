@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -69,23 +70,20 @@ class GgufWeights:
             model, {tensor.offset: name for name, (tensor, _) in self._found.items()}.values()
         )  # tied ones once
 
-    def packed(self, model: PreTrainedModel, plan: Plan) -> PackedWeights:
-        """The plan's products, packed; what else the plan needs is de-quantised into the model.
+    def packed(self, model: PreTrainedModel, plan: Plan, threads: int) -> PackedWeights:
+        """The plan's products, packed by so many threads; what else the plan needs is de-quantised into the model.
 
         Raises: GgufError for numbers that are not finite.
         """
         needed = (*plan.tensors.values(), *(path for paths in plan.biases.values() for path in paths))
         self._write(model, (path for path in needed if path in self._found))
         form = kernels.forms()[0]
-        made: dict[tuple[int, ...], Tensor] = {}  # by what is stacked: a tied output is the embedding
-
-        def pack(paths: Sequence[str]) -> Tensor:
-            offsets = tuple(self._found[path][0].offset for path in paths)
-            if offsets not in made:
-                made[offsets] = _packed([self._found[path] for path in paths], form)
-            return made[offsets]
-
-        return {name: pack(paths) for name, paths in plan.products.items()}
+        products = {name: [self._found[path] for path in paths] for name, paths in plan.products.items()}
+        places = {name: tuple(tensor.offset for tensor, _ in stacked) for name, stacked in products.items()}
+        once = {places[name]: stacked for name, stacked in products.items()}  # a tied output is the embedding
+        with ThreadPoolExecutor(threads, "packing") as pool:
+            made = dict(zip(once, pool.map(lambda stacked: _packed(stacked, form), once.values()), strict=True))
+        return {name: made[places[name]] for name in products}
 
     @torch.inference_mode()
     def _write(self, model: PreTrainedModel, names: Iterable[str]) -> None:

@@ -77,7 +77,7 @@ def _of_gguf(path: Path, settings: ChatSettings, threads: int) -> Transformer | 
         slots.make(model, config.num_key_value_heads)
         packed = Transformer(model, tokenizer, slots, threads=threads)
         torch.set_num_threads(1)  # small pieces of work: where a core is taken away, threads would wait at each
-        step = plans.step_of_gguf(model, weights, lambda: _attempt(file, tokenizer, dtype, threads))
+        step = plans.step_of_gguf(model, weights, lambda: _attempt(file, tokenizer, dtype, threads), threads)
         if step is not None:
             packed.run(step)
             return packed

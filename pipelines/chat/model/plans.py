@@ -55,17 +55,19 @@ def step(model: PreTrainedModel, files: Path | None, *, packed: bool) -> Step | 
     return bound
 
 
-def step_of_gguf(model: PreTrainedModel, weights: GgufWeights, attempt: Callable[[], None]) -> Step | None:
+def step_of_gguf(
+    model: PreTrainedModel, weights: GgufWeights, attempt: Callable[[], None], threads: int
+) -> Step | None:
     """The fused step of a model whose parameters are empty, with weights packed from its file; None if there is none.
 
-    ``attempt`` tries the model's code on something small, and raises when it can't be traced well.
+    ``threads`` pack. ``attempt`` tries the model's code on something small, and raises when it can't be traced well.
 
     Raises: GgufError for numbers that are not finite.
     """
     kept = _kept(model, f"gguf {weights.kinds}", None)
     try:
         plan = Plan.from_json((kept / PLAN).read_text())
-        return plan.bind(model, weights.packed(model, plan))
+        return plan.bind(model, weights.packed(model, plan, threads))
     except GgufError:  # another trace would not mend the file
         raise
     except DAMAGED:
@@ -77,7 +79,7 @@ def step_of_gguf(model: PreTrainedModel, weights: GgufWeights, attempt: Callable
             log.warning("the model's weights are not packed, because it can't be traced: %.500s", error)
             return None
         _keep(kept, plan, None)
-    return plan.bind(model, weights.packed(model, plan))
+    return plan.bind(model, weights.packed(model, plan, threads))
 
 
 def try_out(model: PreTrainedModel) -> None:
