@@ -17,7 +17,7 @@
 namespace {
 
 constexpr int64_t ACROSS = 16, KEYS = 64;  // rows in a vector; keys in a block: what belongs to it stays in the first cache
-constexpr int64_t WIDTH = 3;              // vectors of rows that are attended together
+constexpr int64_t WIDTH = 3;               // vectors of rows that are attended together
 
 // c[r][column] = (ADD ? c[r][column] * by[column] : 0) + sum over p of a[r][p] . b[p][column], for A rows of pairs and V
 // vectors of columns.

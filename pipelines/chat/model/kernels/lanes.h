@@ -10,9 +10,9 @@
 
 namespace {
 
-constexpr int64_t ROWS_AT_ONCE = 6;         // that registers hold beside two blocks
-constexpr int64_t LEAST_ROWS = 4 * ROWS_AT_ONCE;  // worth to fetch weights for
-constexpr int64_t TASKS = 64;                // that a product is divided into, where it is large enough
+constexpr int64_t ROWS_AT_ONCE = 6;               // that registers hold beside two blocks
+constexpr int64_t LEAST_ROWS = 4 * ROWS_AT_ONCE;  // that are worth reading two blocks of weights again
+constexpr int64_t TASKS = 64;                     // that a product is divided into, where it is large enough
 
 struct Product {
     const int8_t* x;                       // (M, K)
@@ -217,6 +217,7 @@ void some_blocks(const Product& p, int64_t row, int64_t end, int64_t block, int6
 template <class L, typename T>
 void multiply(const Product& p, int64_t rows, int64_t blocks, T* y) {
     constexpr int64_t MANY = 12;  // rows for which 5 and 6 bits are worth to be unpacked once
+    if (rows == 0) return;
     const int64_t pairs = (blocks + 1) / 2;
     const int64_t most = std::min((rows + LEAST_ROWS - 1) / LEAST_ROWS, (TASKS + pairs - 1) / pairs);
     const int64_t slab = ((rows + most - 1) / most + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE;

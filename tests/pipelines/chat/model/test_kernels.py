@@ -200,3 +200,10 @@ def test_weights_that_are_not_for_the_product_are_refused() -> None:
         torch.ops.loquent.linear(torch.randn(1, 1, 64), packed, kernels.forms()[0], 100)
     with pytest.raises(RuntimeError, match="groups of 99 bytes"):
         torch.ops.loquent.linear(torch.randn(1, 1, 96), packed[..., :99].contiguous(), kernels.forms()[0], 100)
+
+
+@pytest.mark.parametrize("layout", [Layout.BITS_4, Layout.BITS_8])
+def test_no_rows_give_no_rows(layout: Layout) -> None:
+    for form in kernels.forms():
+        packed, _ = packed_at_random(100, 96, layout, form)
+        assert torch.ops.loquent.linear(torch.randn(1, 0, 96), packed, form, 100).shape == (1, 0, 100)
