@@ -45,8 +45,8 @@ def serve(configuration: Configuration) -> bool:
         listener = listen(settings.server.host, settings.server.port)
     except OSError as error:
         raise Failure(Exit.RUN_TIME, _why_not(error, settings.server.host, settings.server.port)) from None
-    gc.set_threshold(YOUNG_WHILE_LOADING)
     process = _Process(settings, build(configuration.stages), listener)
+    gc.set_threshold(YOUNG_WHILE_LOADING)
     try:
         asyncio.run(process.main())
     except (PackageError, VoiceError) as error:
@@ -56,6 +56,8 @@ def serve(configuration: Configuration) -> bool:
             raise
         log.debug("the model could not be loaded", exc_info=True)
         raise Failure(Exit.RUN_TIME, f"The model {settings.chat.model!r} could not be loaded: {error}") from None
+    finally:
+        gc.set_threshold(YOUNG, *OLDER)
     return process.interrupted
 
 
