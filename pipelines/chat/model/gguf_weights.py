@@ -66,9 +66,8 @@ class GgufWeights:
 
     def write_all(self, model: PreTrainedModel) -> None:
         """De-quantise every parameter of an empty model. Raises: GgufError for numbers that are not finite."""
-        self._write(
-            model, {tensor.offset: name for name, (tensor, _) in self._found.items()}.values()
-        )  # tied ones once
+        once = {tensor.offset: name for name, (tensor, _) in self._found.items()}  # tied ones have one place
+        self._write(model, once.values())
 
     def packed(self, model: PreTrainedModel, plan: Plan, threads: int) -> PackedWeights:
         """The plan's products, packed by so many threads; what else the plan needs is de-quantised into the model.

@@ -48,14 +48,15 @@ inline float take_out(float* group, int64_t first, std::vector<Outlier>& outlier
     }
 }
 
-// 16 groups at most, from the one numbered ``first``; what is found out of each is found out for all at once.
+constexpr int64_t MOST_GROUPS = 16;  // that are quantised at once: one in each lane of a vector
+
+// So many groups at most, from the one numbered ``first``; what is found out of each is found out for all at once.
 template <typename T>
 void quantise_groups(const T* x, int64_t first, int64_t count, const Quantised& to) {
-    constexpr int64_t MOST = 16;
-    alignas(64) float values[MOST * GROUP], largest[MOST], inverse[MOST];
-    alignas(64) int32_t totals[2 * MOST];
-    __m512 tops[MOST], powers[MOST];
-    for (int64_t g = 0; g < MOST; ++g) {
+    alignas(64) float values[MOST_GROUPS * GROUP], largest[MOST_GROUPS], inverse[MOST_GROUPS];
+    alignas(64) int32_t totals[2 * MOST_GROUPS];
+    __m512 tops[MOST_GROUPS], powers[MOST_GROUPS];
+    for (int64_t g = 0; g < MOST_GROUPS; ++g) {
         tops[g] = powers[g] = _mm512_setzero_ps();
         if (g >= count) continue;
         const __m512 low = floats(x + g * GROUP), high = floats(x + g * GROUP + 16);
@@ -82,8 +83,8 @@ void quantise_groups(const T* x, int64_t first, int64_t count, const Quantised& 
     const __m512 scales = _mm512_div_ps(top, most);
     // Two groups at a time: 64 quants, whose products with ones are the sums of four each.
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i fours[MOST / 2];
-    for (int64_t g = 0; g < MOST; g += 2) {
+    __m512i fours[MOST_GROUPS / 2];
+    for (int64_t g = 0; g < MOST_GROUPS; g += 2) {
         fours[g / 2] = _mm512_setzero_si512();
         if (g >= count) continue;
         const auto quants = [&](int64_t at, int64_t group) {
@@ -119,10 +120,9 @@ void quantise_groups(const T* x, int64_t first, int64_t count, const Quantised& 
 // One row of activations to 8 bits.
 template <typename T>
 void quantise(const T* x, int64_t groups, const Quantised& to) {
-    constexpr int64_t AT_ONCE = 16;
     to.outliers.clear();
-    for (int64_t g = 0; g < groups; g += AT_ONCE)
-        quantise_groups(x + g * GROUP, g, std::min(AT_ONCE, groups - g),
+    for (int64_t g = 0; g < groups; g += MOST_GROUPS)
+        quantise_groups(x + g * GROUP, g, std::min(MOST_GROUPS, groups - g),
                         {to.x + g * GROUP, to.scale + g, to.sum + g, to.total + 2 * g, to.outliers});
 }
 

@@ -18,14 +18,13 @@ inline void totals(const Vec (&v)[16], float* out) {
 #endif
 }
 
-// Scores to weights, in place; before ``begin`` and from ``length`` up to ``padded`` are zeros. Returns one over their sum.
-inline float softmax(float* scores, int64_t length, int64_t padded, const Rule& rule, int64_t begin = 0) {
+// Scores to weights, in place; from ``length`` up to ``padded`` are zeros. Returns one over their sum.
+inline float softmax(float* scores, int64_t length, int64_t padded, const Rule& rule) {
     constexpr int64_t LANES = Vec::size();
     if (rule.cap > 0) {
         const float cap = static_cast<float>(rule.cap);
-        for (int64_t j = begin; j < length; ++j) scores[j] = cap * std::tanh(scores[j] / cap);
+        for (int64_t j = 0; j < length; ++j) scores[j] = cap * std::tanh(scores[j] / cap);
     }
-    std::fill(scores, scores + begin, -std::numeric_limits<float>::infinity());
     std::fill(scores + length, scores + padded, -std::numeric_limits<float>::infinity());
     Vec largest(-std::numeric_limits<float>::infinity());
     for (int64_t j = 0; j < padded; j += LANES) largest = at::vec::maximum(largest, Vec::loadu(scores + j));

@@ -102,7 +102,6 @@ public:
             __m512 faded[V];  // what is left of the weights so far beside a larger maximum
             weigh(from, count, from < asked_.begin(last) || from + count > asked_.position(first_) + 1, faded);
             pair_up(reinterpret_cast<const uint16_t*>(values + from * size_), count);
-            constexpr int A = V == 1 ? 16 : 8;
             for (int64_t d = 0; d < size_; d += A)
                 multiply_pairs<A, V, true>(values_ + d, 1, size_, weights_, (count + 1) / 2, faded, results_ + d * V * ACROSS);
         }
@@ -131,11 +130,11 @@ public:
     }
 
 private:
+    static constexpr int A = V == 1 ? 16 : 8;      // rows of a product that registers hold beside V vectors
     static constexpr float LEAST_SCORE = -1e30f;  // in place of minus infinity, which has no difference from itself
 
     // Scores of ``count`` keys, (count, V * ACROSS).
     void score(const uint32_t* keys, int64_t count) {
-        constexpr int A = V == 1 ? 16 : 8;
         const int64_t pairs = size_ / 2;
         int64_t k = 0;
         for (; k + A <= count; k += A)
