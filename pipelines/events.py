@@ -3,10 +3,20 @@
 One frozen dataclass a fact. A stage takes a ``Turn`` and yields a stream of ``Event``s (see ``flow``).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function call that the model asked for."""
+
+    id: str
+    name: str
+    arguments: str  # JSON, an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +26,39 @@ class Message:
     role: Role
     content: str
     id: str = field(default="", compare=False)  # the same in every turn that holds this message; "" where unknown
+    calls: tuple[ToolCall, ...] = ()  # of an assistant's message
+    call_id: str = ""  # of a tool's message: the call whose result it is
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask to have called."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)  # JSON schema of its arguments
+
+
+ToolMode = Literal["auto", "none", "required"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """The functions that a reply may call."""
+
+    tools: tuple[Tool, ...]
+    mode: ToolMode = "auto"  # "required": the reply is at least one call
+    allowed: tuple[str, ...] = ()  # names of the only ones that may be called; empty: all of them
+    parallel: bool = True  # whether one reply may call more than one
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the reply's text must be: JSON, or what a JSON schema, a regular expression or a Lark grammar allows."""
+
+    kind: Literal["json", "json_schema", "regex", "lark"]
+    source: str = ""  # the schema as JSON, the expression or the grammar
+    param: str = ""  # the request's parameter that it came from, for errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +112,10 @@ class Turn:
     image: bool | None = None  # whether the reply comes with a picture of its mood; None: as it is configured
     new: tuple[int, ...] | None = None  # indexes of messages not screened yet; None: those since the last reply
     begun: float | None = None  # when the server accepted it, by ``time.monotonic``
+    tools: ToolUse | None = None  # functions that the reply may call
+    format: Format | None = None  # what its text must be; None: anything
+    prefill: bool = False  # whether the last message, the assistant's, is the reply's beginning, to be continued
+    overflow: Literal["error", "trim"] | None = None  # of the context; None: as it is configured
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +150,30 @@ class TextDelta:
 @dataclass(frozen=True, slots=True)
 class TextDone:
     """The reply's text is complete; what follows belongs to it, such as a picture, but is no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """The reply calls a function; a call's events are never mixed with text or with another call's."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDelta:
+    """The next piece of a call's arguments."""
+
+    id: str
+    arguments: str  # JSON text; the pieces add up to it
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CallDone:
+    """A call is complete; a reply that was cut short lacks this for its last one."""
+
+    call: ToolCall
 
 
 AUDIO_RATE = 24_000  # samples a second of every ``AudioDelta``
@@ -177,7 +248,7 @@ class Picture:
         return {name: getattr(self, name) for name in names}
 
 
-FinishReason = Literal["stop", "length", "cancelled", "content_filter"]
+FinishReason = Literal["stop", "length", "cancelled", "content_filter", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +259,7 @@ class Finished:
     usage: Usage
 
 
-Event = Started | TextDelta | TextDone | AudioDelta | Screened | Picture | Finished
+Event = Started | TextDelta | TextDone | CallStarted | CallDelta | CallDone | AudioDelta | Screened | Picture | Finished
 
 ErrorKind = Literal["invalid_request", "overloaded", "unavailable", "internal"]
 
