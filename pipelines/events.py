@@ -59,6 +59,7 @@ class Format:
     kind: Literal["json", "json_schema", "regex", "lark"]
     source: str = ""  # the schema as JSON, the expression or the grammar
     param: str = ""  # the request's parameter that it came from, for errors
+    strict: bool = False  # of a schema: what can't be enforced is an error, and not ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,8 @@ class Turn:
     format: Format | None = None  # what its text must be; None: anything
     prefill: bool = False  # whether the last message, the assistant's, is the reply's beginning, to be continued
     overflow: Literal["error", "trim"] | None = None  # of the context; None: as it is configured
+    retention: float | None = None  # share of the room that trimming leaves; None: as much as fits
+    retained_tokens: int | None = None  # of the prompt that trimming leaves at most, the instructions not counted
 
 
 @dataclass(frozen=True, slots=True)

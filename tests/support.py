@@ -29,11 +29,11 @@ from pipelines.build import Pipeline
 from pipelines.chat import part as chat_part
 from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine
-from pipelines.chat.model.interface import Segment
+from pipelines.chat.model.interface import Constraint, Grammar, Segment
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
 from pipelines.embedding.embedder import Embedder
-from pipelines.events import Event, Message, Turn
+from pipelines.events import Event, Message, Tool, Turn
 from pipelines.flow import flow
 from pipelines.image import part as image_part
 from pipelines.image.painter import Painter
@@ -69,8 +69,15 @@ class ScriptedTokenizer:
         self.pieces.append(piece)
         return len(self.pieces) - 1
 
-    def render(self, messages: Sequence[Message]) -> list[int]:
-        return [ord(character) for character in "\n".join(f"{m.role}: {m.content}" for m in messages)]
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, prefill: bool = False) -> list[int]:
+        lines = [f"tool {tool.name}" for tool in tools] + [f"{m.role}: {m.content}" for m in messages]
+        return [ord(character) for character in "\n".join(lines)]
+
+    def constrain(self, grammar: Grammar, tenant: str = "") -> Constraint | None:
+        return None  # the script is trusted
+
+    def quoted(self, text: str) -> str:
+        return json.dumps(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.pieces[token] for token in tokens)
@@ -83,6 +90,7 @@ class ScriptedModel:
     """
 
     seekable = True
+    parameters = 0
 
     def __init__(
         self,

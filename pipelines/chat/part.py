@@ -8,6 +8,7 @@ from pathlib import Path
 from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
+from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.defaults import ENGINE, of_model
 from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine
@@ -38,17 +39,25 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
 
     limits = EngineLimits(settings.streams, settings.waiting, settings.waiting_tokens)
     engine = Engine(load_model, limits, share=shared.cores.share(max(shared.cores.total // 2, 1)))
+    if settings.tools == "guided":
+        shared.embeds()
+    chooser = Chooser(lambda: shared.embedder)
     return replace(
-        assemble(engine, settings, lambda: defaults),
+        assemble(engine, settings, lambda: defaults, chooser),
         prepare=put_on_disk,
         imports=("torch", "transformers.generation", "pipelines.chat.model.load"),
     )
 
 
-def assemble(engine: Engine, settings: ChatSettings, defaults: Callable[[], Sampling] = lambda: ENGINE) -> Part:
+def assemble(
+    engine: Engine,
+    settings: ChatSettings,
+    defaults: Callable[[], Sampling] = lambda: ENGINE,
+    chooser: Chooser | None = None,
+) -> Part:
     """The chat stage around an engine that loads its own model, which draws by these defaults."""
     measured = _Measured()
-    stage = ChatStage(engine, settings, defaults=defaults, observer=measured)
+    stage = ChatStage(engine, settings, defaults=defaults, chooser=chooser, observer=measured)
     return Part(
         "chat",
         stage,

@@ -30,6 +30,7 @@ class ChatSettings(BaseModel):
     min_p: MinP | Literal["model"] = "model"
     repetition_penalty: RepetitionPenalty | Literal["model"] = "model"
     repetition_prompt: bool | Literal["model"] = "model"
+    tools: Literal["auto", "guided", "native"] = "auto"
     streams: Annotated[int, Field(ge=1)] = 32
     kept: Annotated[int, Field(ge=0)] = 32
     waiting: Annotated[int, Field(ge=0)] = 64

@@ -7,12 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 
+from pipelines.chat.calls.choice import Chooser
+from pipelines.chat.calls.reader import CallReader
 from pipelines.chat.defaults import ENGINE, resolved
 from pipelines.chat.engine.engine import Engine
-from pipelines.chat.prompt import fit
+from pipelines.chat.model.interface import Constraint
+from pipelines.chat.prompt import Room, fit
 from pipelines.chat.settings import ChatSettings
-from pipelines.events import Event, Finished, Sampling, TextDelta, TextDone, Turn, Usage
+from pipelines.chat.writing import Writing, constraint_of, writing_of
+from pipelines.events import CallDelta, Event, Finished, Sampling, TextDelta, TextDone, Turn, Usage
 from pipelines.flow import Next
+
+UNAIDED = 3_000_000_000  # weights, from which a model chooses functions well by itself
 
 
 class Observer:
@@ -37,12 +43,14 @@ class ChatStage:
         settings: ChatSettings,
         *,
         defaults: Callable[[], Sampling] = lambda: ENGINE,
+        chooser: Chooser | None = None,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engine = engine
         self._settings = settings
         self._defaults = defaults  # of the model, known once it is on the disk
+        self._chooser = chooser
         self._observer = observer or Observer()
         self._clock = clock
         # One thread: tokenizers are not made for two, and what waits for it keeps its place in the engine meanwhile.
@@ -59,7 +67,7 @@ class ChatStage:
         first = True
         async with aclosing(self._answer(turn)) as reply:
             async for event in reply:
-                if isinstance(event, TextDelta) and event.tokens:
+                if isinstance(event, TextDelta | CallDelta) and event.tokens:
                     now = self._clock()
                     if first:
                         self._observer.first_token(now - last)
@@ -68,29 +76,66 @@ class ChatStage:
                     last, first = now, False
                 if isinstance(event, Finished):
                     self._observer.finished(event.usage)
-                    yield TextDone()
                 yield event
 
     async def _answer(self, turn: Turn) -> AsyncGenerator[Event]:
-        model = self.engine.model
         max_tokens = turn.sampling.max_tokens or self._settings.max_tokens
+        context = self.engine.model.context
         self.engine.reserve(turn.tenant)
-        rendering = self._renderer.submit(
-            fit,
-            model.tokenizer,
-            turn.messages,
-            context=model.context,
-            max_tokens=max_tokens,
-            overflow=self._settings.overflow,
-        )
         try:
-            prompt = await asyncio.wrap_future(rendering)
+            writing = await writing_of(turn, self._helps(), context)
+        except BaseException:
+            self.engine.release(turn.tenant)
+            raise
+        prompt, constraint = await self._rendered(turn, writing, max_tokens)
+        asked = turn.sampling
+        if writing.exact and asked.repetition_penalty is None:
+            asked = replace(asked, repetition_penalty=1.0)
+        sampling = resolved(asked, self._settings, self._defaults())
+        sampling = replace(sampling, max_tokens=min(max_tokens, context - len(prompt)))
+        generated = self.engine.generate(turn.id, prompt, sampling, turn.tenant, constraint)
+        async with aclosing(generated), aclosing(_read(generated, writing)) as reply:
+            async for event in reply:
+                yield event
+
+    def _helps(self) -> Chooser | None:
+        """What chooses functions for the model; None where it chooses itself."""
+        chooser, model = self._chooser, self.engine.model
+        if chooser is None or not chooser.ready or self._settings.tools == "native":
+            return None
+        return chooser if self._settings.tools == "guided" or model.parameters < UNAIDED else None
+
+    async def _rendered(self, turn: Turn, writing: Writing, max_tokens: int) -> tuple[list[int], Constraint | None]:
+        """The prompt, and what the reply is held to; the request's permit is released where there is none."""
+        model = self.engine.model
+        overflow = turn.overflow or self._settings.overflow
+        room = Room(model.context, max_tokens, overflow, turn.retention, turn.retained_tokens)
+
+        def render() -> tuple[list[int], Constraint | None]:
+            constraint = constraint_of(writing, model.tokenizer, turn.tenant)
+            return fit(model.tokenizer, turn.messages, room, tools=writing.tools, prefill=turn.prefill), constraint
+
+        rendering = self._renderer.submit(render)
+        try:
+            return await asyncio.wrap_future(rendering)
         except BaseException:
             # A cancel does not stop a rendering that has begun, so its place is not free before it ends.
             rendering.add_done_callback(lambda _: self.engine.release(turn.tenant))
             raise
-        sampling = resolved(turn.sampling, self._settings, self._defaults())
-        sampling = replace(sampling, max_tokens=min(max_tokens, model.context - len(prompt)))
-        async with aclosing(self.engine.generate(turn.id, prompt, sampling, turn.tenant)) as reply:
-            async for event in reply:
-                yield event
+
+
+async def _read(generated: AsyncGenerator[Event], writing: Writing) -> AsyncGenerator[Event]:
+    """The reply's events, with its calls in the place of their text."""
+    reader = CallReader() if writing.calls is not False else None
+    async for event in generated:
+        if isinstance(event, Finished):
+            for last in reader.end() if reader else (TextDone(),):
+                yield last
+            if reader and reader.calls and event.reason == "stop":
+                event = replace(event, reason="tool_calls")
+            yield event
+        elif reader and isinstance(event, TextDelta):
+            for each in reader.feed(event):
+                yield each
+        else:
+            yield event

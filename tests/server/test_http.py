@@ -85,9 +85,9 @@ async def test_the_parameters_reach_the_model(monkeypatch: pytest.MonkeyPatch) -
     async with running(model) as server, sdk(server) as client:
         generate = server.engine.generate
 
-        def remembered(id: str, prompt: Sequence[int], sampling: Sampling, tenant: str = "") -> AsyncGenerator[Event]:
+        def remembered(id: str, prompt: Sequence[int], sampling: Sampling, *rest: Any) -> AsyncGenerator[Event]:
             asked.append(sampling)
-            return generate(id, prompt, sampling, tenant)
+            return generate(id, prompt, sampling, *rest)
 
         monkeypatch.setattr(server.engine, "generate", remembered)
         reply = await client.chat.completions.create(
@@ -142,9 +142,9 @@ async def test_an_explicit_parameter_goes_before_the_configured_one(
     async with running(scripted_pipeline(ScriptedModel("abc"), repetition_penalty=1.2)) as server:
         generate = server.engine.generate
 
-        def remembered(id: str, prompt: Sequence[int], sampling: Sampling, tenant: str = "") -> AsyncGenerator[Event]:
+        def remembered(id: str, prompt: Sequence[int], sampling: Sampling, *rest: Any) -> AsyncGenerator[Event]:
             reached.append(sampling)
-            return generate(id, prompt, sampling, tenant)
+            return generate(id, prompt, sampling, *rest)
 
         monkeypatch.setattr(server.engine, "generate", remembered)
         url = f"{server.url}/v1/chat/completions"

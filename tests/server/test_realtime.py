@@ -15,7 +15,7 @@ from websockets.typing import Origin, Subprotocol
 
 from pipelines.chat.engine.mailbox import Mailbox
 from pipelines.chat.engine.stream import Stream
-from pipelines.events import Message
+from pipelines.events import Message, Tool
 from server.auth import new_key
 from server.config import LimitSettings, ServerSettings, Settings, hash_key
 from server.realtime.connection import Connection
@@ -220,9 +220,9 @@ async def test_cancelling_while_the_prompt_is_read_keeps_its_place_until_it_is()
     reads = threading.Semaphore(0)
     rendered = model.tokenizer.render
 
-    def slow(messages: Sequence[Message]) -> list[int]:
+    def slow(messages: Sequence[Message], tools: Sequence[Tool] = (), *, prefill: bool = False) -> list[int]:
         reads.acquire(timeout=PATIENCE)
-        return rendered(messages)
+        return rendered(messages, tools, prefill=prefill)
 
     model.tokenizer.render = slow  # type: ignore[method-assign]
     async with running(scripted_pipeline(model, streams=1, waiting=1)) as server, server.client() as client:

@@ -19,7 +19,7 @@ from pipelines.chat.engine.admission import Admission, EngineLimits
 from pipelines.chat.engine.mailbox import Cancel, Close, Generate, Mailbox, Post
 from pipelines.chat.engine.prefill import PrefillBudget
 from pipelines.chat.engine.slots import SlotTable
-from pipelines.chat.model.interface import LanguageModel, Segment
+from pipelines.chat.model.interface import Constraint, LanguageModel, Segment
 from pipelines.cores import Share
 from pipelines.events import Event, Finished, Sampling, StageError, Usage, shutting_down
 from pipelines.worker import settled_by_thread
@@ -153,7 +153,12 @@ class Engine:
         self._admission.release(tenant)
 
     async def generate(
-        self, id: str, prompt: Sequence[int], sampling: Sampling, tenant: str = ""
+        self,
+        id: str,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        tenant: str = "",
+        constraint: Constraint | None = None,
     ) -> AsyncGenerator[Event]:
         """Run an admitted request; closing the generator cancels it.
 
@@ -170,7 +175,7 @@ class Engine:
             self.release(tenant)
             raise
         mailbox = Mailbox(self._post)
-        self._inbox.put(Generate(id, tuple(prompt), sampling, mailbox, tenant))
+        self._inbox.put(Generate(id, tuple(prompt), sampling, mailbox, tenant, constraint))
         try:
             while not isinstance(event := await mailbox.get(), Finished):
                 yield event
@@ -300,6 +305,7 @@ class Engine:
         began = time.perf_counter()
         try:
             logits = model.forward([segment for _, segment in work])
+            self._constrain(work, logits)
             best = best_of(logits, work)
         except Exception:
             self._step_alone(model, work)
@@ -320,17 +326,33 @@ class Engine:
         for stream, segment in work:
             try:
                 logits = model.forward([segment])
+                self._constrain([(stream, segment)], logits)
                 self._advance(stream, segment, logits, best_of(logits, [(stream, segment)]))
-            except Exception:
-                self._failed(stream)
+            except Exception as error:
+                self._failed(stream, error)
+
+    def _constrain(self, work: "list[tuple[Stream, Segment]]", logits: "Tensor") -> None:
+        """Rule out, in place, tokens that constraints do not allow; a stream whose constraint fails ends alone."""
+        row = 0
+        for stream, segment in work:
+            try:
+                stream.constrain(segment, logits[row : row + segment.wanted])
+            except Exception as error:
+                self._failed(stream, error)
+            row += segment.wanted
 
     def _advance(self, stream: "Stream", segment: Segment, logits: "Tensor", best: list[int]) -> None:
+        if stream.ended:
+            return
         try:
             stream.take(segment, logits, best)
-        except Exception:
-            self._failed(stream)
+        except Exception as error:
+            self._failed(stream, error)
 
-    def _failed(self, stream: "Stream") -> None:
+    def _failed(self, stream: "Stream", error: Exception) -> None:
+        if isinstance(error, StageError):
+            stream.fail(error)
+            return
         log.exception("request %s failed", stream.id)
         stream.fail(_failed())
 

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from pipelines.chat.model.interface import Constraint
 from pipelines.events import Event, Sampling, StageError, TextDelta
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class Generate:
     sampling: Sampling  # with ``max_tokens`` set
     mailbox: "Mailbox"
     tenant: str = ""  # whose text this is; nobody else's prompts profit from it
+    constraint: Constraint | None = None  # of this request alone; the engine's thread moves it on
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.chat.engine.detokenizer import Detokenizer, StopMatcher
@@ -14,6 +17,10 @@ from pipelines.chat.engine.slots import Slot
 from pipelines.chat.model.interface import LanguageModel, Segment
 from pipelines.chat.model.kernels import argmax
 from pipelines.events import Finished, FinishReason, StageError, Started, TextDelta, TokenLogprob, Usage
+
+FORCED = 16  # tokens a step that a constraint leaves no choice of
+SHARE_FOR_CLOSING = 2  # of a reply's tokens may be left for bringing JSON to its end
+RULED_OUT = -9999.0  # the log-probability of what can't be, as OpenAI writes it
 
 
 class Stream:
@@ -27,9 +34,12 @@ class Stream:
         self._request = request
         self._stop_tokens = model.stop_tokens
         self._last = min(model.context, len(request.prompt) + (request.sampling.max_tokens or model.context))
+        self._reply = self._last - len(request.prompt)
         self._sampler = Sampler(request.sampling, request.prompt, model.stop_tokens)
         self._lookup = PromptLookup()
         self._drafts: list[int] = []
+        self._constraint = request.constraint
+        self._forced: list[int] = []  # tokens in the step that the constraint leaves no choice of
         self._decode = model.tokenizer.decode
         self._detokenizer = Detokenizer(self._decode)
         self._matcher = StopMatcher(request.sampling.stop)
@@ -55,11 +65,28 @@ class Stream:
         return Segment(self.slot.number, start, tokens, 1 if len(tokens) == self.left else 0)
 
     def decode(self, drafts: int) -> Segment:
-        """The last token, and up to ``drafts`` draft tokens behind it."""
-        slot = self.slot
+        """The last token, and behind it tokens that must follow, or up to ``drafts`` draft tokens."""
+        slot, constraint = self.slot, self._constraint
         room = self._last - len(slot.tokens) - 1
+        if constraint is not None and (forced := constraint.forced(min(FORCED, room))):
+            self._forced, self._drafts = forced, []
+            return Segment(slot.number, slot.computed, [slot.tokens[-1], *forced], 1)
         self._drafts = self._lookup.draft(slot.tokens, min(drafts, room)) if drafts else []
+        if constraint is not None and self._drafts:
+            del self._drafts[constraint.allowed(self._drafts) :]
         return Segment(slot.number, slot.computed, [slot.tokens[-1], *self._drafts], 1 + len(self._drafts))
+
+    def constrain(self, segment: Segment, logits: Tensor) -> None:
+        """Rule out, in place, what the reply's constraint does not allow; ``logits`` (wanted, V).
+
+        Raises: StageError when the constraint has become too complex.
+        """
+        if self._constraint is not None and segment.wanted:
+            ahead = self._forced or self._drafts
+            closing = self._last - len(self.slot.tokens) <= min(
+                self._reply // SHARE_FOR_CLOSING, self._constraint.reserve
+            )
+            rule_out(logits, self._constraint.masks(ahead, segment.wanted, closing=closing))
 
     def take(self, segment: Segment, logits: Tensor, likeliest: Sequence[int]) -> None:
         """Take what was computed: ``logits`` (wanted, V) and the best token of each row, see ``best_of``."""
@@ -70,6 +97,9 @@ class Stream:
             self._started = True
             self._request.mailbox.put(Started(self._usage.input_tokens, self._usage.cached_tokens))
             self._push([self._draw(logits[0], likeliest[0])], logits)
+            return
+        if self._forced:
+            self._take_forced(logits, likeliest[0])
             return
         said: list[int] = []
         right = 0
@@ -82,18 +112,26 @@ class Stream:
         self._lookup.learn(len(self._drafts), right)
         self._push(said, logits)
 
+    def _take_forced(self, logits: Tensor, likeliest: int) -> None:
+        """Take the tokens that had to follow, and the one behind them, from ``logits`` (1, V)."""
+        forced, self._forced = self._forced, []
+        self.slot.computed += 1 + len(forced)
+        self._push([self._sampler.take(token) for token in forced])
+        if not self.ended:
+            self._push([self._draw(logits[0], likeliest)], logits)
+
     def penalised(self, row: int, segment: Segment) -> Iterator[Row]:
         """The rows of its logits whose best token is to be found under penalties; ``row`` of all is its first."""
         if self._sampler.greedy and self._sampler.penalties.any:
             drafts = segment.tokens[len(segment.tokens) - segment.wanted + 1 :]
             for n in range(segment.wanted):  # the drafts before a row were said, if the row counts
-                yield Row(row + n, self._sampler.penalties, drafts[:n])
+                yield Row(row + n, self._sampler.penalties, self._forced or drafts[:n])
 
     def _draw(self, logits: Tensor, best: int) -> int:
         return self._sampler.take(best) if self._sampler.greedy else self._sampler.draw(logits)
 
-    def _push(self, tokens: Sequence[int], logits: Tensor) -> None:
-        """Take in these tokens, drawn from one row of ``logits`` each."""
+    def _push(self, tokens: Sequence[int], logits: Tensor | None = None) -> None:
+        """Take in these tokens, drawn from one row of ``logits`` each; without choice where there are none."""
         text: list[str] = []
         reason: FinishReason | None = None
         for row, token in enumerate(tokens):
@@ -104,9 +142,11 @@ class Stream:
             self._usage = replace(self._usage, output_tokens=self._usage.output_tokens + 1)
             self._unsent += 1
             if self._request.sampling.logprobs is not None:
-                self._logprobs_due.append(self._logprob(token, logits[row], self._request.sampling.logprobs))
+                self._logprobs_due.append(self._logprob(token, None if logits is None else logits[row]))
             text.append(self._matcher.push(self._detokenizer.push(token)))
-            if self._matcher.stopped:
+            if self._constraint is not None:
+                self._constraint.take([token])
+            if self._matcher.stopped or (self._constraint is not None and self._constraint.done):
                 reason = "stop"
                 break
             if len(self.slot.tokens) == self._last:
@@ -144,11 +184,21 @@ class Stream:
             self._unsent = 0
             self._logprobs_due.clear()
 
-    def _logprob(self, token: int, logits: Tensor, count: int) -> TokenLogprob:
-        logprobs = logits.float().log_softmax(dim=-1)
-        best, ids = logprobs.topk(min(count, len(logprobs)))
+    def _logprob(self, token: int, logits: Tensor | None) -> TokenLogprob:
+        if logits is None:
+            return TokenLogprob(self._decode([token]), 0.0)
+        logprobs = logits.float().log_softmax(dim=-1).clamp(min=RULED_OUT)
+        best, ids = logprobs.topk(min(self._request.sampling.logprobs or 0, len(logprobs)))
         likeliest = zip((self._decode([id]) for id in ids.tolist()), best.tolist(), strict=True)
         return TokenLogprob(self._decode([token]), float(logprobs[token]), tuple(likeliest))
+
+
+@torch.inference_mode()
+def rule_out(logits: Tensor, masks: NDArray[np.uint32]) -> None:
+    """Set, in place, the logits (N, V) of tokens whose bits are 0 in ``masks`` (N, V / 32) to minus infinity."""
+    size = logits.shape[-1]
+    bits = np.unpackbits(masks.view(np.uint8), axis=-1, count=size, bitorder="little")
+    logits.masked_fill_(torch.from_numpy(bits ^ 1).bool().to(logits.device), float("-inf"))
 
 
 def best_of(logits: Tensor, work: Sequence[tuple[Stream, Segment]]) -> list[int]:

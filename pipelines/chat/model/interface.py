@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from pipelines.events import Message
+from pipelines.events import Message, Tool
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -20,6 +22,44 @@ class Segment:
     wanted: int  # how many logits to give: those behind the last so many of the tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What a reply's text must be: JSON of a schema, what an expression matches, or what a Lark grammar derives."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    source: str
+    strict: bool = True  # of a schema: what can't be enforced is an error, and not ignored
+    json: bool = False  # whether the text of a Lark grammar is JSON too
+
+
+class Constraint(Protocol):
+    """What the tokens of one reply may be. It stands behind those that were taken."""
+
+    @property
+    def reserve(self) -> int:
+        """Tokens, about, that bringing the text to its end may take."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing may follow."""
+
+    def forced(self, most: int) -> list[int]:
+        """Up to ``most`` tokens that must follow now, whatever the model says."""
+
+    def allowed(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens may follow one another now."""
+
+    def masks(self, ahead: Sequence[int], wanted: int, *, closing: bool = False) -> "NDArray[np.uint32]":
+        """Which tokens may follow the last ``wanted`` - 1 of the tokens ``ahead``, and all of them.
+
+        (wanted, V / 32); a token's bit is the one of its id, lowest first. When ``closing``, those alone that end JSON
+        values, where there are such.
+        """
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """The reply goes on with these tokens."""
+
+
 class Tokenizer(Protocol):
     """Text to token ids and back, for one model."""
 
@@ -27,8 +67,20 @@ class Tokenizer(Protocol):
     def longest(self) -> int:
         """Characters of the longest token: a longer text than this times n has more than n tokens."""
 
-    def render(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt's token ids, by the model's chat template. Called by one thread at a time."""
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, prefill: bool = False) -> list[int]:
+        """The prompt's token ids, by the model's chat template; with ``prefill`` the last message stays open.
+
+        Called by one thread at a time.
+        """
+
+    def constrain(self, grammar: Grammar, tenant: str = "") -> "Constraint | None":
+        """A constraint to this grammar; None where nothing can be enforced.
+
+        Called by one thread at a time. Raises: StageError for a wrong grammar.
+        """
+
+    def quoted(self, text: str) -> str:
+        """How a Lark grammar refers to this text, which may be a token of its own."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these token ids, without special tokens."""
@@ -52,6 +104,10 @@ class LanguageModel(Protocol):
     @property
     def slots(self) -> int:
         """How many texts it holds at a time."""
+
+    @property
+    def parameters(self) -> int:
+        """How many weights it has."""
 
     @property
     def seekable(self) -> bool:

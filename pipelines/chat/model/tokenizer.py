@@ -1,13 +1,18 @@
 """A model's tokenizer and chat template, as the engine wants them."""
 
+import json
 import logging
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from pipelines.events import Message, StageError
+from pipelines.chat.calls.prompt import OPEN, by_template, described, in_words
+from pipelines.chat.model.grammar import Grammars
+from pipelines.chat.model.interface import Constraint, Grammar
+from pipelines.events import Message, StageError, Tool
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +38,32 @@ class ChatTokenizer:
         if tokenizer.chat_template is None:
             log.warning("the model has no chat template; a plain one is used")
             tokenizer.chat_template = PLAIN_TEMPLATE
-        special = sorted((str(token) for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+        self._knows_calls = OPEN in str(tokenizer.chat_template)
+        names = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+        self._added = frozenset(names)
+        special = sorted(names, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special))) if special else None
+        self._grammars = Grammars(tokenizer, vocabulary, self.ends)
 
-    def render(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt's token ids. Raises: StageError when the template refuses the conversation, or the model would."""
-        conversation = [{"role": message.role, "content": self._defuse(message.content)} for message in messages]
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, prefill: bool = False) -> list[int]:
+        """The prompt's token ids; with ``prefill`` the last message stays open, for the reply to continue it.
+
+        Raises: StageError when the template refuses the conversation, or the model would.
+        """
+        if self._knows_calls:
+            conversation = by_template(messages, self._defuse)
+        else:
+            conversation = in_words(messages, tools, self._defuse)
+        offered: Any = [described(tool) for tool in tools] if tools and self._knows_calls else None
         try:
-            text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
+            text = self._tokenizer.apply_chat_template(
+                conversation,
+                tools=offered,
+                tokenize=False,
+                add_generation_prompt=not prefill,
+                continue_final_message=prefill,
+            )
+        except (TemplateError, ValueError, TypeError) as error:
             raise StageError(
                 "invalid_request",
                 "unsupported_conversation",
@@ -55,6 +77,14 @@ class ChatTokenizer:
                 "The conversation, or the model's chat template, has a token that the model does not know.",
             )
         return tokens
+
+    def constrain(self, grammar: Grammar, tenant: str = "") -> Constraint:
+        """A constraint to this grammar. Raises: StageError for a wrong grammar, or where none can be enforced."""
+        return self._grammars.constrain(grammar, tenant)
+
+    def quoted(self, text: str) -> str:
+        """How a Lark grammar refers to this text: by its name where it is one token, else as a string."""
+        return text if text in self._added else json.dumps(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these ids, without special tokens."""

@@ -33,6 +33,7 @@ class Transformer:
         self.context = slots.context
         self.slots = slots.count
         self.stop_tokens = _stop_tokens(model, tokenizer)
+        self.parameters = sum(weight.numel() for weight in model.parameters())
         self._model = model
         self._most_threads = threads
         self._fused = False  # whether all that is worth a second thread in a step are kernels of ours
@@ -131,6 +132,7 @@ class SerialTransformer:
         self.context = context
         self.slots = slots
         self.stop_tokens = _stop_tokens(model, tokenizer)
+        self.parameters = sum(weight.numel() for weight in model.parameters())
         self._most_threads = threads
         self._model = model
         self._cached = has_key_value_cache(model)

@@ -2,8 +2,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipelines.chat.prompt import Overflow, fit
-from pipelines.events import Message, StageError
+from pipelines.chat.prompt import Overflow, Room, fit
+from pipelines.events import Message, StageError, Tool
 from tests.support import ScriptedTokenizer
 
 TOKENIZER = ScriptedTokenizer()
@@ -15,7 +15,7 @@ def lines(tokens: list[int]) -> list[str]:
 
 
 def fitted(messages: list[Message], *, context: int, overflow: Overflow = "trim", max_tokens: int = 1000) -> list[str]:
-    return lines(fit(TOKENIZER, messages, context=context, max_tokens=max_tokens, overflow=overflow))
+    return lines(fit(TOKENIZER, messages, Room(context, max_tokens, overflow)))
 
 
 TALK = [Message("system", "be kind"), *(Message("user", f"message {i}") for i in range(10))]
@@ -58,14 +58,15 @@ def test_trimming_keeps_the_instructions_and_the_last_message_or_gives_up() -> N
 
 
 class NeverRendered(ScriptedTokenizer):
-    def render(self, messages: Sequence[Message]) -> list[int]:
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, prefill: bool = False) -> list[int]:
         raise AssertionError(f"{sum(len(message.content) for message in messages)} characters were tokenized")
 
 
 def test_what_can_not_fit_whatever_it_is_is_not_even_tokenized() -> None:
-    for overflow in ("error", "trim"):
+    overflows: tuple[Overflow, ...] = ("error", "trim")
+    for overflow in overflows:
         with pytest.raises(StageError, match="1000000 characters, and the context of 100 tokens") as error:
-            fit(NeverRendered(), [Message("user", "x" * 1_000_000)], context=100, max_tokens=5, overflow=overflow)
+            fit(NeverRendered(), [Message("user", "x" * 1_000_000)], Room(100, 5, overflow))
         assert error.value.code == "context_length_exceeded"
 
 
