@@ -1,7 +1,7 @@
 """Helps a small model to choose a function: by how like the message is to what the functions are described to do.
 
 A model of half a billion parameters fills in arguments well, and rarely knows when to call: of 60 requests it called
-nothing unaided. Embeddings know that better; what was measured is in docs/decisions/0017.
+nothing unaided. Embeddings know that better; what was measured is in docs/decisions/0018.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Constrained decoding: which tokens may follow, so that a reply keeps to a JSON schema, an expression or a grammar.
 
 llguidance (https://github.com/guidance-ai/llguidance, MIT) compiles the grammars and computes the masks; what was
-measured of it is in docs/decisions/0017.
+measured of it is in docs/decisions/0018.
 """
 
 import json
@@ -9,6 +9,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -230,7 +231,7 @@ class GrammarConstraint:
         self.reserve = reserve  # tokens that bringing the text to its end may take
         self._matcher = matcher
         self._closing = closing
-        self._seen: set[bytes] = set()  # masks since a string's closing began, at most one a token
+        self._seen: set[bytes] = set()  # states since a string's closing began, at most one a token
         self._words = -(-vocabulary // 32)
 
     @property
@@ -272,25 +273,33 @@ class GrammarConstraint:
         quotes, brackets = mask & closing.quotes, mask & closing.brackets
         within = (mask & closing.letters).any()  # a string, where brackets end nothing
         ends = quotes if within or not brackets.any() else brackets
-        if ends.any():
-            return ends
-        return self._forward(mask, closing) if within else mask
+        return ends if ends.any() else self._forward(mask, closing)
 
     def _forward(self, mask: Bits, closing: "Closing") -> Bits:
         """A sign that leads to another part of a string's pattern than any before, where there is one.
 
-        The pattern is not to be seen, but two of its states seldom allow just the same tokens. So each state is visited
-        once, and one is found at which the string may end.
+        So each state of the pattern is visited once, and one is found at which the string may end.
         """
-        self._seen.add(mask.tobytes())
+        signs = [id for id in closing.signs if mask[id // 32] >> np.uint32(id % 32) & 1]
+        self._seen.add(self._state(mask, closing))
+        for id in signs:
+            self._matcher.consume_token(id)
+            state = self._state(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint32), closing)
+            self._matcher.rollback(1)
+            if state not in self._seen:
+                return _bits([id], 32 * len(mask))
+        return mask
+
+    def _state(self, mask: Bits, closing: "Closing") -> bytes:
+        """What tells the states of a pattern apart: the tokens that may follow, and those behind one sign more."""
+        following = b""
         for id in closing.signs:
             if mask[id // 32] >> np.uint32(id % 32) & 1:
                 self._matcher.consume_token(id)
-                after = self._matcher.compute_bitmask()
+                following = self._matcher.compute_bitmask()
                 self._matcher.rollback(1)
-                if after[: mask.nbytes] not in self._seen:
-                    return _bits([id], 32 * len(mask))
-        return mask
+                break
+        return blake2b(mask[: self._words].tobytes() + following, digest_size=16).digest()
 
     def take(self, tokens: Sequence[int]) -> None:
         """The reply goes on with these tokens. Raises: StageError where they are not allowed."""
