@@ -17,6 +17,7 @@ import aiohttp
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator, FormatChecker
 from openai.types.realtime import RealtimeSessionCreateResponse
 from openai.types.realtime.realtime_server_event import RealtimeServerEvent
 from pydantic import BaseModel, TypeAdapter
@@ -509,3 +510,9 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"this never came true: {what}") from None
+
+
+def valid(schema: Mapping[str, Any], value: Any) -> bool:
+    """Whether a JSON value is what the schema allows."""
+    formats = FormatChecker(["uuid", "email", "ipv4"])
+    return bool(Draft202012Validator(schema, format_checker=formats).is_valid(value))

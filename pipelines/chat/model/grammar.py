@@ -153,7 +153,12 @@ class Grammars:
 
     def _fault(self, grammar: Grammar) -> str:
         """Where a schema that was refused is at fault: the path of its smallest part that is refused too."""
-        part: Any = json.loads(grammar.source) if grammar.source.lstrip().startswith("{") else {}
+        try:
+            part: Any = json.loads(grammar.source)
+        except (ValueError, RecursionError):
+            return ""
+        if not isinstance(part, dict):
+            return ""
         root = {key: part[key] for key in ("$defs", "definitions") if isinstance(part.get(key), dict)}
         tries = LOCATED
         path: list[str] = []

@@ -1,0 +1,1 @@
+"""The server's own functions: called by the model, run here, answered in the same reply."""
