@@ -58,7 +58,7 @@ $(VENV)/.server: $(VENV)/.venv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.coqui
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,train,dev]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,tools,train,dev]'
 	@$(BIN)/python -c 'import sounddevice' 2>/dev/null || (apt-get update -q && apt-get install -y -q libportaudio2) \
 		>/dev/null 2>&1 || echo "PortAudio (libportaudio2) is not installed: playing sound will not be tested."
 	@touch $@
@@ -72,7 +72,7 @@ $(VENV)/.coqui: $(VENV)/.server
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,train,dev,bench]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,tools,train,dev,bench]'
 	@touch $@
 
 # A client of another project, unmodified, in an environment of its own.

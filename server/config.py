@@ -31,6 +31,7 @@ from pipelines.image.settings import ImageSettings
 from pipelines.part import settings_model
 from pipelines.speech.settings import SpeechSettings
 from pipelines.stages import StageUnavailableError, check, maker
+from pipelines.tools.settings import ToolsSettings
 
 ENV_PREFIX = "LOQUENT__"
 KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -102,7 +103,7 @@ class LimitSettings(_Section):
     sse_keep_alive: Seconds = 15.0
 
 
-DEFAULT_STAGES = ("speech", "anomaly", "image", "chat")
+DEFAULT_STAGES = ("speech", "anomaly", "image", "tools", "chat")
 
 
 def _ordered(stages: tuple[str, ...]) -> tuple[str, ...]:
@@ -159,6 +160,7 @@ class Settings(BaseSettings):
     speech: SpeechSettings = SpeechSettings()
     anomaly: AnomalySettings = AnomalySettings()
     image: ImageSettings = ImageSettings()
+    tools: ToolsSettings = ToolsSettings()
     stages: dict[str, dict[str, Any]] = {}  # of stages from other packages, by name
 
     @classmethod

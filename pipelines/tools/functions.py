@@ -12,16 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 
 from pipelines.events import Tool
+from pipelines.stages import StageUnavailableError
 from pipelines.tools.source import ToolError
 
 GROUP = "loquent.tools"
 THREADS = 8  # for functions that are no coroutines; one that hangs holds its thread
 
 
-class FunctionError(ValueError):
+class FunctionError(StageUnavailableError):
     """A function can't be offered; the message says which and why."""
 
 
@@ -97,7 +98,7 @@ def arguments_model(name: str, function: Callable[..., Any]) -> type[BaseModel]:
             )
         model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
         model.model_json_schema()
-    except (NameError, TypeError, ValueError) as error:
+    except (NameError, TypeError, ValueError, PydanticUserError) as error:
         if isinstance(error, FunctionError):
             raise
         raise FunctionError(f"The function {name!r} can't be offered: {error}") from error

@@ -1,10 +1,12 @@
 """The server's own functions as a part of the pipeline."""
 
+from dataclasses import replace
+
 from prometheus_client.registry import Collector
 
 from pipelines.metrics import counters
 from pipelines.part import Part, Shared
-from pipelines.tools.functions import Functions, installed
+from pipelines.tools.functions import FunctionError, Functions, installed
 from pipelines.tools.settings import ToolsSettings
 from pipelines.tools.source import Source
 from pipelines.tools.stage import ToolsStage
@@ -16,15 +18,19 @@ def part(settings: ToolsSettings, shared: Shared) -> Part:
     if settings.functions:
         sources.append(Functions(installed(settings.functions), settings.ask))
     if settings.mcp:
-        from pipelines.tools.mcp import McpSource  # an extra
-
+        try:
+            from pipelines.tools.mcp import McpSource
+        except ImportError as error:
+            text = f"[tools.mcp] needs the extra `tools`: pip install 'loquent[tools]' ({error})"
+            raise FunctionError(text) from None
         sources += [McpSource(name, server, settings.timeout) for name, server in settings.mcp.items()]
-    return assemble(ToolsStage(sources, settings))
+    part = assemble(ToolsStage(sources, settings))
+    return part if sources else replace(part, required=False, missing="[tools] names no functions")
 
 
 def assemble(stage: ToolsStage) -> Part:
     """The part of a tools stage."""
-    return Part("tools", stage, required=True, start=stage.start, close=stage.close, metrics=metrics(stage))
+    return Part("tools", stage, start=stage.start, close=stage.close, metrics=metrics(stage))
 
 
 def metrics(stage: ToolsStage) -> tuple[Collector, ...]:

@@ -33,6 +33,7 @@ class ToolsSettings(BaseModel):
 
     functions: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
+    question: str = "May I run {name} with {arguments}?"
     yes: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "yes",
         "yes please",
@@ -42,11 +43,10 @@ class ToolsSettings(BaseModel):
         "do it",
         "go ahead",
     )
-    mcp: dict[str, McpServer] = {}
     timeout: Seconds = 10.0
     output_bytes: Annotated[int, Field(ge=64)] = 8192
     rounds: Annotated[int, Field(ge=1, le=32)] = 4
     running: Annotated[int, Field(ge=1)] = 16
     filler: str = ""
     filler_after: Seconds = 1.5
-    question: str = "May I run {name} with {arguments}?"
+    mcp: dict[str, McpServer] = {}

@@ -61,15 +61,13 @@ class ToolsStage:
         """Close the sources."""
         await asyncio.gather(*(source.close() for source in self._sources))
 
-    async def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
+    def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         """The reply, with the calls of the server's functions run in between."""
-        pending = self._pending.pop(turn.session, None) if turn.session else None
         own = self._offered(turn)
-        if not own:
-            async with aclosing(next(turn)) as events:
-                async for event in events:
-                    yield event
-            return
+        return self._reply(turn, next, own) if own else next(turn)
+
+    async def _reply(self, turn: Turn, next: Next, own: Mapping[str, tuple[Tool, Source]]) -> AsyncGenerator[Event]:
+        pending = self._pending.pop(turn.session, None) if turn.session else None
         reply = _Reply(filler=self._settings.filler)
         if pending is not None and pending.name in own and self._approves(turn):
             async with aclosing(self._results(reply, [pending], own, turn)) as events:
@@ -121,7 +119,7 @@ class ToolsStage:
         if len(self._pending) > PENDING:
             self._pending.popitem(last=False)
         self.calls["asked"] += 1
-        return self._settings.question.format(name=call.name, arguments=call.arguments)
+        return self._settings.question.replace("{name}", call.name).replace("{arguments}", call.arguments)
 
     async def _results(
         self, reply: "_Reply", calls: Sequence[ToolCall], own: Mapping[str, tuple[Tool, Source]], turn: Turn

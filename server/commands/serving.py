@@ -14,6 +14,7 @@ from pipelines.downloads.fetch import PackageError
 from pipelines.part import Part
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voices.interface import VoiceError
+from pipelines.stages import StageUnavailableError
 from server import logs
 from server.app import listen, run
 from server.auth import Refusal, check_exposure
@@ -42,10 +43,14 @@ def serve(configuration: Configuration) -> bool:
     except Refusal as refusal:
         raise Failure(Exit.USAGE, str(refusal)) from None
     try:
+        pipeline = build(configuration.stages)
+    except StageUnavailableError as error:
+        raise Failure(Exit.USAGE, str(error)) from None
+    try:
         listener = listen(settings.server.host, settings.server.port)
     except OSError as error:
         raise Failure(Exit.RUN_TIME, _why_not(error, settings.server.host, settings.server.port)) from None
-    process = _Process(settings, build(configuration.stages), listener)
+    process = _Process(settings, pipeline, listener)
     gc.set_threshold(YOUNG_WHILE_LOADING)
     try:
         asyncio.run(process.main())

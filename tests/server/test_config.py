@@ -145,7 +145,7 @@ def test_only_this_machines_own_addresses_are_loopback(host: str, loopback: bool
         ("[]", r'ends with the model: \["chat"\]'),
         ('["chat", "chat"]', "names a stage twice"),
         ('["speach", "chat"]', "there is no stage 'speach'. Did you mean 'speech'"),
-        ('["os", "chat"]', "there is no stage 'os'. There are anomaly, chat, image, speech"),
+        ('["os", "chat"]', "there is no stage 'os'. There are anomaly, chat, image, speech, tools"),
     ],
 )
 def test_the_list_of_stages_is_their_order_and_ends_with_the_model(
