@@ -44,7 +44,7 @@ def ask(address: str, text: str) -> dict[str, Any]:
     ids=lambda environment: " ".join(f"{name.lower()[9:]}={value}" for name, value in environment.items()),
 )
 def test_it_starts_answers_and_ends(loquent: str, environment: dict[str, str]) -> None:
-    stages = json.loads(environment.get("LOQUENT__PIPELINE__STAGES", '["speech", "anomaly", "image", "chat"]'))
+    stages = json.loads(environment.get("LOQUENT__PIPELINE__STAGES", '["speech", "anomaly", "image", "tools", "chat"]'))
     with started([loquent], environment) as address:
         assert ask(address, "Say hello.")["choices"][0]["message"]["content"]
         # Right behind "ready": what loads later is waited for.
