@@ -116,6 +116,8 @@ class Turn:
     format: Format | None = None  # what its text must be; None: anything
     prefill: bool = False  # whether the last message, the assistant's, is the reply's beginning, to be continued
     overflow: Literal["error", "trim"] | None = None  # of the context; None: as it is configured
+    retention: float | None = None  # share of the room for the messages that trimming leaves, 0 to 1; None: the most
+    retained_tokens: int | None = None  # of all messages but the instructions, beyond which they are trimmed
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,31 @@ async def test_metadata_is_echoed_and_conversations_go_on() -> None:
     assert model.prompts[1] == "user: One\nassistant: Yes.\nuser: Two"
 
 
+async def test_a_conversation_that_outgrows_the_context_goes_on() -> None:
+    model = ScriptedModel(["Yes."], context=200)
+    async with running(model) as server, server.client() as client:
+        await client.greet()
+        await client.send("session.update", session={"type": "realtime", "instructions": "Be kind."})
+        await client.expect("session.updated")
+        for number in range(12):
+            events = await client.ask(f"Question {number} of many words")
+            assert events[-1]["response"]["status"] == "completed"
+    assert model.prompts[-1].startswith("system: Be kind.")
+    assert "Question 0" not in model.prompts[-1]
+    assert model.prompts[-1].endswith("Question 11 of many words")
+
+
+async def test_with_truncation_disabled_a_long_conversation_fails_the_response() -> None:
+    async with running(ScriptedModel(["Yes."], context=60)) as server, server.client() as client:
+        await client.greet()
+        await client.send("session.update", session={"type": "realtime", "truncation": "disabled"})
+        await client.expect("session.updated")
+        await client.ask("A first question")
+        events = await client.ask("And a second one that is a little longer")
+    response = events[-1]["response"]
+    assert (response["status"], response["status_details"]["error"]["code"]) == ("failed", "context_length_exceeded")
+
+
 async def test_a_cancel_ends_the_response_and_stops_the_model_within_one_step() -> None:
     gate = threading.Semaphore(1)
     async with running(ScriptedModel("abcdefgh", gate=gate)) as server, server.client() as client:

@@ -12,6 +12,7 @@ from pipelines.events import (
 from server.realtime import wire
 from server.realtime.session.inputs import Step
 from server.realtime.session.state import State
+from server.realtime.session.tools import warnings_of
 from server.realtime.wire import SessionConfig, WireError
 
 NO_VOICE = "No voice is loaded: replies come as text."
@@ -48,6 +49,7 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
         warnings.append(NO_IMAGES)
     if config.audio.input.turn_detection is not None:
         warnings.append("This server does not listen: turn_detection stays null.")
+    warnings += warnings_of(config.tools)
     listening = config.audio.input.model_copy(update={"turn_detection": None})
     update["audio"] = config.audio.model_copy(update={"input": listening, "output": output})
     config = config.model_copy(update=update)

@@ -16,8 +16,8 @@ from server.realtime.session.inputs import (
     Stop,
 )
 from server.realtime.session.items import create_item, known_item, truncate_item
-from server.realtime.session.replies import CANCELLED, close_reply, take_event
-from server.realtime.session.responses import block_response, cancel_response, create_response, failure_of
+from server.realtime.session.replies import CANCELLED, close_reply, failure_of, take_event
+from server.realtime.session.responses import block_response, cancel_response, create_response
 from server.realtime.session.settings import session_of, update_session
 from server.realtime.session.state import State, delete_item, find_reply
 from server.realtime.wire import WireError

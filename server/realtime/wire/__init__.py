@@ -23,6 +23,8 @@ from server.realtime.wire.client import (
 from server.realtime.wire.items import Content, Item
 from server.realtime.wire.server import (
     SERVER_EVENTS,
+    ArgumentsDelta,
+    ArgumentsDone,
     AudioCleared,
     AudioDelta,
     AudioDone,
@@ -66,15 +68,19 @@ from server.realtime.wire.settings import (
     ResponseAudio,
     ResponseAudioOutput,
     ResponseConfig,
+    RetentionRatio,
     SamplingExtension,
     Session,
     SessionConfig,
+    Tool,
 )
 
 __all__ = [
     "CLIENT_EVENTS",
     "PCM",
     "SERVER_EVENTS",
+    "ArgumentsDelta",
+    "ArgumentsDone",
     "AudioAppend",
     "AudioClear",
     "AudioCleared",
@@ -115,6 +121,7 @@ __all__ = [
     "ResponseDone",
     "ResponseExtension",
     "ResponseUsage",
+    "RetentionRatio",
     "SamplingExtension",
     "Screening",
     "ServerEvent",
@@ -127,6 +134,7 @@ __all__ = [
     "StatusError",
     "TextDelta",
     "TextDone",
+    "Tool",
     "TranscriptDelta",
     "TranscriptDone",
     "Warnings",
