@@ -73,9 +73,9 @@ class Target:
         session: dict[str, Any] = {
             name: value for name, value in given.items() if value not in (None, {"sampling": {}})
         }
+        session["output_modalities"] = ["audio" if spoken else "text"]
         if spoken:
             output: dict[str, Any] = {"voice": voice, "speed": speed}
-            session["output_modalities"] = ["audio"]
             session["audio"] = {"output": {name: value for name, value in output.items() if value is not None}}
         return cls(
             url or os.environ.get("LOQUENT_URL") or DEFAULT_URL, _key(), clean(model) if model else None, session

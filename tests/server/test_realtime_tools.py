@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from openai import AsyncOpenAI
 
@@ -93,7 +94,8 @@ async def test_the_sdk_reads_a_call() -> None:
         kinds = []
         async with sdk.realtime.connect(model="gpt-realtime") as connection:
             await connection.conversation.item.create(item=user("Weather?"))  # type: ignore[arg-type]
-            await connection.response.create(response={"tools": [WEATHER], "tool_choice": "required"})  # type: ignore[list-item]
+            asked: Any = {"tools": [WEATHER], "tool_choice": "required"}
+            await connection.response.create(response=asked)
             async for event in connection:
                 if event.type == "response.function_call_arguments.done":
                     assert (event.name, event.call_id, event.arguments) == ("weather", "call_1", CALL.arguments)

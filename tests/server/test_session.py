@@ -664,6 +664,53 @@ def test_what_can_not_be_had_is_said_and_not_refused(table: Table) -> None:
     assert len(updated["loquent"]["warnings"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
+        ({"audio": {"input": {"noise_reduction": {}}}}, {"audio": {"input": {"noise_reduction": {}}}}),
+        ({"audio": {"input": None, "output": None}}, {"audio": {"input": {"noise_reduction": None}}}),
+        ({"audio": None}, {"audio": {"input": {"transcription": None}}}),
+        ({"audio": {"output": {"format": None}}}, {"audio": {"output": {"format": {"type": "audio/pcm"}}}}),
+        (
+            {"audio": {"input": {"transcription": {"model": "gpt-4o-transcribe", "delay": "low", "keywords": ["a"]}}}},
+            {"audio": {"input": {"transcription": {"delay": "low", "keywords": ["a"]}}}},
+        ),
+        ({"reasoning": {"effort": "none"}}, {"reasoning": {}}),
+        ({"reasoning": {"effort": "low"}}, {"reasoning": {"effort": "low"}}),
+        ({"prompt": {"id": "pmpt_1", "variables": {"a": "b"}}}, {"prompt": {"id": "pmpt_1", "variables": {"a": "b"}}}),
+    ],
+)
+def test_what_clients_set_by_habit_is_taken_and_given_back(table: Table, given: Json, told: Json) -> None:
+    (updated,) = table.send("session.update", session=given)
+    assert updated["type"] == "session.updated", updated
+    assert wire.merge(updated["session"], told) == updated["session"]
+
+
+def test_a_stored_prompt_has_no_effect_and_a_warning(table: Table) -> None:
+    (updated,) = table.send("session.update", session={"prompt": {"id": "pmpt_1"}})
+    assert "prompt" in updated["loquent"]["warnings"][0]
+    created, _ = table.send("response.create", response={"prompt": {"id": "pmpt_1"}})
+    assert "prompt" in created["loquent"]["warnings"][0]
+    (updated,) = table.send("session.update", session={"prompt": {"version": "2"}})
+    assert "prompt" not in updated["session"]
+
+
+def test_a_session_speaks_by_default_where_there_is_a_voice() -> None:
+    for voices, modality in ((None, "text"), (VOICES, "audio")):
+        table = Table()
+        table.state = replace(table.state, voices=voices)
+        created, _ = table.give(session.Connected())
+        assert created["session"]["output_modalities"] == [modality]
+        (turn,) = [table.turns[ask(table)]]
+        assert (turn.speech is not None) == (voices is not None)
+        table.send("response.cancel")
+        table.send("session.update", session={"output_modalities": ["text"]})
+        assert table.turns[ask(table)].speech is None
+        (updated,) = table.send("session.update", session={"output_modalities": None})
+        assert updated["session"]["output_modalities"] == [modality]
+
+
 def test_a_bad_session_update_changes_nothing_and_names_its_place(table: Table) -> None:
     before = table.state
     error = error_of(table.send("session.update", session={"instructions": "x", "audio": {"output": {"speed": 9}}}))
@@ -1042,7 +1089,10 @@ def test_tool_outputs_and_spoken_words_are_read(table: Table) -> None:
 
 
 def test_audio_is_dropped_until_there_are_ears(table: Table) -> None:
-    assert table.send("input_audio_buffer.append", audio="AAAA") == []
+    error = error_of(table.send("input_audio_buffer.append", audio="!!!", event_id="mine"))
+    assert (error["code"], error["event_id"]) == ("input_audio_not_supported", "mine")
+    for _ in range(3):
+        assert table.send("input_audio_buffer.append", audio="AAAA") == [], "clients hear of it once"
     assert kinds(table.send("input_audio_buffer.clear")) == ["input_audio_buffer.cleared"]
     assert error_of(table.send("input_audio_buffer.commit"))["code"] == "input_audio_not_supported"
     assert error_of(table.send("output_audio_buffer.clear"))["code"] == "unsupported_event"

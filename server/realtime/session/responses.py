@@ -12,7 +12,7 @@ from server.realtime import wire
 from server.realtime.session.inputs import Begin, Step, Stop
 from server.realtime.session.reading import Given, items_read, messages_read
 from server.realtime.session.replies import CANCELLED, FILTERED, close_reply, failure_of
-from server.realtime.session.settings import NO_IMAGES, NO_VERDICTS, NO_VOICE, PCM_ONLY, said, speaker_of
+from server.realtime.session.settings import NO_IMAGES, NO_PROMPTS, NO_VERDICTS, NO_VOICE, PCM_ONLY, said, speaker_of
 from server.realtime.session.state import Reply, Sound, State, check_room, delete_item, find_reply, new_id
 from server.realtime.session.tools import use_of, warnings_of
 from server.realtime.wire import WireError
@@ -99,6 +99,8 @@ def _not_had(state: State, asked: wire.ResponseConfig, turn: Turn) -> list[str]:
     warnings = warnings_of(asked.tools)
     if said("verdicts", asked.loquent, state.config.loquent) and not state.verdicts:
         warnings.append(NO_VERDICTS)
+    if asked.prompt is not None:
+        warnings.append(NO_PROMPTS)
     if turn.image and not state.draws:
         warnings.append(NO_IMAGES)
     return warnings

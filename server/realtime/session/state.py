@@ -103,6 +103,7 @@ class State:
     )  # items that no turn has had screened yet, each with its serial
     replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
     serial: int = 0
+    deaf: bool = False  # the client knows that its audio is not heard
     draining: bool = False
     closed: bool = False
 

@@ -18,7 +18,7 @@ from server.realtime.session.inputs import (
 from server.realtime.session.items import create_item, known_item, truncate_item
 from server.realtime.session.replies import CANCELLED, close_reply, failure_of, take_event
 from server.realtime.session.responses import block_response, cancel_response, create_response
-from server.realtime.session.settings import session_of, update_session
+from server.realtime.session.settings import modalities_of, session_of, update_session
 from server.realtime.session.state import State, delete_item, find_reply
 from server.realtime.wire import WireError
 
@@ -29,6 +29,7 @@ def advance(state: State, given: Input) -> Step:
         return state, []
     match given:
         case Connected():
+            state = replace(state, config=state.config.model_copy(update={"output_modalities": modalities_of(state)}))
             conversation = wire.Conversation(id=state.conversation_id)
             return state, [
                 wire.SessionCreated(session=session_of(state)),
@@ -78,15 +79,22 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
         case wire.ResponseCancel():
             return cancel_response(state, event)
         case wire.AudioAppend():
-            return state, []
+            if state.deaf:
+                return state, []
+            # One error a session: clients show it, and one of them leaves its receive loop at each.
+            return replace(state, deaf=True), [_error(_not_heard(), event.event_id)]
         case wire.AudioClear():
             return state, [wire.AudioCleared()]
         case wire.AudioCommit():
-            raise WireError(
-                "input_audio_not_supported", "This server has no speech recognition; send the user's words as text."
-            )
+            raise _not_heard()
         case _:  # output_audio_buffer.clear
             raise WireError("unsupported_event", f"{event.type} belongs to WebRTC, which this server does not support.")
+
+
+def _not_heard() -> WireError:
+    return WireError(
+        "input_audio_not_supported", "This server has no speech recognition; send the user's words as text."
+    )
 
 
 def _disconnect(state: State) -> Step:

@@ -4,7 +4,7 @@ The authority for names and fields is the ``openai`` package's ``openai/types/re
 or a model. Unknown keys are ignored, so that newer clients work; unknown keys under ``loquent`` are errors.
 """
 
-from server.realtime.wire.base import WireError, explain, merge
+from server.realtime.wire.base import Modality, WireError, explain, merge
 from server.realtime.wire.client import (
     CLIENT_EVENTS,
     AudioAppend,
@@ -106,6 +106,7 @@ __all__ = [
     "ItemRetrieved",
     "ItemTruncate",
     "ItemTruncated",
+    "Modality",
     "OutputItemAdded",
     "OutputItemDone",
     "PartAdded",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     ConfigDict,
     Field,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -75,13 +76,17 @@ class Transcription(Sparse):
 
     model: str | None = None
     language: str | None = None
+    languages: Annotated[list[str], Field(fail_fast=True)] | None = None
     prompt: str | None = None
+    keywords: Annotated[list[str], Field(fail_fast=True)] | None = None
+    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
 
-class NoiseReduction(Wire):
+class NoiseReduction(Sparse):
     """Noise reduction of input audio; accepted and returned, not used."""
 
-    type: Literal["near_field", "far_field"]
+    type: Literal["near_field", "far_field"] | None = None
+    strength: float | None = None
 
 
 class TurnDetection(Sparse):
@@ -167,6 +172,12 @@ class Reasoning(Sparse):
 
     effort: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
+    @field_validator("effort", mode="before")
+    @classmethod
+    def _none_at_all(cls, effort: Any) -> Any:
+        """Chat completions know "none"; the clients' type of a realtime session does not, so it is not returned."""
+        return None if effort == "none" else effort
+
 
 class TokenLimits(Sparse):
     """When a conversation is trimmed before it outgrows the model's context."""
@@ -185,6 +196,14 @@ class RetentionRatio(Sparse):
 ToolChoice = Literal["auto", "none", "required"] | dict[str, Any]
 
 
+class Prompt(Sparse):
+    """A prompt that is stored at the service that has them; accepted and returned, not used."""
+
+    id: str
+    variables: dict[str, Any] | None = None
+    version: str | None = None
+
+
 class SessionConfig(Sparse):
     """The fields that ``session.update`` can set."""
 
@@ -201,9 +220,17 @@ class SessionConfig(Sparse):
     max_output_tokens: MaxTokens = "inf"
     include: Annotated[list[str], Field(fail_fast=True)] | None = None
     tracing: Literal["auto"] | dict[str, Any] | None = None
+    prompt: Prompt | None = None
     truncation: Literal["auto", "disabled"] | RetentionRatio = "auto"
     reasoning: Reasoning | None = None
     loquent: Extension | None = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _named(cls, prompt: Any) -> Any:
+        """Without its id it has no effect anywhere, and clients could not read it."""
+        nameless = isinstance(prompt, dict) and not isinstance(prompt.get("id"), str)
+        return None if nameless or isinstance(prompt, str) else prompt
 
 
 class Session(SessionConfig):
@@ -243,4 +270,5 @@ class ResponseConfig(Wire):
     tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    prompt: Any = None  # accepted, not used
     loquent: Extension | None = None
