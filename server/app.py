@@ -22,6 +22,7 @@ from server.errors import RETRY_AFTER, ApiError, translate
 from server.links import IMAGES
 from server.names import ModelNames, public_name
 from server.realtime.connection import connect
+from server.realtime.refusal import is_refused, refuse
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     log.info("%s %s: %d %s", request.method, request.rel_url.raw_path, failure.status, failure.code)
     if failure.status in (401, 403, 421, 429, 503):
         backend.metrics.rejected.labels(failure.code).inc()
+    if is_refused(request, failure):
+        return await refuse(request, failure)
     answered = web.json_response(failure.body(), status=failure.status, headers=failure.headers())
     return await backend.answer(request, answered)
 

@@ -33,6 +33,14 @@ class UsageError(ClientError):
     """An option or argument is invalid."""
 
 
+class _RefusedError(ClientError):
+    """The server accepted the websocket only to say why it refuses access."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class ConnectionFailedError(ClientError):
     """The server is unreachable, closed the connection, or refused access."""
 
@@ -143,8 +151,8 @@ class Session:
         self.warnings: list[str] = []  # requested settings that are not available
 
     async def begin(self, settings: dict[str, Any]) -> None:
-        """Wait for the greeting, then send the settings."""
-        created = await self._expect("session.created")
+        """Wait for the greeting, then send the settings. Raises: _RefusedError when the server refuses access."""
+        created = await self._receive(greeting=True)
         self.model = created["session"]["model"]
         if settings:
             await self._send({"type": "session.update", "session": {"type": "realtime", **settings}})
@@ -208,12 +216,14 @@ class Session:
         except (ConnectionClosed, TimeoutError) as error:
             raise _gone(error) from None
 
-    async def _receive(self) -> dict[str, Any]:
+    async def _receive(self, *, greeting: bool = False) -> dict[str, Any]:
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
                 event: dict[str, Any] = json.loads(await self._socket.recv())
         except (ConnectionClosed, TimeoutError) as error:
             raise _gone(error) from None
+        if event["type"] == "error" and greeting:
+            raise _RefusedError(event["error"]["message"], event["error"].get("code") or "")
         if event["type"] == "error" and event["error"].get("code") != "response_cancel_not_active":
             raise ClientError(event["error"]["message"])
         return event
@@ -228,7 +238,10 @@ async def session(target: Target, *, waiting: Callable[[str], None] = lambda tex
     socket = await _connect(target, waiting)
     try:
         opened = Session(socket)
-        await opened.begin(target.session)
+        try:
+            await opened.begin(target.session)
+        except _RefusedError as error:
+            raise _no_key(target) if error.code == "invalid_api_key" else _no_access(target, str(error)) from None
         yield opened
     finally:
         await socket.close()
@@ -280,9 +293,16 @@ def unreachable(target: Target) -> ConnectionFailedError:
 def _no_entry(target: Target, error: Exception) -> ConnectionFailedError:
     if not isinstance(error, InvalidStatus):
         return unreachable(target)
-    if error.response.status_code == 401:
-        return ConnectionFailedError(f"{target.url} requires a key: set LOQUENT_API_KEY to a valid one.")
-    reason = _error_of(error).get("message") or f"HTTP status {error.response.status_code}"
+    if error.response.status_code == 401:  # of a proxy
+        return _no_key(target)
+    return _no_access(target, _error_of(error).get("message") or f"HTTP status {error.response.status_code}")
+
+
+def _no_key(target: Target) -> ConnectionFailedError:
+    return ConnectionFailedError(f"{target.url} requires a key: set LOQUENT_API_KEY to a valid one.")
+
+
+def _no_access(target: Target, reason: str) -> ConnectionFailedError:
     return ConnectionFailedError(f"{target.url} refused access: {reason}")
 
 

@@ -263,6 +263,7 @@ STEPS = st.one_of(
     step(
         "session.update", session=st.dictionaries(st.sampled_from(["instructions", "tools", "audio"]), TEXT, max_size=2)
     ),
+    step("session.update", session=st.fixed_dictionaries({"modalities": st.just(["text"])})),
     step("session.update", session=st.fixed_dictionaries({"tools": st.just(TOOLS), "tool_choice": CHOICES})),
     step("response.create", response=RESPONSES),
     step("response.create"),

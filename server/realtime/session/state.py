@@ -103,9 +103,12 @@ class State:
     )  # items that no turn has had screened yet, each with its serial
     replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
     serial: int = 0
+    beta_header: bool = False  # the client's handshake had the header of the beta protocol
+    ga: bool = False  # the client has shown that it speaks the GA protocol
     deaf: bool = False  # the client knows that its audio is not heard
     draining: bool = False
     closed: bool = False
+    refused: tuple[int, str] | None = None  # the close code and reason of a session that the server ended
 
     @property
     def conversation_id(self) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from server.realtime import wire
+from server.realtime.session import beta
+from server.realtime.session.beta import shape_of
 from server.realtime.session.inputs import (
     Connected,
     Disconnected,
@@ -52,8 +54,11 @@ def advance(state: State, given: Input) -> Step:
         case Rejected(error):
             return state, [_error(error, error.event_id)]
         case wire.ClientEvent():
+            shape = None if state.ga else shape_of(state, given)
+            if shape == "beta":
+                return _refuse_beta(state, given.event_id)
             try:
-                return _client(state, given)
+                return _client(replace(state, ga=state.ga or shape == "ga"), given)
             except WireError as error:
                 return state, [_error(error, given.event_id)]
 
@@ -89,6 +94,12 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
             raise _not_heard()
         case _:  # output_audio_buffer.clear
             raise WireError("unsupported_event", f"{event.type} belongs to WebRTC, which this server does not support.")
+
+
+def _refuse_beta(state: State, event_id: str | None) -> Step:
+    state, outputs = _disconnect(state)
+    refused = beta.CLOSE_CODE, f"invalid_request_error.{beta.REFUSAL.code}"
+    return replace(state, refused=refused), [*outputs, _error(beta.REFUSAL, event_id)]
 
 
 def _not_heard() -> WireError:

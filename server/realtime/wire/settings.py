@@ -272,3 +272,9 @@ class ResponseConfig(Wire):
     parallel_tool_calls: bool | None = None
     prompt: Any = None  # accepted, not used
     loquent: Extension | None = None
+    fields_given: Annotated[frozenset[str], Field(exclude=True, repr=False)] = frozenset()  # also those unknown here
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, given: Any) -> Any:
+        return given | {"fields_given": frozenset(given)} if isinstance(given, dict) else given
