@@ -128,20 +128,29 @@ class ModelsSettings(_Section):
 
     unknown: Literal["default", "error"] = "default"
     aliases: tuple[str, ...] = (
+        "default",
         "gpt-realtime",
         "gpt-realtime-mini",
         "gpt-4o-mini",
         "gpt-4o",
+        "gpt-4.1",
+        "gpt-4.1-mini",
+        "gpt-5",
         "gpt-5-mini",
-        "gpt-4o-mini-tts",
-        "tts-1",
-        "tts-1-hd",
-        "gpt-image-1",
-        "gpt-image-1-mini",
-        "dall-e-3",
-        "dall-e-2",
-        "default",
+        "gpt-realtime-*",
+        "gpt-audio*",
+        "gpt-3.5-turbo*",
+        "gpt-4",
+        "gpt-4-turbo*",
+        "gpt-4o-*",
+        "gpt-4.1*",
+        "gpt-5*",
+        "gpt-6*",
     )
+    embeddings: tuple[str, ...] = ("default", "text-embedding-3-*", "text-embedding-ada-002")
+    moderations: tuple[str, ...] = ("default", "omni-moderation-*", "text-moderation-*")
+    images: tuple[str, ...] = ("default", "loquent-mood", "gpt-image-*", "chatgpt-image-*", "dall-e-*")
+    speech: tuple[str, ...] = ("default", "tts-1*", "gpt-4o-mini-tts*")
 
 
 class Settings(BaseSettings):

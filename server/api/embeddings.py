@@ -35,7 +35,7 @@ async def create(request: web.Request) -> web.Response:
     asked = requests.read(await requests.body(request), EmbeddingRequest, ignored={"user": "any"})
     if asked.dimensions not in (None, DIMENSIONS):
         raise ApiError(400, "unsupported_value", f"dimensions: this model has {DIMENSIONS}.", "dimensions")
-    backend.names.resolve(asked.model)
+    backend.names_of("embeddings").resolve(asked.model)
     embedder = backend.pipeline.shared.embedder
     if embedder is None:
         raise ApiError(

@@ -59,8 +59,8 @@ async def create(request: web.Request) -> web.Response:
     """Draw what a prompt asks for. Raises: ApiError 400 that lists the nearest captions where nothing matches."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ImageRequest, ignored=IGNORED)
-    backend.names.resolve(asked.model)
     stage = await drawing(backend)
+    backend.names_of("images").resolve(asked.model)
     size, count = _size(backend, asked.size), asked.n or 1
     if count > (most := stage.painter.capacity.permits // weight(size)):
         raise ApiError(400, "invalid_value", f"n: at most {most} of {size}x{size} fit into one request.", "n")
