@@ -13,7 +13,7 @@ from aiohttp import web
 
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
-from server import logs
+from server import bodies, logs
 from server.api import chat, embeddings, images, models, moderations, speech
 from server.auth import AccessControl
 from server.backend import BACKEND, Backend
@@ -40,7 +40,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     """The routes over ``pipeline``, which the caller starts and closes."""
-    app = web.Application(middlewares=[answer], client_max_size=settings.limits.message_bytes)
+    app = web.Application(
+        middlewares=[answer], client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes)
+    )
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server))
     app.router.add_get("/v1/realtime", connect)
@@ -104,7 +106,8 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
     backend.access.check(request)
     if backend.draining:
         raise ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after=RETRY_AFTER)
-    return await handler(request)
+    async with bodies.admitted(request, backend):
+        return await handler(request)
 
 
 def _from_http(error: web.HTTPException) -> ApiError:

@@ -51,6 +51,7 @@ class Backend:
     access: AccessControl
     connections: set[Drainable] = field(default_factory=set)  # bounded by ``limits.connections``
     requests: int = 0  # in flight; an open websocket is one
+    large_bodies: int = 0  # bytes of large bodies that requests in flight hold
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while there is no request in flight
     metrics: Metrics = field(init=False)

@@ -91,6 +91,7 @@ class LimitSettings(_Section):
 
     connections: Annotated[int, Field(ge=1)] = 1000
     message_bytes: Bytes = 64 * 1024
+    body_bytes: Bytes = 8 * 1024 * 1024
     audio_message_bytes: Bytes = 1024 * 1024
     items: Annotated[int, Field(ge=1)] = 500
     conversation_bytes: Bytes = 2 * 1024 * 1024

@@ -14,6 +14,7 @@ from pipelines.anomaly.calibrate import HEADS
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.anomaly.verdict import Cause, Verdict
 from server.api import requests
+from server.api.embeddings import check_lengths
 from server.backend import BACKEND, DETECTOR, Backend
 from server.errors import ApiError
 
@@ -70,6 +71,7 @@ async def create(request: web.Request) -> web.Response:
     """Screen texts; nothing is recorded or counted."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ModerationRequest, ignored={})
+    check_lengths(asked.texts(), backend.settings.limits.message_bytes)
     backend.names_of("moderations").resolve(asked.model)
     stage = await screening(backend)
     verdicts = [await stage.ask(text) for text in asked.texts()]
