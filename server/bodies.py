@@ -26,7 +26,7 @@ ENCODINGS = ("", "identity", "gzip", "deflate", "br", "zstd")
 async def admitted(request: web.Request, backend: Backend) -> AsyncIterator[None]:
     """Read a large body, and count it while the block runs; a small one is left to be read later.
 
-    Raises: ApiError 413 where it is larger, or has more structure, than one may be here; 415; 503 while too many are held.
+    Raises: ApiError 413 where it is larger, or has more structure, than one may; 415; 503 while too many are held.
     """
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ENCODINGS:
