@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ from aiohttp import web
 
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
-from server import bodies, logs
+from server import bodies, logs, paths
 from server.api import chat, embeddings, images, models, moderations, speech
 from server.auth import AccessControl
 from server.backend import BACKEND, Backend
@@ -21,6 +20,7 @@ from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
 from server.links import IMAGES
 from server.names import ModelNames, public_name
+from server.protocol import Runner, new_request_id
 from server.realtime.connection import connect
 from server.realtime.refusal import is_refused, refuse
 
@@ -65,7 +65,7 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
 async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Apply access control, and turn every failure into a response in OpenAI's format."""
     given = request.headers.get("x-request-id", "")
-    request[REQUEST_ID_KEY] = given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    request[REQUEST_ID_KEY] = given if REQUEST_ID.fullmatch(given) else new_request_id()
     logs.request_id.set(request[REQUEST_ID_KEY])
     backend = request.app[BACKEND]
     try:
@@ -75,7 +75,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.log(level, "%s %s: %d", request.method, request.rel_url.raw_path, response.status)
         return response
     except web.HTTPException as error:
-        failure = _from_http(error)
+        failure = await _from_http(request, error)
     except Exception as error:
         failure = translate(error)
         if failure.code == "internal_error" and not isinstance(error, ConnectionError):
@@ -110,16 +110,21 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         return await handler(request)
 
 
-def _from_http(error: web.HTTPException) -> ApiError:
+async def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:
     codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-    texts = {404: "There is nothing at this path.", 405: "This path does not take this method."}
-    text = texts.get(error.status, error.text or error.reason)
+    if isinstance(error, web.HTTPNotFound):
+        text = await paths.missing(request)
+    elif isinstance(error, web.HTTPMethodNotAllowed):
+        text = f"This path does not take {error.method:.20}; it takes {', '.join(sorted(error.allowed_methods))}."
+    else:
+        text = error.text or error.reason
     return ApiError(error.status, codes.get(error.status, "bad_request"), text)
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Add the request's id, and the CORS headers that let allowed pages read the response."""
-    response.headers["x-request-id"] = request.get(REQUEST_ID_KEY, "")
+    if REQUEST_ID_KEY in request:
+        response.headers["x-request-id"] = request[REQUEST_ID_KEY]
     response.headers["Server"] = "loquent"  # aiohttp's default lists its versions
     response.headers.update(request.app[BACKEND].access.cors(request))
 
@@ -170,7 +175,7 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
     logs.redact()
     app = application(settings, pipeline)
     backend = app[BACKEND]
-    runner = web.AppRunner(
+    runner = Runner(
         app,
         access_log=None,
         handle_signals=False,
