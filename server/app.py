@@ -23,6 +23,7 @@ from server.names import ModelNames, public_name
 from server.protocol import Runner, new_request_id
 from server.realtime.connection import connect
 from server.realtime.refusal import is_refused, refuse
+from server.tls import certificate_of
 
 log = logging.getLogger(__name__)
 
@@ -171,8 +172,11 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
     """Serve on ``listener`` while the block runs; leaving it drains, then closes.
 
     The caller starts the pipeline. It is closed here, because only here has every handler that uses it ended.
+
+    Raises: Refusal when the certificate can't be used.
     """
     logs.redact()
+    certificate = certificate_of(settings.server)
     app = application(settings, pipeline)
     backend = app[BACKEND]
     runner = Runner(
@@ -185,7 +189,7 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
     )
     await runner.setup()
     try:
-        site = web.SockSite(runner, listener, backlog=BACKLOG)
+        site = web.SockSite(runner, listener, backlog=BACKLOG, ssl_context=certificate.context if certificate else None)
         await site.start()
         yield backend
         await drain(backend, site)
@@ -235,7 +239,7 @@ async def run(
             await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
-                ready(url(listener))
+                ready(url(listener, tls=settings.server.tls))
                 await stopping
         finally:
             backend.draining = True
@@ -249,7 +253,8 @@ async def run(
                 await asyncio.wait([left])
 
 
-def url(listener: socket.socket) -> str:
+def url(listener: socket.socket, *, tls: bool = False) -> str:
     """The address that clients use."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -74,8 +74,21 @@ class ServerSettings(_Section):
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     public_url: Annotated[str, AfterValidator(_address)] = ""
+    tls_cert: str = ""
+    tls_key: str = ""
     drain: Seconds = 30.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _both(self) -> "ServerSettings":
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key must be set together")
+        return self
+
+    @property
+    def tls(self) -> bool:
+        """Whether the server speaks HTTPS, and no plain HTTP."""
+        return bool(self.tls_cert)
 
     @property
     def loopback(self) -> bool:

@@ -322,10 +322,11 @@ async def running(pipeline: Pipeline | ScriptedModel, settings: Settings | None 
     if isinstance(pipeline, ScriptedModel):
         pipeline = scripted_pipeline(pipeline)
     listener = listen("127.0.0.1", 0)
-    async with serving(settings or Settings(), pipeline, listener) as backend:
+    settings = settings or Settings()
+    async with serving(settings, pipeline, listener) as backend:
         await pipeline.start(lambda step: None)
         async with aiohttp.ClientSession() as http:
-            yield Running(url(listener), backend, http)
+            yield Running(url(listener, tls=settings.server.tls), backend, http)
 
 
 class Client:
@@ -487,7 +488,8 @@ def started(command: Sequence[str], environment: Mapping[str, str] | None = None
         guard.start()
         line = process.stdout.readline()
         guard.cancel()
-        assert line.startswith("Loquent listens on http://"), f"it did not start: {line!r} {log}"
+        addresses = ("Loquent listens on http://", "Loquent listens on https://")
+        assert line.startswith(addresses), f"it did not start: {line!r} {log}"
         yield line.split()[3]
         process.terminate()
         assert process.wait(timeout=60) == 0, log

@@ -129,6 +129,5 @@ async def test_a_method_that_a_path_does_not_take_is_a_405_that_names_those_it_d
 
 async def test_hints_are_for_who_has_a_key() -> None:
     settings = Settings(server=ServerSettings(keys=("sha256:" + "0" * 64,)))
-    async with running(ScriptedModel(["Hi"]), settings) as server:
-        async with server.http.get(f"{server.url}/models") as answer:
-            assert answer.status == 401
+    async with running(ScriptedModel(["Hi"]), settings) as server, server.http.get(f"{server.url}/models") as answer:
+        assert answer.status == 401
