@@ -306,7 +306,7 @@ def _error_of(error: InvalidStatus) -> dict[str, Any]:
         return {}
 
 
-def unreachable(target: Target, error: BaseException | None = None) -> ConnectionFailedError:
+def unreachable(target: Target, error: BaseException | str | None = None) -> ConnectionFailedError:
     """The error for a server that can't be reached."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConnectionFailedError(
