@@ -69,8 +69,13 @@ _CODE_OF_PROBLEM = {
 _BRANCH = re.compile(r"str|int|float|bool|bytes|none|any|list|dict|[a-z]+(?:-[a-z]+)+.*|.*\[.*\]|[A-Z]\w*")
 
 
+LONGEST_BRANCH = 200  # characters
+PROBLEMS = 100  # that are looked at to find the one to tell; a client's object may have thousands
+
+
 def _is_branch(part: int | str) -> bool:
-    return isinstance(part, str) and _BRANCH.fullmatch(part) is not None
+    # A part may also be a key of a client's object, of any length.
+    return isinstance(part, str) and len(part) <= LONGEST_BRANCH and _BRANCH.fullmatch(part) is not None
 
 
 def _fitness(problem: "ErrorDetails") -> float:
@@ -100,7 +105,7 @@ def _decisive(problems: Sequence["ErrorDetails"], at: int = 0) -> "ErrorDetails"
 
 def first_problem(error: ValidationError, *, above: str = "") -> tuple[str, str, str]:
     """Code, parameter and message of the first validation error; ``above`` prefixes the parameter's path."""
-    problem = _decisive(error.errors(include_url=False, include_input=False))
+    problem = _decisive(error.errors(include_url=False, include_input=False)[:PROBLEMS])
     param = above + ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
     return _CODE_OF_PROBLEM.get(problem["type"], "invalid_value"), param, f"{param}: {problem['msg']}"
 

@@ -78,11 +78,11 @@ async def create(request: web.Request) -> web.Response:
 
 
 def check_lengths(texts: Sequence[str], longest: int) -> None:
-    """Raises: ApiError 400 for a text of more than ``longest`` characters."""
+    """Raises: ApiError 413 for a text of more than ``longest`` characters."""
     for index, text in enumerate(texts):
         if len(text) > longest:
             where = f"input.{index}" if len(texts) > 1 else "input"
-            raise ApiError(400, "invalid_value", f"{where}: a text may have at most {longest} characters.", where)
+            raise ApiError(413, "request_too_large", f"{where}: a text may have at most {longest} characters.", where)
 
 
 def _dumped(index: int, embedding: Embedding, format: Literal["float", "base64"]) -> str:

@@ -33,7 +33,7 @@ async def test_512_texts_of_1000_characters_are_embedded_in_one_request(minilm: 
         assert (status, len(answer["data"])) == (200, 512)
         long = json.dumps({"input": ["a", "x" * 70_000]}).encode()
         status, answer = await post(server, "/v1/embeddings", long)
-        assert (status, answer["error"]["param"]) == (400, "input.1")
+        assert (status, answer["error"]["param"]) == (413, "input.1")
     assert server.backend.large_bodies == 0
 
 
