@@ -51,6 +51,7 @@ class Backend:
     access: AccessControl
     connections: set[Drainable] = field(default_factory=set)  # bounded by ``limits.connections``
     requests: int = 0  # in flight; an open websocket is one
+    refusing: int = 0  # websockets that are accepted only to be refused
     large_bodies: int = 0  # bytes of large bodies that requests in flight hold
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while there is no request in flight

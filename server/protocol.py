@@ -1,5 +1,6 @@
 """HTTP below the application: what aiohttp answers by itself has OpenAI's format too."""
 
+import asyncio
 import json
 import logging
 import secrets
@@ -15,6 +16,7 @@ from server.errors import ApiError
 log = logging.getLogger(__name__)
 
 HEADER = "x-request-id"
+WRITE_BUFFER = 64 * 1024  # bytes that wait for a client under TLS before sends wait
 
 
 def new_request_id() -> str:
@@ -38,6 +40,12 @@ class Protocol(RequestHandler):
     """One connection."""
 
     __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Bound what TLS buffers for a client that does not read: by default that is half a megabyte."""
+        super().connection_made(transport)
+        if isinstance(transport, asyncio.Transport) and transport.get_extra_info("sslcontext") is not None:
+            transport.set_write_buffer_limits(high=WRITE_BUFFER)
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

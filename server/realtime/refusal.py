@@ -7,11 +7,12 @@ from contextlib import suppress
 from aiohttp import web
 
 from server.auth import subprotocols
-from server.backend import abort
+from server.backend import BACKEND, abort
 from server.errors import ApiError
 from server.realtime import wire
 
 SECONDS = 2.0  # for all of it; what is refused holds nothing longer
+MOST = 64  # at a time; further ones are refused over HTTP
 CLOSE_CODES = {"invalid_api_key": 3000, "model_not_found": 4004}
 OTHERS = ("beta_api_shape_disabled", "transcription_not_supported")
 INVALID_REQUEST = 4000  # the close code of those
@@ -21,7 +22,9 @@ def is_refused(request: web.Request, error: ApiError) -> bool:
     """Whether this error of a websocket's handshake is told on the websocket; others are answered over HTTP."""
     if error.code not in CLOSE_CODES and error.code not in OTHERS:
         return False
-    return request.path == "/v1/realtime" and web.WebSocketResponse().can_prepare(request).ok
+    if request.path != "/v1/realtime" or request.app[BACKEND].refusing >= MOST:
+        return False
+    return web.WebSocketResponse().can_prepare(request).ok
 
 
 async def refuse(request: web.Request, error: ApiError) -> web.StreamResponse:
@@ -29,6 +32,8 @@ async def refuse(request: web.Request, error: ApiError) -> web.StreamResponse:
     socket = web.WebSocketResponse(
         protocols=subprotocols(request), timeout=SECONDS, max_msg_size=1024, compress=False, autoping=False
     )
+    backend = request.app[BACKEND]
+    backend.refusing += 1
     with suppress(ConnectionError):
         try:
             async with asyncio.timeout(SECONDS):
@@ -41,4 +46,6 @@ async def refuse(request: web.Request, error: ApiError) -> web.StreamResponse:
                 await socket.close(code=code, message=f"invalid_request_error.{error.code}".encode())
         except TimeoutError:
             abort(request)
+        finally:
+            backend.refusing -= 1
     return socket

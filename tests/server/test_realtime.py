@@ -446,6 +446,14 @@ async def test_a_refused_client_that_does_not_close_is_cut(monkeypatch: pytest.M
         writer.close()
 
 
+async def test_a_flood_of_bad_keys_is_refused_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.realtime.refusal.MOST", 0)
+    settings = Settings(server=ServerSettings(keys=(hash_key(new_key()),)))
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+        assert await refused(realtime(server.url)) == 401
+        assert server.backend.refusing == 0
+
+
 async def test_a_bad_key_without_a_websocket_is_a_401() -> None:
     settings = Settings(server=ServerSettings(keys=(hash_key(new_key()),)))
     async with running(ScriptedModel(["Hi"]), settings) as server, server.http.get(f"{server.url}/v1/realtime") as got:

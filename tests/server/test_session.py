@@ -641,6 +641,15 @@ def test_a_failure_is_told_in_the_response_and_not_as_an_error(table: Table, sai
     assert bool(response["output"]) == bool(said)
 
 
+def test_a_response_that_fails_says_the_tokens_that_were_read(table: Table) -> None:
+    response_id = ask(table)
+    table.produce(response_id, Started(40, 30), TextDelta("x", 2))
+    closing = table.give(session.Failed(response_id, StageError("internal", "engine_failed", "It died.")))
+    usage = closing[-1]["response"]["usage"]
+    assert (usage["input_tokens"], usage["input_token_details"]["cached_tokens"]) == (40, 30)
+    assert (usage["output_tokens"], usage["total_tokens"]) == (2, 42)
+
+
 def test_a_session_update_merges_deeply(table: Table) -> None:
     table.send(
         "session.update", session={"audio": {"output": {"voice": "joe", "speed": 1.25}}, "instructions": "Be kind"}
