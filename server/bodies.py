@@ -16,8 +16,8 @@ from server.errors import RETRY_AFTER, ApiError
 
 LARGE = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/moderations")
 HELD = 32  # bodies of the largest size, which all large ones together may take
-BRACKETS = 50_000  # of one large body
-TEXTS = 50_000
+BRACKETS = 20_000  # of one large body
+TEXTS = 20_000
 COMMAS = 1_000_000  # numbers are cheap
 ENCODINGS = ("", "identity", "gzip", "deflate", "br", "zstd")
 
