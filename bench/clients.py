@@ -163,6 +163,7 @@ class RealtimeClient(_SocketClient):
             "conversation": "none",
             "input": items,
             "max_output_tokens": tokens,
+            "output_modalities": ["text"],
             "loquent": {"sampling": {"temperature": 0, "ignore_eos": True}},
         }
         return {"type": "response.create", "response": response}

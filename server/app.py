@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ from aiohttp import web
 
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
-from server import logs
+from server import bodies, logs, paths
 from server.api import chat, embeddings, images, models, moderations, speech
 from server.auth import AccessControl
 from server.backend import BACKEND, Backend
@@ -21,7 +20,10 @@ from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
 from server.links import IMAGES
 from server.names import ModelNames, public_name
+from server.protocol import Runner, new_request_id
 from server.realtime.connection import connect
+from server.realtime.refusal import is_refused, refuse
+from server.tls import certificate_of
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     """The routes over ``pipeline``, which the caller starts and closes."""
-    app = web.Application(middlewares=[answer], client_max_size=settings.limits.message_bytes)
+    app = web.Application(
+        middlewares=[answer], client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes)
+    )
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server))
     app.router.add_get("/v1/realtime", connect)
@@ -62,7 +66,7 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
 async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Apply access control, and turn every failure into a response in OpenAI's format."""
     given = request.headers.get("x-request-id", "")
-    request[REQUEST_ID_KEY] = given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    request[REQUEST_ID_KEY] = given if REQUEST_ID.fullmatch(given) else new_request_id()
     logs.request_id.set(request[REQUEST_ID_KEY])
     backend = request.app[BACKEND]
     try:
@@ -72,7 +76,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.log(level, "%s %s: %d", request.method, request.rel_url.raw_path, response.status)
         return response
     except web.HTTPException as error:
-        failure = _from_http(error)
+        failure = await _from_http(request, error)
     except Exception as error:
         failure = translate(error)
         if failure.code == "internal_error" and not isinstance(error, ConnectionError):
@@ -83,6 +87,8 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     log.info("%s %s: %d %s", request.method, request.rel_url.raw_path, failure.status, failure.code)
     if failure.status in (401, 403, 421, 429, 503):
         backend.metrics.rejected.labels(failure.code).inc()
+    if is_refused(request, failure):
+        return await refuse(request, failure)
     answered = web.json_response(failure.body(), status=failure.status, headers=failure.headers())
     return await backend.answer(request, answered)
 
@@ -101,19 +107,25 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
     backend.access.check(request)
     if backend.draining:
         raise ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after=RETRY_AFTER)
-    return await handler(request)
+    async with bodies.admitted(request, backend):
+        return await handler(request)
 
 
-def _from_http(error: web.HTTPException) -> ApiError:
+async def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:
     codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-    texts = {404: "There is nothing at this path.", 405: "This path does not take this method."}
-    text = texts.get(error.status, error.text or error.reason)
+    if isinstance(error, web.HTTPNotFound):
+        text = await paths.missing(request)
+    elif isinstance(error, web.HTTPMethodNotAllowed):
+        text = f"This path does not take {error.method:.20}; it takes {', '.join(sorted(error.allowed_methods))}."
+    else:
+        text = error.text or error.reason
     return ApiError(error.status, codes.get(error.status, "bad_request"), text)
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Add the request's id, and the CORS headers that let allowed pages read the response."""
-    response.headers["x-request-id"] = request.get(REQUEST_ID_KEY, "")
+    if REQUEST_ID_KEY in request:
+        response.headers["x-request-id"] = request[REQUEST_ID_KEY]
     response.headers["Server"] = "loquent"  # aiohttp's default lists its versions
     response.headers.update(request.app[BACKEND].access.cors(request))
 
@@ -160,11 +172,14 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
     """Serve on ``listener`` while the block runs; leaving it drains, then closes.
 
     The caller starts the pipeline. It is closed here, because only here has every handler that uses it ended.
+
+    Raises: Refusal when the certificate can't be used.
     """
     logs.redact()
+    certificate = certificate_of(settings.server)
     app = application(settings, pipeline)
     backend = app[BACKEND]
-    runner = web.AppRunner(
+    runner = Runner(
         app,
         access_log=None,
         handle_signals=False,
@@ -174,7 +189,7 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
     )
     await runner.setup()
     try:
-        site = web.SockSite(runner, listener, backlog=BACKLOG)
+        site = web.SockSite(runner, listener, backlog=BACKLOG, ssl_context=certificate.context if certificate else None)
         await site.start()
         yield backend
         await drain(backend, site)
@@ -224,7 +239,7 @@ async def run(
             await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
-                ready(url(listener))
+                ready(url(listener, tls=settings.server.tls))
                 await stopping
         finally:
             backend.draining = True
@@ -238,7 +253,8 @@ async def run(
                 await asyncio.wait([left])
 
 
-def url(listener: socket.socket) -> str:
+def url(listener: socket.socket, *, tls: bool = False) -> str:
     """The address that clients use."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

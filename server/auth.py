@@ -13,6 +13,7 @@ KEY_PREFIX = "lq-"
 TENANT = web.RequestKey("tenant", str)  # the key's hash; "" where there are not several keys
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 SUBPROTOCOL = "realtime"
+BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."  # the prefix of a key sent by a browser, which can't set headers
 
 CORS_METHODS = "GET, POST, OPTIONS"
@@ -123,7 +124,23 @@ def _given_key(request: web.Request) -> str | None:
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()
-    for protocol in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
-        if protocol.strip().startswith(KEY_SUBPROTOCOL):
-            return protocol.strip().removeprefix(KEY_SUBPROTOCOL)
+    if azure := request.headers.get("api-key"):
+        return azure.strip()
+    for protocol in offered(request):
+        if protocol.startswith(KEY_SUBPROTOCOL):
+            return protocol.removeprefix(KEY_SUBPROTOCOL)
     return None
+
+
+def offered(request: web.Request) -> tuple[str, ...]:
+    """The subprotocols that a websocket's handshake offers."""
+    given = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+    return tuple(name for protocol in given if (name := protocol.strip()))
+
+
+def subprotocols(request: web.Request) -> tuple[str, ...]:
+    """The subprotocol to select. A browser fails the handshake where none of those that it offers is selected."""
+    given = offered(request)
+    if SUBPROTOCOL in given or not given:
+        return (SUBPROTOCOL,)
+    return tuple(protocol for protocol in given if protocol.startswith(KEY_SUBPROTOCOL))[:1]

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 from aiohttp import web
 
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
+from pipelines.embedding.minilm import NAME as EMBEDDER
 from pipelines.events import Event, Picture, StageError, Turn, shutting_down
 from pipelines.flow import Next, flow
 from pipelines.image.stage import ImageStage
@@ -22,6 +23,10 @@ from server.config import Settings
 from server.image_store import ImageStore
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
+
+Endpoint = Literal["embeddings", "moderations", "images", "speech"]
+DETECTOR = "loquent-anomaly"
+DRAWER = "loquent-mood"  # until the generator is loaded, which has a name of its own
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,8 @@ class Backend:
     access: AccessControl
     connections: set[Drainable] = field(default_factory=set)  # bounded by ``limits.connections``
     requests: int = 0  # in flight; an open websocket is one
+    refusing: int = 0  # websockets that are accepted only to be refused
+    large_bodies: int = 0  # bytes of large bodies that requests in flight hold
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while there is no request in flight
     metrics: Metrics = field(init=False)
@@ -107,6 +114,18 @@ class Backend:
         whole = self.settings.limits.send_seconds * (1 + len(body) / BODY_OF_A_SEND)
         await self.deliver(request, send(), seconds=whole)
         return pieces
+
+    def names_of(self, endpoint: Endpoint) -> ModelNames:
+        """The names of the model behind an endpoint that is not the language model."""
+        models, drawing = self.settings.models, self.pipeline.find(ImageStage)
+        here = {
+            "embeddings": EMBEDDER,
+            "moderations": DETECTOR,
+            "images": drawing.drawer.words.name if drawing is not None and drawing.ready else DRAWER,
+            "speech": self.voice,
+        }
+        aliases: tuple[str, ...] = getattr(models, endpoint)
+        return ModelNames(here[endpoint], aliases, models.unknown)
 
     def flow(self, turn: Turn, origin: str) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
         """Run a turn through the configured stages and measure it; links begin with ``origin``."""

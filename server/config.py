@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -75,8 +75,21 @@ class ServerSettings(_Section):
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     public_url: Annotated[str, AfterValidator(_address)] = ""
+    tls_cert: str = ""
+    tls_key: str = ""
     drain: Seconds = 30.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _both(self) -> "ServerSettings":
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key must be set together")
+        return self
+
+    @property
+    def tls(self) -> bool:
+        """Whether the server speaks HTTPS, and no plain HTTP."""
+        return bool(self.tls_cert)
 
     @property
     def loopback(self) -> bool:
@@ -92,6 +105,7 @@ class LimitSettings(_Section):
 
     connections: Annotated[int, Field(ge=1)] = 1000
     message_bytes: Bytes = 64 * 1024
+    body_bytes: Bytes = 8 * 1024 * 1024
     audio_message_bytes: Bytes = 1024 * 1024
     items: Annotated[int, Field(ge=1)] = 500
     conversation_bytes: Bytes = 2 * 1024 * 1024
@@ -129,20 +143,29 @@ class ModelsSettings(_Section):
 
     unknown: Literal["default", "error"] = "default"
     aliases: tuple[str, ...] = (
+        "default",
         "gpt-realtime",
         "gpt-realtime-mini",
         "gpt-4o-mini",
         "gpt-4o",
+        "gpt-4.1",
+        "gpt-4.1-mini",
+        "gpt-5",
         "gpt-5-mini",
-        "gpt-4o-mini-tts",
-        "tts-1",
-        "tts-1-hd",
-        "gpt-image-1",
-        "gpt-image-1-mini",
-        "dall-e-3",
-        "dall-e-2",
-        "default",
+        "gpt-realtime-*",
+        "gpt-audio*",
+        "gpt-3.5-turbo*",
+        "gpt-4",
+        "gpt-4-turbo*",
+        "gpt-4o-*",
+        "gpt-4.1*",
+        "gpt-5*",
+        "gpt-6*",
     )
+    embeddings: tuple[str, ...] = ("default", "text-embedding-3-*", "text-embedding-ada-002")
+    moderations: tuple[str, ...] = ("default", "omni-moderation-*", "text-moderation-*")
+    images: tuple[str, ...] = ("default", "loquent-mood", "gpt-image-*", "chatgpt-image-*", "dall-e-*")
+    speech: tuple[str, ...] = ("default", "tts-1*", "gpt-4o-mini-tts*")
 
 
 class Settings(BaseSettings):

@@ -1,10 +1,15 @@
 """Maps exceptions to what clients see of them. No other module does."""
 
-from typing import Any
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from pipelines.events import ErrorKind, StageError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 RETRY_AFTER = 2  # seconds that an overloaded or loading server asks for
 
@@ -60,10 +65,48 @@ _CODE_OF_PROBLEM = {
 }
 
 
+# What pydantic adds to a path for the branch of a union that it tried: a type's name, and never a field's.
+_BRANCH = re.compile(r"str|int|float|bool|bytes|none|any|list|dict|[a-z]+(?:-[a-z]+)+.*|.*\[.*\]|[A-Z]\w*")
+
+
+LONGEST_BRANCH = 200  # characters
+PROBLEMS = 100  # that are looked at to find the one to tell; a client's object may have thousands
+
+
+def _is_branch(part: int | str) -> bool:
+    # A part may also be a key of a client's object, of any length.
+    return isinstance(part, str) and len(part) <= LONGEST_BRANCH and _BRANCH.fullmatch(part) is not None
+
+
+def _fitness(problem: "ErrorDetails") -> float:
+    """How well the value fits the branch of a union in which it has this problem.
+
+    The deeper the problem, the more of the value fits; a wrong type, and another ``type`` than the branch is for, count
+    against it.
+    """
+    path = [part for part in problem["loc"] if not _is_branch(part)]
+    meant = path[-1:] != ["type"] or problem["type"] != "literal_error"
+    return len(path) + (0 if problem["type"].endswith("_type") else 0.5) - (0 if meant else 1.25)
+
+
+def _decisive(problems: Sequence["ErrorDetails"], at: int = 0) -> "ErrorDetails":
+    """The first problem; of a union the one of the branch that the value fits best."""
+    path = problems[0]["loc"]
+    while at < len(path) and not _is_branch(path[at]):
+        at += 1
+    if at == len(path):
+        return problems[0]
+    branches: dict[int | str, list[ErrorDetails]] = {}
+    for problem in problems:
+        if problem["loc"][:at] == path[:at] and len(problem["loc"]) > at and _is_branch(problem["loc"][at]):
+            branches.setdefault(problem["loc"][at], []).append(problem)
+    return _decisive(max(branches.values(), key=lambda branch: min(map(_fitness, branch))), at + 1)
+
+
 def first_problem(error: ValidationError, *, above: str = "") -> tuple[str, str, str]:
     """Code, parameter and message of the first validation error; ``above`` prefixes the parameter's path."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    param = above + ".".join(str(part) for part in problem["loc"])
+    problem = _decisive(error.errors(include_url=False, include_input=False)[:PROBLEMS])
+    param = above + ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
     return _CODE_OF_PROBLEM.get(problem["type"], "invalid_value"), param, f"{param}: {problem['msg']}"
 
 

@@ -1,6 +1,7 @@
 """The names that clients call models by."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -17,20 +18,30 @@ def public_name(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelNames:
-    """The loaded model's name, and its aliases."""
+    """The name of an endpoint's model, and its aliases; ``*`` in an alias stands for any characters."""
 
     here: str
     aliases: tuple[str, ...] = ()
     unknown: Literal["default", "error"] = "default"
 
+    def known(self, asked: str) -> bool:
+        """Whether the name is the model's own or an alias."""
+        return asked == self.here or any(fnmatchcase(asked, alias) for alias in self.aliases)
+
+    @property
+    def exact(self) -> tuple[str, ...]:
+        """The model's own name and the aliases that are no patterns."""
+        return self.here, *(alias for alias in self.aliases if not set(alias) & set("*?["))
+
     def resolve(self, asked: str | None) -> str:
         """The model that ``asked`` refers to. Raises: StageError ``model_not_found`` with ``unknown = "error"``."""
-        if asked in (None, "", self.here) or asked in self.aliases or self.unknown == "default":
+        if not asked or self.known(asked) or self.unknown == "default":
             return self.here
+        taken = ", ".join((self.here, *self.aliases))
         raise StageError(
             "invalid_request",
             "model_not_found",
-            f"There is no model {asked!r:.100} here; there is {self.here!r}.",
+            f"There is no model {asked!r:.100} here. Names that are taken here: {taken}.",
             param="model",
         )
 

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import re
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +34,14 @@ class UsageError(ClientError):
     """An option or argument is invalid."""
 
 
+class _RefusedError(ClientError):
+    """The server accepted the websocket only to say why it refuses access."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class ConnectionFailedError(ClientError):
     """The server is unreachable, closed the connection, or refused access."""
 
@@ -45,6 +54,7 @@ class Target:
     key: str | None
     model: str | None
     session: dict[str, Any]  # the settings for ``session.update``
+    tls: ssl.SSLContext | None = None  # whose certificates are trusted; None: those that the system trusts
 
     @classmethod
     def of(
@@ -59,10 +69,12 @@ class Target:
         spoken: bool = False,
         voice: str | None = None,
         speed: float | None = None,
+        ca: str | None = None,
+        insecure: bool = False,
     ) -> Self:
-        """From the command line, with ``LOQUENT_URL`` and ``LOQUENT_API_KEY`` from the environment.
+        """From the command line, with ``LOQUENT_URL``, ``LOQUENT_API_KEY`` and ``LOQUENT_CA`` from the environment.
 
-        Raises: ConnectionFailedError when the key is invalid.
+        Raises: ConnectionFailedError when the key is invalid, UsageError when there are no certificates in the file.
         """
         sampling = {"temperature": temperature, "seed": seed}
         given = {
@@ -73,12 +85,16 @@ class Target:
         session: dict[str, Any] = {
             name: value for name, value in given.items() if value not in (None, {"sampling": {}})
         }
+        session["output_modalities"] = ["audio" if spoken else "text"]
         if spoken:
             output: dict[str, Any] = {"voice": voice, "speed": speed}
-            session["output_modalities"] = ["audio"]
             session["audio"] = {"output": {name: value for name, value in output.items() if value is not None}}
         return cls(
-            url or os.environ.get("LOQUENT_URL") or DEFAULT_URL, _key(), clean(model) if model else None, session
+            url or os.environ.get("LOQUENT_URL") or DEFAULT_URL,
+            _key(),
+            clean(model) if model else None,
+            session,
+            _trust(ca or os.environ.get("LOQUENT_CA") or None, insecure=insecure),
         )
 
     @property
@@ -103,6 +119,19 @@ class Target:
         if not right or scheme is None:
             raise UsageError(f"{self.url!r} is no URL of a server; one looks like {DEFAULT_URL}.")
         return f"{scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
+
+
+def _trust(file: str | None, *, insecure: bool) -> ssl.SSLContext | None:
+    """Which certificates are trusted. Raises: UsageError."""
+    if insecure:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    try:
+        return ssl.create_default_context(cafile=file) if file else None
+    except OSError as error:  # also ssl.SSLError
+        raise UsageError(f"{file} holds no certificates that can be read: {error}.") from None
 
 
 def _key() -> str | None:
@@ -143,8 +172,8 @@ class Session:
         self.warnings: list[str] = []  # requested settings that are not available
 
     async def begin(self, settings: dict[str, Any]) -> None:
-        """Wait for the greeting, then send the settings."""
-        created = await self._expect("session.created")
+        """Wait for the greeting, then send the settings. Raises: _RefusedError when the server refuses access."""
+        created = await self._receive(greeting=True)
         self.model = created["session"]["model"]
         if settings:
             await self._send({"type": "session.update", "session": {"type": "realtime", **settings}})
@@ -208,12 +237,14 @@ class Session:
         except (ConnectionClosed, TimeoutError) as error:
             raise _gone(error) from None
 
-    async def _receive(self) -> dict[str, Any]:
+    async def _receive(self, *, greeting: bool = False) -> dict[str, Any]:
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
                 event: dict[str, Any] = json.loads(await self._socket.recv())
         except (ConnectionClosed, TimeoutError) as error:
             raise _gone(error) from None
+        if event["type"] == "error" and greeting:
+            raise _RefusedError(event["error"]["message"], event["error"].get("code") or "")
         if event["type"] == "error" and event["error"].get("code") != "response_cancel_not_active":
             raise ClientError(event["error"]["message"])
         return event
@@ -228,7 +259,10 @@ async def session(target: Target, *, waiting: Callable[[str], None] = lambda tex
     socket = await _connect(target, waiting)
     try:
         opened = Session(socket)
-        await opened.begin(target.session)
+        try:
+            await opened.begin(target.session)
+        except _RefusedError as error:
+            raise _no_key(target) if error.code == "invalid_api_key" else _no_access(target, str(error)) from None
         yield opened
     finally:
         await socket.close()
@@ -236,6 +270,7 @@ async def session(target: Target, *, waiting: Callable[[str], None] = lambda tex
 
 async def _connect(target: Target, waiting: Callable[[str], None]) -> ClientConnection:
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
+    secure: dict[str, Any] = {"ssl": target.tls} if target.tls and target.websocket.startswith("wss:") else {}
     deadline = asyncio.get_running_loop().time() + LOADING_SECONDS
     reported = False
     while True:
@@ -249,6 +284,7 @@ async def _connect(target: Target, waiting: Callable[[str], None]) -> ClientConn
                 max_size=MESSAGE_BYTES,
                 compression=None,
                 proxy=None,
+                **secure,
             )
         except InvalidStatus as error:
             code = _error_of(error).get("code")
@@ -270,8 +306,15 @@ def _error_of(error: InvalidStatus) -> dict[str, Any]:
         return {}
 
 
-def unreachable(target: Target) -> ConnectionFailedError:
+def unreachable(target: Target, error: BaseException | str | None = None) -> ConnectionFailedError:
     """The error for a server that can't be reached."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConnectionFailedError(
+            f"The certificate of {target.url} is not trusted ({error.verify_message}): "
+            "name those to trust with --ca FILE, or accept any with --insecure."
+        )
+    if isinstance(error, ssl.SSLError):
+        return ConnectionFailedError(f"{target.url} does not speak TLS as it should; is it http instead of https?")
     return ConnectionFailedError(
         f"There is no server at {target.url}: start one with `loquent serve`, or name another with --url."
     )
@@ -279,10 +322,17 @@ def unreachable(target: Target) -> ConnectionFailedError:
 
 def _no_entry(target: Target, error: Exception) -> ConnectionFailedError:
     if not isinstance(error, InvalidStatus):
-        return unreachable(target)
-    if error.response.status_code == 401:
-        return ConnectionFailedError(f"{target.url} requires a key: set LOQUENT_API_KEY to a valid one.")
-    reason = _error_of(error).get("message") or f"HTTP status {error.response.status_code}"
+        return unreachable(target, error)
+    if error.response.status_code == 401:  # of a proxy
+        return _no_key(target)
+    return _no_access(target, _error_of(error).get("message") or f"HTTP status {error.response.status_code}")
+
+
+def _no_key(target: Target) -> ConnectionFailedError:
+    return ConnectionFailedError(f"{target.url} requires a key: set LOQUENT_API_KEY to a valid one.")
+
+
+def _no_access(target: Target, reason: str) -> ConnectionFailedError:
     return ConnectionFailedError(f"{target.url} refused access: {reason}")
 
 

@@ -48,7 +48,8 @@ def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPRes
     request = urllib.request.Request(  # noqa: S310 - the URL is checked to be http or https
         f"{target.http}{path}", clean(json.dumps(body, ensure_ascii=False)).encode(), headers
     )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    secure = [urllib.request.HTTPSHandler(context=target.tls)] if target.tls else []
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *secure)
     deadline = time.monotonic() + LOADING_SECONDS
     while True:
         try:
@@ -79,7 +80,7 @@ def _failed(target: Target, error: Exception) -> ConnectionFailedError:
         return ConnectionFailedError("The server does not answer.")
     if isinstance(cause, BrokenPipeError | ConnectionResetError):  # also http.client.RemoteDisconnected
         return ConnectionFailedError("The server is gone.")
-    return unreachable(target)
+    return unreachable(target, cause)
 
 
 def _error(body: bytes) -> dict[str, Any]:

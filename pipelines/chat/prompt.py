@@ -103,7 +103,8 @@ def _trim(
     if retention is not None:
         block = max(int((1.0 - retention) * room * CHARACTERS_A_TOKEN), 1)
         begins = list(accumulate((size_of(messages[index]) for index in removable), initial=0))
-        counts = sorted({0, len(removable), *(bisect_left(begins, end) for end in range(block, begins[-1], block))})
+        first_of_blocks = (at for at in range(1, len(removable)) if begins[at] // block > begins[at - 1] // block)
+        counts = [0, *first_of_blocks, len(removable)]
 
     def without(count: int) -> list[int]:
         removed = set(removable[:count])

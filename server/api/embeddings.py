@@ -2,10 +2,12 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from pipelines.embedding.minilm import DIMENSIONS, NAME, Embedding, Passage
 from server.api import requests
@@ -18,12 +20,26 @@ TOGETHER = 8  # texts that are embedded at a time; other requests run in between
 Text = Annotated[str, Field(min_length=1)]
 
 
+def _no_tokens(given: Any) -> Any:
+    """Token ids are those of a vocabulary that the model here does not have."""
+    if isinstance(given, list) and given and isinstance(given[0], int | list):
+        raise PydanticCustomError(
+            "unsupported_content",
+            "Token ids can't be read: they are of another model's vocabulary. Send texts; "
+            "with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False).",
+        )
+    return given
+
+
 class EmbeddingRequest(BaseModel):
     """The supported parameters."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=INPUTS, fail_fast=True)]
+    input: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1, max_length=INPUTS, fail_fast=True)],
+        BeforeValidator(_no_tokens),
+    ]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
@@ -35,14 +51,15 @@ async def create(request: web.Request) -> web.Response:
     asked = requests.read(await requests.body(request), EmbeddingRequest, ignored={"user": "any"})
     if asked.dimensions not in (None, DIMENSIONS):
         raise ApiError(400, "unsupported_value", f"dimensions: this model has {DIMENSIONS}.", "dimensions")
-    backend.names.resolve(asked.model)
+    texts = [asked.input] if isinstance(asked.input, str) else asked.input
+    check_lengths(texts, backend.settings.limits.message_bytes)
+    backend.names_of("embeddings").resolve(asked.model)
     embedder = backend.pipeline.shared.embedder
     if embedder is None:
         raise ApiError(
             404, "embeddings_not_found", "This server does not embed: [pipeline] stages lacks 'anomaly' and 'image'."
         )
     await backend.pipeline.wait_until(lambda: embedder.ready)
-    texts = [asked.input] if isinstance(asked.input, str) else asked.input
     data: list[str] = []  # as JSON: serialising thousands at once would block the event loop
     tokens = 0
     cut: list[int] = []
@@ -58,6 +75,14 @@ async def create(request: web.Request) -> web.Response:
         body["loquent"] = {"truncated": cut}
     text = f'{{"object": "list", "data": [{", ".join(data)}], {json.dumps(body)[1:]}'
     return web.Response(text=text, content_type="application/json")
+
+
+def check_lengths(texts: Sequence[str], longest: int) -> None:
+    """Raises: ApiError 413 for a text of more than ``longest`` characters."""
+    for index, text in enumerate(texts):
+        if len(text) > longest:
+            where = f"input.{index}" if len(texts) > 1 else "input"
+            raise ApiError(413, "request_too_large", f"{where}: a text may have at most {longest} characters.", where)
 
 
 def _dumped(index: int, embedding: Embedding, format: Literal["float", "base64"]) -> str:

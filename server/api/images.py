@@ -10,22 +10,21 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.events import Picture
-from pipelines.image.formats import LARGEST, SMALLEST, weight
 from pipelines.image.stage import SEEDS, ImageStage
 from server.api import requests
+from server.api.pictures import SIZES, Canvas, FileFormat, content_type
 from server.auth import TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError
 
 MOST = 10  # pictures of one request
-SIZES = tuple(SMALLEST << power for power in range((LARGEST // SMALLEST).bit_length()))  # pixels of a side
 
 IGNORED: dict[str, requests.Harmless] = {
     "user": "any",
     "quality": "any",
     "moderation": "any",
-    "output_compression": "any",  # of lossy formats
-    "output_format": ("png", None),
+    "safety_identifier": "any",
+    "input_fidelity": "any",
     "stream": (False, None),
     "partial_images": (0, None),
 }
@@ -50,20 +49,28 @@ class ImageRequest(BaseModel):
     size: str | None = None
     response_format: Literal["url", "b64_json"] | None = None
     background: Literal["transparent", "opaque", "auto"] | None = None
+    output_format: FileFormat | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None  # per cent; PNG ignores it
     style: Literal["vivid", "natural"] | None = None  # DALL-E's parameter; ignored here
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] | None = None
     loquent: ImageExtension | None = None
+
+    @property
+    def as_file(self) -> bool:
+        """Whether the response holds the files: those for a GPT image model do unless a link is asked for."""
+        gpt = (self.model or "").startswith(("gpt-image", "chatgpt-image"))
+        return self.response_format == "b64_json" or (gpt and self.response_format is None)
 
 
 async def create(request: web.Request) -> web.Response:
     """Draw what a prompt asks for. Raises: ApiError 400 that lists the nearest captions where nothing matches."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ImageRequest, ignored=IGNORED)
-    backend.names.resolve(asked.model)
     stage = await drawing(backend)
-    size, count = _size(backend, asked.size), asked.n or 1
-    if count > (most := stage.painter.capacity.permits // weight(size)):
-        raise ApiError(400, "invalid_value", f"n: at most {most} of {size}x{size} fit into one request.", "n")
+    backend.names_of("images").resolve(asked.model)
+    canvas, count = _canvas(backend, asked), asked.n or 1
+    if count > (most := stage.painter.capacity.permits // canvas.weight):
+        raise ApiError(400, "invalid_value", f"n: at most {most} of this size fit into one request.", "n")
     wish = await stage.understand(asked.prompt)
     if wish.found.similarity < backend.settings.image.asked_similarity:
         known = ", ".join(wish.similar)
@@ -73,25 +80,25 @@ async def create(request: web.Request) -> web.Response:
     pictures = await stage.draw(
         wish.found,
         count=count,
-        size=size,
+        size=canvas.side,
         seed=asked.seed,
         style=asked.loquent.style if asked.loquent else None,
-        opaque=asked.background == "opaque",
+        opaque=canvas.opaque,
         tenant=request[TENANT],
         bulk=True,
     )
     body = {
         "created": int(time.time()),
-        "background": "opaque" if asked.background == "opaque" else "transparent",
-        "output_format": "png",
-        "size": f"{size}x{size}",
+        "background": "opaque" if canvas.opaque else "transparent",
+        "output_format": canvas.format,
+        "size": f"{canvas.width}x{canvas.height}",
     }
     pieces = [json.dumps(body)[:-1].encode() + b', "data": [']
     for picture in pictures:  # several large ones are megabytes, so each is serialised separately
         if len(pieces) > 1:
             pieces.append(b", ")
-        pieces.append(_entry(backend, request, picture, as_file=asked.response_format == "b64_json"))
-        await asyncio.sleep(0)
+        fitted = await asyncio.to_thread(canvas.fit, picture)
+        pieces.append(_entry(backend, request, fitted, as_file=asked.as_file))
     return web.Response(body=b"".join([*pieces, b"]}"]), content_type="application/json", charset="utf-8")
 
 
@@ -118,7 +125,7 @@ async def file(request: web.Request) -> web.Response:
         "Cross-Origin-Resource-Policy": "cross-origin",  # pages of other origins may embed it
         "X-Content-Type-Options": "nosniff",
     }
-    return web.Response(body=png, content_type="image/png", headers=headers)
+    return web.Response(body=png, content_type=content_type(png), headers=headers)
 
 
 async def drawing(backend: Backend) -> ImageStage:
@@ -129,12 +136,17 @@ async def drawing(backend: Backend) -> ImageStage:
     return stage
 
 
-def _size(backend: Backend, asked: str | None) -> int:
-    """Pixels of a side. Raises: ApiError 400."""
-    if asked in (None, "auto"):
-        return backend.settings.image.size
-    for size in SIZES:
-        if asked == f"{size}x{size}":
-            return size
-    known = ", ".join(f"{size}x{size}" for size in SIZES)
-    raise ApiError(400, "unsupported_value", f"size: there are {known} and auto.", "size")
+def _canvas(backend: Backend, asked: ImageRequest) -> Canvas:
+    """What the picture is drawn on. Raises: ApiError 400."""
+    usual = backend.settings.image.size
+    if asked.size in (None, "auto"):
+        width, height = usual, usual
+    elif asked.size in SIZES:
+        width, height = SIZES[asked.size]
+    else:
+        raise ApiError(400, "unsupported_value", f"size: there are {', '.join(SIZES)} and auto.", "size")
+    format = asked.output_format or "png"
+    if format == "jpeg" and asked.background == "transparent":
+        raise ApiError(400, "unsupported_value", "background: JPEG has no transparency.", "background")
+    compression = 100 if asked.output_compression is None else asked.output_compression
+    return Canvas(width, height, format, compression, asked.background == "opaque" or format == "jpeg")

@@ -4,26 +4,44 @@ from typing import Any
 
 from aiohttp import web
 
+from pipelines.anomaly.stage import AnomalyStage
+from pipelines.image.stage import ImageStage
+from pipelines.speech.stage import SpeechStage
 from server.backend import BACKEND, Backend
 from server.errors import ApiError
+from server.names import ModelNames
 
 
 def _entry(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "loquent"}
 
 
-def _names(backend: Backend) -> list[str]:
-    return [backend.names.here, *backend.settings.models.aliases]
+def _all(backend: Backend) -> list[ModelNames]:
+    """The names of every model that is here, the language model's first."""
+    found = [backend.names]
+    if backend.pipeline.find(SpeechStage) is not None:
+        found.append(backend.names_of("speech"))
+    if backend.pipeline.find(AnomalyStage) is not None:
+        found.append(backend.names_of("moderations"))
+    if backend.pipeline.find(ImageStage) is not None:
+        found.append(backend.names_of("images"))
+    if backend.pipeline.shared.embedder is not None:
+        found.append(backend.names_of("embeddings"))
+    return found
 
 
 async def list_models(request: web.Request) -> web.Response:
-    """The configured model, then its aliases."""
-    return web.json_response({"object": "list", "data": [_entry(name) for name in _names(request.app[BACKEND])]})
+    """The models' own names, then the aliases that are no patterns."""
+    known = _all(request.app[BACKEND])
+    names = dict.fromkeys([*(each.here for each in known), *(name for each in known for name in each.exact)])
+    return web.json_response({"object": "list", "data": [_entry(name) for name in names]})
 
 
 async def retrieve_model(request: web.Request) -> web.Response:
     """One of them. Raises: ApiError 404."""
     name = request.match_info["name"]
-    if name not in _names(request.app[BACKEND]):
-        raise ApiError(404, "model_not_found", f"There is no model {name!r:.100}.", "model")
+    known = _all(request.app[BACKEND])
+    if not any(names.known(name) for names in known):
+        here = ", ".join(names.here for names in known)
+        raise ApiError(404, "model_not_found", f"There is no model {name!r:.100}; there are {here}.", "model")
     return web.json_response(_entry(name))

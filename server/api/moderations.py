@@ -14,7 +14,8 @@ from pipelines.anomaly.calibrate import HEADS
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.anomaly.verdict import Cause, Verdict
 from server.api import requests
-from server.backend import BACKEND, Backend
+from server.api.embeddings import check_lengths
+from server.backend import BACKEND, DETECTOR, Backend
 from server.errors import ApiError
 
 INPUTS = 32  # of one request
@@ -70,13 +71,14 @@ async def create(request: web.Request) -> web.Response:
     """Screen texts; nothing is recorded or counted."""
     backend = request.app[BACKEND]
     asked = requests.read(await requests.body(request), ModerationRequest, ignored={})
-    backend.names.resolve(asked.model)
+    check_lengths(asked.texts(), backend.settings.limits.message_bytes)
+    backend.names_of("moderations").resolve(asked.model)
     stage = await screening(backend)
     verdicts = [await stage.ask(text) for text in asked.texts()]
     return web.json_response(
         {
             "id": f"modr-{secrets.token_hex(12)}",
-            "model": "loquent-anomaly",
+            "model": DETECTOR,
             "results": [_result(verdict, stage) for verdict in verdicts],
         }
     )

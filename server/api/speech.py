@@ -57,7 +57,7 @@ async def create(request: web.Request) -> web.StreamResponse:
             f"response_format: aac is not supported; use {known}.",
             "response_format",
         )
-    backend.names.resolve(asked.model)
+    backend.names_of("speech").resolve(asked.model)
     speech = backend.pipeline.find(SpeechStage)
     if speech is None:
         raise ApiError(404, "voice_not_found", "This server has no voice: [pipeline] stages lacks 'speech'.")

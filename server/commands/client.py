@@ -38,6 +38,8 @@ def replying(asked: argparse.Namespace, *, spoken: bool = False) -> "Target":
     names = (
         "url",
         "model",
+        "ca",
+        "insecure",
         "instructions",
         "max_tokens",
         "temperature",
@@ -51,7 +53,7 @@ def target(asked: argparse.Namespace) -> "Target":
     """The server, for ``options.add_server``. Raises: ClientError when its key is invalid."""
     from clients.terminal.connection import Target
 
-    return Target.of(url=asked.url, model=asked.model)
+    return Target.of(url=asked.url, model=asked.model, ca=asked.ca, insecure=asked.insecure)
 
 
 def destination(file: str | None, *, as_json: bool) -> str | None:

@@ -11,6 +11,8 @@ def add_config(parser: ArgumentParser) -> None:
 def add_server(parser: ArgumentParser) -> None:
     """Which server, and which of its models."""
     parser.add_argument("--url", help="the server (LOQUENT_URL, http://127.0.0.1:8700)")
+    parser.add_argument("--ca", metavar="FILE", help="certificates to trust, as PEM, for https (LOQUENT_CA)")
+    parser.add_argument("--insecure", action="store_true", help="accept any certificate")
     parser.add_argument("--model", help="the model to ask for")
 
 

@@ -22,6 +22,7 @@ from server.commands import streams
 from server.commands.failure import Exit, Failure
 from server.commands.progress import display
 from server.config import Configuration, Settings
+from server.tls import certificate_of
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def serve(configuration: Configuration) -> bool:
     logs.configure(settings.server.log_level)
     try:
         check_exposure(settings.server)
+        certificate_of(settings.server)  # before anything is loaded
     except Refusal as refusal:
         raise Failure(Exit.USAGE, str(refusal)) from None
     try:

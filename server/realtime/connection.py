@@ -13,13 +13,13 @@ from contextlib import suppress
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from pipelines.events import AudioDelta, Turn
-from server.auth import SUBPROTOCOL, TENANT
+from server.auth import BETA_SUBPROTOCOL, TENANT, offered, subprotocols
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError, as_stage_error
 from server.realtime import session, wire
 from server.realtime.heartbeat import Heartbeat
 from server.realtime.queues import ByteQueue
-from server.realtime.session import Begin, Input, State, Stop
+from server.realtime.session import Begin, Input, State, Stop, beta
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Connection:
             voices=backend.voices,
             verdicts=backend.reports_verdicts,
             draws=backend.draws,
+            beta_header="realtime=v1" in request.headers.get("OpenAI-Beta", ""),
         )
         self._inbox: ByteQueue[Input] = ByteQueue(INBOX)
         self._outgoing: ByteQueue[str | None] = ByteQueue(self._limits.outgoing_bytes)
@@ -157,14 +158,27 @@ class Connection:
                 await self._backend.deliver(self._request, self._socket.send_str(text))
             except ConnectionError:
                 return  # the client disconnected, or was cut
-        await self._close(WSCloseCode.GOING_AWAY if self._state.draining else WSCloseCode.OK)
+        if self._state.refused is not None:
+            await self._close(*self._state.refused)
+        else:
+            await self._close(WSCloseCode.GOING_AWAY if self._state.draining else WSCloseCode.OK)
 
-    async def _close(self, code: WSCloseCode) -> None:
+    async def _close(self, code: int, reason: str = "") -> None:
         try:
             async with asyncio.timeout(self._limits.send_seconds):
-                await self._socket.close(code=code)
+                await self._socket.close(code=code, message=reason.encode())
         except TimeoutError:
             abort(self._request)
+
+
+def _check_wanted(request: web.Request, backend: Backend) -> None:
+    """Raises: ApiError or StageError where the handshake asks for what is not here."""
+    if request.query.get("intent") == "transcription":
+        text = "This server has no speech recognition: there are no transcription sessions."
+        raise ApiError(400, "transcription_not_supported", text, "intent")
+    if BETA_SUBPROTOCOL in offered(request):
+        raise ApiError(400, beta.REFUSAL.code, beta.REFUSAL.message)
+    backend.names.resolve(request.query.get("model"))
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
@@ -172,13 +186,13 @@ async def connect(request: web.Request) -> web.StreamResponse:
     backend = request.app[BACKEND]
     limits = backend.settings.limits
     backend.check_ready()
-    backend.names.resolve(request.query.get("model"))
     if len(backend.connections) >= limits.connections:
         raise ApiError(
             503, "too_many_connections", "The server has reached its limit of connections.", retry_after=RETRY_AFTER
         )
+    _check_wanted(request, backend)
     socket = web.WebSocketResponse(
-        protocols=(SUBPROTOCOL,),
+        protocols=subprotocols(request),
         autoping=False,  # pings are answered in ``_read``, where only whole frames count for the heartbeat
         timeout=limits.send_seconds,
         max_msg_size=limits.audio_message_bytes,

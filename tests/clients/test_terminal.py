@@ -274,5 +274,5 @@ def test_the_target_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("LOQUENT_API_KEY", "lq-x")
     target = Target.of(temperature=0.0, seed=None)
     assert (target.url, target.key) == ("http://127.0.0.1:1", "lq-x")
-    assert target.session == {"loquent": {"sampling": {"temperature": 0.0}}}
-    assert Target.of().session == {}
+    assert target.session == {"loquent": {"sampling": {"temperature": 0.0}}, "output_modalities": ["text"]}
+    assert Target.of().session == {"output_modalities": ["text"]}, "sound would be lost"

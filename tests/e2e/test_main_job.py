@@ -66,7 +66,7 @@ def test_a_poem_about_the_sea_does_not_repeat_its_lines(loquent: str, server_url
 
 async def sdk_turn(connection: Any, text: str, **response: Any) -> list[dict[str, Any]]:
     await connection.conversation.item.create(item=user(text))
-    await connection.response.create(**({"response": response} if response else {}))
+    await connection.response.create(response={"output_modalities": ["text"], **response})
     events: list[dict[str, Any]] = []
     while not events or events[-1]["type"] != "response.done":
         raw = json.loads(await connection.recv_bytes())

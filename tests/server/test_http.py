@@ -233,7 +233,7 @@ async def test_what_is_no_json_is_a_400(raw: bytes) -> None:
 
 
 async def test_a_body_beyond_the_limit_is_a_413() -> None:
-    async with running(ScriptedModel(["Hi"])) as server:
+    async with running(ScriptedModel(["Hi"]), Settings(limits=LimitSettings(body_bytes=65_536))) as server:
         status, body = await post(server, {"messages": [{"role": "user", "content": "x" * 70_000}]})
     assert (status, body["error"]["code"]) == (413, "request_too_large")
 

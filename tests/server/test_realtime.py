@@ -17,7 +17,7 @@ from pipelines.chat.engine.mailbox import Mailbox
 from pipelines.chat.engine.stream import Stream
 from pipelines.events import Message, Tool
 from server.auth import new_key
-from server.config import LimitSettings, ServerSettings, Settings, hash_key
+from server.config import LimitSettings, ModelsSettings, ServerSettings, Settings, hash_key
 from server.realtime.connection import Connection
 from server.realtime.session import State
 from tests.support import (
@@ -32,6 +32,7 @@ from tests.support import (
     scripted_pipeline,
     text_of,
     user,
+    validate,
 )
 
 TURN = [
@@ -75,6 +76,31 @@ async def test_metadata_is_echoed_and_conversations_go_on() -> None:
         events = await client.until("response.done")
     assert events[0]["response"]["metadata"] == events[-1]["response"]["metadata"] == {"client_event_id": "x"}
     assert model.prompts[1] == "user: One\nassistant: Yes.\nuser: Two"
+
+
+async def test_a_conversation_that_outgrows_the_context_goes_on() -> None:
+    model = ScriptedModel(["Yes."], context=200)
+    async with running(model) as server, server.client() as client:
+        await client.greet()
+        await client.send("session.update", session={"type": "realtime", "instructions": "Be kind."})
+        await client.expect("session.updated")
+        for number in range(12):
+            events = await client.ask(f"Question {number} of many words")
+            assert events[-1]["response"]["status"] == "completed"
+    assert model.prompts[-1].startswith("system: Be kind.")
+    assert "Question 0" not in model.prompts[-1]
+    assert model.prompts[-1].endswith("Question 11 of many words")
+
+
+async def test_with_truncation_disabled_a_long_conversation_fails_the_response() -> None:
+    async with running(ScriptedModel(["Yes."], context=60)) as server, server.client() as client:
+        await client.greet()
+        await client.send("session.update", session={"type": "realtime", "truncation": "disabled"})
+        await client.expect("session.updated")
+        await client.ask("A first question")
+        events = await client.ask("And a second one that is a little longer")
+    response = events[-1]["response"]
+    assert (response["status"], response["status_details"]["error"]["code"]) == ("failed", "context_length_exceeded")
 
 
 async def test_a_cancel_ends_the_response_and_stops_the_model_within_one_step() -> None:
@@ -344,6 +370,21 @@ async def refused(url: str, **options: Any) -> int:
     return refusal.value.response.status_code
 
 
+async def closed(url: str, **options: Any) -> tuple[str, int, str]:
+    """What a client sees whose websocket is refused: the error's code, the close code and its reason."""
+    async with asyncio.timeout(PATIENCE), connect(url, **options) as socket:
+        event = json.loads(await socket.recv())
+        validate(event)
+        with pytest.raises(ConnectionClosed) as end:
+            await socket.recv()
+    assert event["type"] == "error"
+    assert end.value.rcvd is not None
+    return event["error"]["code"], end.value.rcvd.code, end.value.rcvd.reason
+
+
+NO_KEY = ("invalid_api_key", 3000, "invalid_request_error.invalid_api_key")
+
+
 async def test_a_foreign_page_may_not_connect() -> None:
     settings = Settings(server=ServerSettings(allowed_origins=("https://shop.example",)))
     async with running(ScriptedModel(["Hi"]), settings) as server:
@@ -369,16 +410,113 @@ async def test_a_key_opens_the_door_in_every_way_that_clients_have() -> None:
     settings = Settings(server=ServerSettings(keys=(hash_key(new_key()), hash_key(key))))
     async with running(ScriptedModel(["Hi"]), settings) as server:
         url = realtime(server.url)
-        assert await refused(url) == 401
-        assert await refused(url, additional_headers={"Authorization": "Bearer lq-wrong"}) == 401
-        assert await refused(url, additional_headers={"Authorization": key}) == 401
-        assert await refused(url, subprotocols=["realtime", "openai-insecure-api-key.lq-wrong"]) == 401
+        assert await closed(url) == NO_KEY
+        assert await closed(url, additional_headers={"Authorization": "Bearer lq-wrong"}) == NO_KEY
+        assert await closed(url, additional_headers={"Authorization": key}) == NO_KEY
+        assert await closed(url, additional_headers={"api-key": "lq-wrong"}) == NO_KEY
+        assert await closed(url, subprotocols=["realtime", "openai-insecure-api-key.lq-wrong"]) == NO_KEY
+        assert not server.backend.connections
+        await eventually(lambda: server.backend.requests == 0, "what was refused holds nothing")
+        async with connect(url, additional_headers={"api-key": key}) as socket:
+            assert await socket.recv()
         async with connect(url, additional_headers={"Authorization": f"Bearer {key}"}) as socket:
             assert await socket.recv()
         async with connect(
             url, subprotocols=[Subprotocol("realtime"), Subprotocol(f"openai-insecure-api-key.{key}")]
         ) as socket:
             assert socket.subprotocol == "realtime"
+        alone = Subprotocol(f"openai-insecure-api-key.{key}")
+        async with connect(url, subprotocols=[alone]) as socket:
+            assert socket.subprotocol == alone, "a browser wants one of those that it offers"
+
+
+async def test_a_refused_client_that_does_not_close_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.realtime.refusal.SECONDS", 0.2)
+    settings = Settings(server=ServerSettings(keys=(hash_key(new_key()),)))
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(
+            f"GET /v1/realtime HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        async with asyncio.timeout(PATIENCE):
+            assert b"invalid_api_key" in await reader.read()
+        await eventually(lambda: server.backend.requests == 0, "it is gone")
+        writer.close()
+
+
+async def test_a_flood_of_bad_keys_is_refused_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.realtime.refusal.MOST", 0)
+    settings = Settings(server=ServerSettings(keys=(hash_key(new_key()),)))
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+        assert await refused(realtime(server.url)) == 401
+        assert server.backend.refusing == 0
+
+
+async def test_a_bad_key_without_a_websocket_is_a_401() -> None:
+    settings = Settings(server=ServerSettings(keys=(hash_key(new_key()),)))
+    async with running(ScriptedModel(["Hi"]), settings) as server, server.http.get(f"{server.url}/v1/realtime") as got:
+        assert got.status == 401
+
+
+async def test_what_is_not_here_is_said_on_the_websocket() -> None:
+    settings = Settings(models=ModelsSettings(unknown="error"))
+    async with running(ScriptedModel(["Hi"]), settings) as server:
+        url = realtime(server.url)
+        unknown = ("model_not_found", 4004, "invalid_request_error.model_not_found")
+        assert await closed(f"{url}?model=nobody") == unknown
+        ears = ("transcription_not_supported", 4000, "invalid_request_error.transcription_not_supported")
+        assert await closed(f"{url}?intent=transcription") == ears
+        beta = ["realtime", "openai-beta.realtime-v1"]
+        assert await closed(url, subprotocols=beta) == BETA
+
+
+BETA = ("beta_api_shape_disabled", 4000, "invalid_request_error.beta_api_shape_disabled")
+BETA_HEADER = {"OpenAI-Beta": "realtime=v1"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "event"),
+    [
+        ({}, {"type": "session.update", "session": {"modalities": ["text"], "temperature": 0.7}}),
+        ({}, {"type": "session.update", "session": {"voice": "alloy", "turn_detection": None}}),
+        ({}, {"type": "response.create", "response": {"modalities": ["text"]}}),
+        (BETA_HEADER, {"type": "response.create"}),
+        (BETA_HEADER, {"type": "session.update", "session": {"instructions": "Be kind."}}),
+    ],
+)
+async def test_a_client_of_the_beta_protocol_is_sent_away(headers: dict[str, str], event: dict[str, Any]) -> None:
+    async with running(ScriptedModel(["Hi"])) as server, server.client(additional_headers=headers) as client:
+        await client.greet()
+        await client.send(**event, event_id="mine")
+        (error,) = await client.expect("error")
+        assert (error["error"]["code"], error["error"]["event_id"]) == (BETA[0], "mine")
+        with pytest.raises(ConnectionClosed) as end:
+            await client.socket.recv()
+        assert end.value.rcvd is not None
+        assert (end.value.rcvd.code, end.value.rcvd.reason) == BETA[1:]
+        await eventually(lambda: not server.backend.connections, "it is gone")
+
+
+@pytest.mark.parametrize(
+    ("headers", "settings_sent", "response"),
+    [
+        (BETA_HEADER, {"type": "realtime"}, {}),
+        (BETA_HEADER, {"type": "realtime"}, {"modalities": ["text"], "voice": "alloy"}),  # as Mastra's
+        ({}, {"type": "realtime", "temperature": 0.8, "voice": "alloy"}, {}),
+        ({}, {"instructions": "Be kind."}, {}),
+    ],
+)
+async def test_a_client_that_speaks_ga_may_send_what_only_beta_knew(
+    headers: dict[str, str], settings_sent: dict[str, Any], response: dict[str, Any]
+) -> None:
+    async with running(ScriptedModel(["Hi"])) as server, server.client(additional_headers=headers) as client:
+        await client.greet()
+        await client.send("session.update", session=settings_sent)
+        await client.expect("session.updated")
+        await client.send("response.create", response=response)
+        assert (await client.until("response.done"))[-1]["response"]["status"] == "completed"
 
 
 async def test_a_key_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -388,7 +526,8 @@ async def test_a_key_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
     async with running(ScriptedModel(["Hi"]), settings) as server:
         async with connect(realtime(server.url), subprotocols=[Subprotocol(f"openai-insecure-api-key.{key}")]):
             pass
-        assert await refused(realtime(server.url), subprotocols=[f"openai-insecure-api-key.{key}x"]) == 401
+        wrong = [f"openai-insecure-api-key.{key}x"]
+        assert await closed(realtime(server.url), subprotocols=wrong) == NO_KEY
     logged = [record.getMessage() for record in caplog.records if not record.name.startswith("websockets")]
     assert logged
     assert not [line for line in logged if key in line]

@@ -10,14 +10,23 @@ from hypothesis import strategies as st
 
 from pipelines.events import (
     AudioDelta,
+    CallDelta,
+    CallDone,
+    CallStarted,
+    Event,
     Finished,
     Heard,
     Message,
+    Picture,
     Sampling,
     Speech,
     StageError,
     Started,
     TextDelta,
+    TextDone,
+    Tool,
+    ToolCall,
+    ToolUse,
     Turn,
     Usage,
 )
@@ -62,7 +71,7 @@ class Table:
         except wire.WireError as error:
             return self.give(session.Rejected(error))
 
-    def produce(self, response_id: str, *produced: TextDelta | AudioDelta | Started | Finished) -> list[Json]:
+    def produce(self, response_id: str, *produced: Event) -> list[Json]:
         return [event for one in produced for event in self.give(session.Produced(response_id, one))]
 
     def _take(self, output: Output) -> Json | None:
@@ -79,10 +88,12 @@ class Table:
 
     def check(self) -> None:
         """The promises, over everything that was told."""
-        for response_id in self.turns:
-            self._check_response(response_id)
         told = [e["response"]["id"] for e in self.events if e["type"] == "response.created"]
-        assert told == list(self.turns)
+        for response_id in told:
+            self._check_response(response_id)
+        assert [id for id in told if id in self.turns] == list(self.turns)
+        failed = {e["response"]["id"] for e in self.events if e.get("response", {}).get("status") == "failed"}
+        assert set(told) - set(self.turns) <= failed, "a response that runs no turn has failed at once"
         done = [e["response"]["id"] for e in self.events if e["type"] == "response.done"]
         assert len(done) == len(set(done))
         active = {reply.id for reply in self.state.replies}
@@ -98,6 +109,7 @@ class Table:
 
     def _check_pairs(self, kind: str) -> None:
         open_items = {reply.item_id for reply in self.state.replies if reply.opened}
+        open_items |= {reply.call.item_id for reply in self.state.replies if reply.call}
         added = [e["item"]["id"] for e in self.events if e["type"] == f"{kind}.added"]
         done = [e["item"]["id"] for e in self.events if e["type"] == f"{kind}.done"]
         still_open = list(added)
@@ -114,42 +126,96 @@ class Table:
         ]
         kinds = [event["type"].removeprefix("response.") for event in mine]
         assert kinds[0] == "created"
-        spoken = self.turns[response_id].speech is not None
-        assert mine[0]["response"]["output_modalities"] == (["audio"] if spoken else ["text"])
+        spoken = mine[0]["response"]["output_modalities"] == ["audio"]
+        if response_id in self.turns:
+            assert spoken == (self.turns[response_id].speech is not None)
+        items = self._by_item(mine)
+        calls = [events for events in items if events[0]["item"]["type"] == "function_call"]
+        assert items[len(items) - len(calls) :] == calls, "no message follows a call"
+        assert len(items) - len(calls) <= 1
+        for index, events in enumerate(items):
+            assert {event["output_index"] for event in events} == {index}
+            (self._check_call if events in calls else self._check_message)(events, spoken)
+        if kinds[-1] != "done":
+            assert kinds.count("output_item.added") - kinds.count("output_item.done") <= 1
+            return
+        response = mine[-1]["response"]
+        assert response["status"] != "in_progress"
+        assert response["usage"]["total_tokens"] == sum(
+            response["usage"][side] for side in ("input_tokens", "output_tokens")
+        )
+        assert response["output"] == [events[-1]["item"] for events in items]
+        if response["status"] == "completed":
+            assert items, "what is completed has an item"
+            assert calls or response["output"][0]["status"] == "completed"
+
+    def _by_item(self, mine: list[Json]) -> list[list[Json]]:
+        """The events of each item, which follow each other; the last one may be open."""
+        items: list[list[Json]] = []
+        for event in mine:
+            if event["type"] == "response.output_item.added":
+                assert not items or items[-1][-1]["type"] == "response.output_item.done"
+                items.append([event])
+            elif "output_index" in event:
+                assert items[-1][-1]["type"] != "response.output_item.done"
+                items[-1].append(event)
+        for events in items:
+            assert {event.get("item_id", event.get("item", {}).get("id")) for event in events} == {
+                events[0]["item"]["id"]
+            }
+        return items
+
+    def _check_message(self, events: list[Json], spoken: bool) -> None:
+        kinds = [event["type"].removeprefix("response.") for event in events]
         word = "output_audio_transcript" if spoken else "output_text"
-        text = "".join(event["delta"] for event in mine if event["type"] == f"response.{word}.delta")
-        if kinds[-1] == "done":
-            middle = kinds[1:-1]
-            response = mine[-1]["response"]
-            assert response["status"] != "in_progress"
-            assert response["usage"]["total_tokens"] == sum(
-                response["usage"][side] for side in ("input_tokens", "output_tokens")
-            )
-            if not middle:
-                assert response["output"] == []
-                return
-            assert middle[:2] == ["output_item.added", "content_part.added"]
-            last = ["output_audio.done"] if spoken else []
-            last += [f"{word}.done", "content_part.done", "output_item.done"]
-            assert middle[-len(last) :] == last
-            assert set(middle[2 : -len(last)]) <= {f"{word}.delta", *(["output_audio.delta"] if spoken else [])}
-            key, kind = ("transcript", "output_audio") if spoken else ("text", "output_text")
-            whole = [event[key] for event in mine if event["type"] == f"response.{word}.done"]
-            assert whole == [text]
-            assert response["output"][0]["content"] == [{"type": kind, key: text}]
-        else:
-            assert f"{word}.done" not in kinds
-            assert kinds.count("output_item.added") <= 1
+        text = "".join(event["delta"] for event in events if event["type"] == f"response.{word}.delta")
+        assert kinds[:2] == ["output_item.added", "content_part.added"][: len(kinds)]
+        deltas = {f"{word}.delta", *(["output_audio.delta"] if spoken else [])}
+        if kinds[-1] != "output_item.done":
+            assert set(kinds[2:]) <= deltas
+            return
+        last = ["output_audio.done"] if spoken else []
+        last += [f"{word}.done", "content_part.done", "output_item.done"]
+        assert kinds[-len(last) :] == last
+        assert set(kinds[2 : -len(last)]) <= deltas
+        key, kind = ("transcript", "output_audio") if spoken else ("text", "output_text")
+        assert [event[key] for event in events if event["type"] == f"response.{word}.done"] == [text]
+        assert events[-1]["item"]["content"] == [{"type": kind, key: text}]
+
+    def _check_call(self, events: list[Json], spoken: bool) -> None:
+        kinds = [event["type"].removeprefix("response.") for event in events]
+        arguments = "".join(event.get("delta", "") for event in events)
+        delta, done = "function_call_arguments.delta", "function_call_arguments.done"
+        if kinds[-1] != "output_item.done":
+            assert set(kinds[1:]) <= {delta}
+            return
+        assert kinds[-2:] == [done, "output_item.done"]
+        assert set(kinds[1:-2]) <= {delta}
+        item = events[-1]["item"]
+        assert item["arguments"] == events[-2]["arguments"] == arguments
+        assert (item["name"], item["call_id"]) == (events[-2]["name"], events[-2]["call_id"])
+        assert item["status"] in ("completed", "incomplete")
 
 
 IDS = st.sampled_from(["a", "b", "c", "d", "item_s1", "item_s2", "item_s3", "item_s5", "nobody", ""])
 TEXT = st.text("ab \n€", max_size=4)
 CONTENT = st.lists(st.fixed_dictionaries({"type": st.just("input_text"), "text": TEXT}), max_size=2)
-ITEMS = st.fixed_dictionaries(
-    {"type": st.just("message"), "role": st.sampled_from(["user", "system", "assistant"]), "content": CONTENT},
-    optional={"id": IDS},
-) | st.fixed_dictionaries(
-    {"type": st.just("function_call_output"), "call_id": TEXT, "output": TEXT}, optional={"id": IDS}
+TOOLS: list[Json] = [{"type": "function", "name": "now"}, {"name": "then"}, {"type": "mcp", "server_label": "x"}]
+CHOICES = st.sampled_from(
+    ["auto", "none", "required", {"type": "function", "name": "now"}, {"type": "mcp", "server_label": "x"}]
+)
+ITEMS = (
+    st.fixed_dictionaries(
+        {"type": st.just("message"), "role": st.sampled_from(["user", "system", "assistant"]), "content": CONTENT},
+        optional={"id": IDS},
+    )
+    | st.fixed_dictionaries(
+        {"type": st.just("function_call_output"), "call_id": TEXT, "output": TEXT}, optional={"id": IDS}
+    )
+    | st.fixed_dictionaries(
+        {"type": st.just("function_call"), "name": st.just("now"), "arguments": st.sampled_from(["{}", "[", "[]", ""])},
+        optional={"id": IDS, "call_id": TEXT},
+    )
 )
 RESPONSES = st.fixed_dictionaries(
     {},
@@ -158,6 +224,8 @@ RESPONSES = st.fixed_dictionaries(
         "input": st.lists(ITEMS | st.fixed_dictionaries({"type": st.just("item_reference"), "id": IDS}), max_size=2),
         "instructions": TEXT,
         "metadata": st.dictionaries(TEXT, TEXT, max_size=1),
+        "tools": st.lists(st.sampled_from(TOOLS), max_size=2),
+        "tool_choice": CHOICES,
         "max_output_tokens": st.sampled_from([1, 7, "inf", 0, "seven"]),
         "output_modalities": st.sampled_from([["text"], ["audio"], ["audio"], ["text", "audio"]]),
         "audio": st.fixed_dictionaries({"output": st.fixed_dictionaries({"voice": TEXT})}),
@@ -174,6 +242,14 @@ PRODUCED = st.sampled_from(
         Started(5),
         TextDelta("x"),
         TextDelta("€ y", 3),
+        TextDone(),
+        CallStarted("c1", "now"),
+        CallStarted("c2", "then"),
+        CallDelta("c1", '{"a'),
+        CallDelta("c2", "{"),
+        CallDone(ToolCall("c1", "now", '{"a":1}')),
+        CallDone(ToolCall("c2", "then", "{}")),
+        Finished("tool_calls", Usage(5, 0, 9)),
         Finished("stop", Usage(5, 0, 9)),
         Finished("length", Usage(5, 0, 9)),
     ]
@@ -187,6 +263,8 @@ STEPS = st.one_of(
     step(
         "session.update", session=st.dictionaries(st.sampled_from(["instructions", "tools", "audio"]), TEXT, max_size=2)
     ),
+    step("session.update", session=st.fixed_dictionaries({"modalities": st.just(["text"])})),
+    step("session.update", session=st.fixed_dictionaries({"tools": st.just(TOOLS), "tool_choice": CHOICES})),
     step("response.create", response=RESPONSES),
     step("response.create"),
     step("response.cancel"),
@@ -198,13 +276,14 @@ STEPS = st.one_of(
     step("nonsense", x=TEXT),
     step("!produce", which=st.integers(0, 5), event=PRODUCED),
     step("!produce", which=st.integers(0, 5), event=PRODUCED),
+    step("!produce", which=st.integers(0, 1), event=PRODUCED),
     step("!fail", which=st.integers(0, 5)),
     step("!drain"),
     step("!disconnect"),
 )
 
 
-def as_sound(event: TextDelta | Started | Finished) -> TextDelta | AudioDelta | Started | Finished:
+def as_sound(event: Event) -> Event:
     """What the pipeline brings instead where the reply is spoken."""
     if not isinstance(event, TextDelta):
         return event
@@ -562,6 +641,15 @@ def test_a_failure_is_told_in_the_response_and_not_as_an_error(table: Table, sai
     assert bool(response["output"]) == bool(said)
 
 
+def test_a_response_that_fails_says_the_tokens_that_were_read(table: Table) -> None:
+    response_id = ask(table)
+    table.produce(response_id, Started(40, 30), TextDelta("x", 2))
+    closing = table.give(session.Failed(response_id, StageError("internal", "engine_failed", "It died.")))
+    usage = closing[-1]["response"]["usage"]
+    assert (usage["input_tokens"], usage["input_token_details"]["cached_tokens"]) == (40, 30)
+    assert (usage["output_tokens"], usage["total_tokens"]) == (2, 42)
+
+
 def test_a_session_update_merges_deeply(table: Table) -> None:
     table.send(
         "session.update", session={"audio": {"output": {"voice": "joe", "speed": 1.25}}, "instructions": "Be kind"}
@@ -586,6 +674,53 @@ def test_what_can_not_be_had_is_said_and_not_refused(table: Table) -> None:
     assert len(updated["loquent"]["warnings"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
+        ({"audio": {"input": {"noise_reduction": {}}}}, {"audio": {"input": {"noise_reduction": {}}}}),
+        ({"audio": {"input": None, "output": None}}, {"audio": {"input": {"noise_reduction": None}}}),
+        ({"audio": None}, {"audio": {"input": {"transcription": None}}}),
+        ({"audio": {"output": {"format": None}}}, {"audio": {"output": {"format": {"type": "audio/pcm"}}}}),
+        (
+            {"audio": {"input": {"transcription": {"model": "gpt-4o-transcribe", "delay": "low", "keywords": ["a"]}}}},
+            {"audio": {"input": {"transcription": {"delay": "low", "keywords": ["a"]}}}},
+        ),
+        ({"reasoning": {"effort": "none"}}, {"reasoning": {}}),
+        ({"reasoning": {"effort": "low"}}, {"reasoning": {"effort": "low"}}),
+        ({"prompt": {"id": "pmpt_1", "variables": {"a": "b"}}}, {"prompt": {"id": "pmpt_1", "variables": {"a": "b"}}}),
+    ],
+)
+def test_what_clients_set_by_habit_is_taken_and_given_back(table: Table, given: Json, told: Json) -> None:
+    (updated,) = table.send("session.update", session=given)
+    assert updated["type"] == "session.updated", updated
+    assert wire.merge(updated["session"], told) == updated["session"]
+
+
+def test_a_stored_prompt_has_no_effect_and_a_warning(table: Table) -> None:
+    (updated,) = table.send("session.update", session={"prompt": {"id": "pmpt_1"}})
+    assert "prompt" in updated["loquent"]["warnings"][0]
+    created, _ = table.send("response.create", response={"prompt": {"id": "pmpt_1"}})
+    assert "prompt" in created["loquent"]["warnings"][0]
+    (updated,) = table.send("session.update", session={"prompt": {"version": "2"}})
+    assert "prompt" not in updated["session"]
+
+
+def test_a_session_speaks_by_default_where_there_is_a_voice() -> None:
+    for voices, modality in ((None, "text"), (VOICES, "audio")):
+        table = Table()
+        table.state = replace(table.state, voices=voices)
+        created, _ = table.give(session.Connected())
+        assert created["session"]["output_modalities"] == [modality]
+        (turn,) = [table.turns[ask(table)]]
+        assert (turn.speech is not None) == (voices is not None)
+        table.send("response.cancel")
+        table.send("session.update", session={"output_modalities": ["text"]})
+        assert table.turns[ask(table)].speech is None
+        (updated,) = table.send("session.update", session={"output_modalities": None})
+        assert updated["session"]["output_modalities"] == [modality]
+
+
 def test_a_bad_session_update_changes_nothing_and_names_its_place(table: Table) -> None:
     before = table.state
     error = error_of(table.send("session.update", session={"instructions": "x", "audio": {"output": {"speed": 9}}}))
@@ -603,10 +738,246 @@ def test_a_model_that_is_not_here_is_an_error_only_where_configured(table: Table
     assert kinds(strict.send("session.update", session={"model": "gpt-realtime"})) == ["session.updated"]
 
 
+WEATHER: Json = {"type": "function", "name": "weather", "description": "Of a city", "parameters": {"type": "object"}}
+CLOCK: Json = {"name": "clock"}
+CALLED = (
+    CallStarted("call_1", "weather"),
+    CallDelta("call_1", '{"city":', 3),
+    CallDelta("call_1", '"Paris"}', 2),
+    CallDone(ToolCall("call_1", "weather", '{"city":"Paris"}')),
+)
+CALL_EVENTS = [
+    "response.output_item.added",
+    "conversation.item.added",
+    "response.function_call_arguments.delta",
+    "response.function_call_arguments.delta",
+    "response.function_call_arguments.done",
+    "response.output_item.done",
+    "conversation.item.done",
+]
+
+
+def test_the_functions_of_a_session_reach_the_turn(table: Table) -> None:
+    (updated,) = table.send("session.update", session={"tools": [WEATHER, CLOCK], "tool_choice": "required"})
+    assert updated["session"]["tools"] == [WEATHER, CLOCK | {"type": "function"}]
+    assert "loquent" not in updated
+    tools = (Tool("weather", "Of a city", {"type": "object"}), Tool("clock"))
+    assert table.turns[ask(table)].tools == ToolUse(tools, "required")
+
+
+@pytest.mark.parametrize(
+    ("session_of", "response", "use"),
+    [
+        ({}, {}, None),
+        ({"tools": [CLOCK]}, {}, ToolUse((Tool("clock"),))),
+        ({"tools": [CLOCK], "parallel_tool_calls": False}, {}, ToolUse((Tool("clock"),), parallel=False)),
+        ({"tools": [CLOCK], "parallel_tool_calls": False}, {"parallel_tool_calls": True}, ToolUse((Tool("clock"),))),
+        ({"tools": [WEATHER], "tool_choice": "required"}, {"tools": []}, None),
+        ({"tools": [WEATHER]}, {"tools": [CLOCK], "tool_choice": "none"}, ToolUse((Tool("clock"),), "none")),
+        (
+            {"tools": [CLOCK]},
+            {"tool_choice": {"type": "function", "name": "clock"}},
+            ToolUse((Tool("clock"),), "required", ("clock",)),
+        ),
+    ],
+)
+def test_a_response_has_its_own_functions_or_those_of_its_session(
+    table: Table, session_of: Json, response: Json, use: ToolUse | None
+) -> None:
+    table.send("session.update", session=session_of)
+    assert table.turns[ask(table, **response)].tools == use
+
+
+def test_tools_of_other_types_are_given_back_with_a_warning_and_not_offered(table: Table) -> None:
+    mcp = {"type": "mcp", "server_label": "files", "server_url": "https://files.example"}
+    (updated,) = table.send("session.update", session={"tools": [mcp, CLOCK]})
+    assert updated["session"]["tools"] == [mcp, CLOCK | {"type": "function"}]
+    assert "mcp" in updated["loquent"]["warnings"][0]
+    created, _ = table.send("response.create", response={"tools": [mcp]})
+    assert "mcp" in created["loquent"]["warnings"][0]
+    assert table.turns[created["response"]["id"]].tools is None
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "name": "nobody"}, {"type": "function"}, {"type": "mcp", "x": "y"}]
+)
+def test_a_choice_that_can_not_be_had_fails_the_response(table: Table, choice: Json | str) -> None:
+    table.send("conversation.item.create", item=user("Hi"))
+    events = table.send("response.create", response={"tool_choice": choice})
+    assert kinds(events) == ["response.created", "rate_limits.updated", "response.done"]
+    assert events[-1]["response"]["status"] == "failed"
+    assert "tool_choice" in events[-1]["response"]["status_details"]["error"]["message"]
+    assert table.turns == {}
+    table.check()
+    assert ask(table) in table.turns, "the session goes on"
+
+
+def test_a_call_alone_is_the_only_item_of_its_response(table: Table) -> None:
+    response_id = ask(table)
+    events = table.produce(response_id, Started(9), TextDone(), *CALLED)
+    assert kinds(events) == CALL_EVENTS
+    assert (events[0]["item"]["status"], events[0]["item"]["type"]) == ("in_progress", "function_call")
+    done = events[4]
+    assert (done["name"], done["call_id"], done["arguments"]) == ("weather", "call_1", '{"city":"Paris"}')
+    (ended,) = table.produce(response_id, Finished("tool_calls", Usage(9, 0, 5)))
+    assert ended["response"]["status"] == "completed"
+    assert ended["response"]["output"] == [events[-1]["item"]]
+    assert ended["response"]["output"][0]["status"] == "completed"
+    table.check()
+
+
+def test_a_message_is_closed_before_the_first_of_several_calls(table: Table) -> None:
+    response_id = ask(table)
+    second = (CallStarted("call_2", "clock"), CallDone(ToolCall("call_2", "clock", "{}")))
+    table.produce(response_id, Started(9), TextDelta("Let me see."), TextDone())
+    events = table.produce(response_id, *CALLED, *second, Finished("tool_calls", Usage()))
+    message = ["response.output_text.done", "response.content_part.done"]
+    message += ["response.output_item.done", "conversation.item.done"]
+    assert kinds(events)[:4] == message
+    assert kinds(events)[4:11] == CALL_EVENTS
+    assert [event["output_index"] for event in events if "output_index" in event] == [0] * 3 + [1] * 5 + [2] * 4
+    output = events[-1]["response"]["output"]
+    assert [item["type"] for item in output] == ["message", "function_call", "function_call"]
+    assert output[2]["arguments"] == "{}"
+    assert [item["id"] for item in output] == [item.id for item in table.state.items][1:]
+
+
+def test_calls_come_after_the_sound_of_a_spoken_reply(speaking: Table) -> None:
+    response_id = ask(speaking, **AUDIO)
+    events = speaking.produce(response_id, Started(9), *SPOKEN, TextDone(), *CALLED, Finished("tool_calls", Usage()))
+    assert kinds(events)[7:] == [*SPOKEN_END[:-1], *CALL_EVENTS, "response.done"]
+    assert events[-1]["response"]["usage"]["output_token_details"]["audio_tokens"] == 6
+    item_id = events[0]["item"]["id"]
+    (truncated,) = speaking.send("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=100)
+    assert truncated["audio_end_ms"] == 100
+    speaking.check()
+
+
+@pytest.mark.parametrize("end", ["cancel", "length", "failed", "disconnect"])
+def test_a_call_that_is_cut_short_has_its_end_and_is_not_read_again(table: Table, end: str) -> None:
+    response_id = ask(table)
+    table.produce(response_id, Started(9), TextDone(), *CALLED[:2])
+    match end:
+        case "cancel":
+            events = table.send("response.cancel")
+        case "length":
+            events = table.produce(response_id, Finished("length", Usage()))
+        case "failed":
+            events = table.give(session.Failed(response_id, StageError("internal", "engine_failed", "It died.")))
+        case _:
+            events = table.give(session.Disconnected())
+    assert kinds(events) == [*CALL_EVENTS[4:], "response.done"]
+    assert events[0]["arguments"] == '{"city":'
+    assert events[-1]["response"]["output"][0]["status"] == "incomplete"
+    table.check()
+    if end != "disconnect":
+        output = {"type": "function_call_output", "call_id": "call_1", "output": "sunny"}
+        table.send("conversation.item.create", item=output)
+        table.send("response.create")
+        turn = table.turns[list(table.turns)[-1]]
+        assert turn.messages == (Message("user", "Hi"), Message("tool", "sunny"))
+
+
+def test_the_output_of_a_call_is_read_with_the_call_and_is_new(table: Table) -> None:
+    response_id = ask(table)
+    both = (*CALLED, CallStarted("call_2", "clock"), CallDone(ToolCall("call_2", "clock", "{}")))
+    table.produce(response_id, Started(9), TextDelta("Wait."), TextDone(), *both, Finished("tool_calls", Usage()))
+    for call_id, output in (("call_2", "noon"), ("call_1", "sunny"), ("call_9", "lost")):
+        item = {"type": "function_call_output", "call_id": call_id, "output": output}
+        table.send("conversation.item.create", item=item)
+    table.send("response.create")
+    turn = table.turns[list(table.turns)[-1]]
+    calls = (ToolCall("call_1", "weather", '{"city":"Paris"}'), ToolCall("call_2", "clock", "{}"))
+    assert turn.messages == (
+        Message("user", "Hi"),
+        Message("assistant", "Wait.", calls=calls),
+        Message("tool", "noon", call_id="call_2"),
+        Message("tool", "sunny", call_id="call_1"),
+        Message("tool", "lost"),
+    )
+    assert turn.new == (2, 3, 4)
+
+
+@pytest.mark.parametrize("arguments", ["{", "[]", '"x"', "[" * 300])
+def test_a_call_whose_arguments_are_no_object_is_not_read(table: Table, arguments: str) -> None:
+    call = {"type": "function_call", "call_id": "1", "name": "now", "arguments": arguments}
+    table.send("conversation.item.create", item=call)
+    assert table.turns[ask(table)].messages == (Message("user", "Hi"),)
+
+
+def test_a_call_without_arguments_is_read_as_one_of_an_empty_object(table: Table) -> None:
+    call = {"type": "function_call", "call_id": "1", "name": "now", "arguments": ""}
+    table.send("conversation.item.create", item=call)
+    assert table.turns[ask(table)].messages[0] == Message("assistant", "", calls=(ToolCall("1", "now", "{}"),))
+
+
+def test_calls_of_a_response_out_of_band_leave_no_trace(table: Table) -> None:
+    created, _ = table.send("response.create", response={"conversation": "none", "tools": [CLOCK]})
+    events = table.produce(created["response"]["id"], Started(9), TextDone(), *CALLED, Finished("tool_calls", Usage()))
+    assert kinds(events) == [kind for kind in CALL_EVENTS if kind.startswith("response")] + ["response.done"]
+    assert table.state.items == ()
+    table.check()
+
+
+def test_a_call_for_which_the_conversation_has_no_room_fails_the_response(table: Table) -> None:
+    for _ in range(6):
+        table.send("conversation.item.create", item=user("x"))
+    response_id = ask(table)
+    events = table.produce(response_id, TextDelta("y"), TextDone(), *CALLED)
+    assert events[-1]["response"]["status_details"]["error"]["code"] == "conversation_full"
+    assert table.stopped == {response_id}
+    table.check()
+
+
+def test_a_picture_of_a_reply_with_calls_is_listed_and_not_linked(table: Table) -> None:
+    response_id = ask(table)
+    picture = Picture("p", "a cat", 1, "flat", "mood", 64, url="http://x/p.png")
+    events = table.produce(response_id, TextDone(), *CALLED, picture, Finished("tool_calls", Usage()))
+    assert [item["type"] for item in events[-1]["response"]["output"]] == ["function_call"]
+    assert events[-1]["loquent"]["images"][0]["id"] == "p"
+    table.check()
+
+
 def test_tools_are_kept_and_given_back(table: Table) -> None:
     tools = [{"type": "function", "name": "now", "parameters": {"type": "object", "properties": {}}}]
     (updated,) = table.send("session.update", session={"tools": tools, "tool_choice": "none"})
     assert (updated["session"]["tools"], updated["session"]["tool_choice"]) == (tools, "none")
+
+
+RETENTION: Json = {"type": "retention_ratio", "retention_ratio": 0.8, "token_limits": {"post_instructions": 900}}
+
+
+@pytest.mark.parametrize(
+    ("truncation", "told"),
+    [
+        ("auto", ("trim", None, None)),
+        ("disabled", ("error", None, None)),
+        (RETENTION, ("trim", 0.8, 900)),
+        ({"type": "retention_ratio", "retention_ratio": 1}, ("trim", 1.0, None)),
+        (None, ("trim", None, None)),
+    ],
+)
+def test_what_happens_to_a_long_conversation_is_the_sessions_choice(
+    table: Table, truncation: Any, told: tuple[str, float | None, int | None]
+) -> None:
+    (updated,) = table.send("session.update", session={"truncation": truncation})
+    assert updated["session"]["truncation"] == (truncation or "auto")
+    turn = table.turns[ask(table)]
+    assert (turn.overflow, turn.retention, turn.retained_tokens) == told
+
+
+def test_conversations_are_trimmed_unless_a_session_says_otherwise(table: Table) -> None:
+    assert table.events[0]["session"]["truncation"] == "auto"
+    assert table.turns[ask(table)].overflow == "trim"
+
+
+@pytest.mark.parametrize(
+    "truncation",
+    [RETENTION | {"retention_ratio": 1.5}, RETENTION | {"token_limits": {"post_instructions": 0}}, "never"],
+)
+def test_a_truncation_that_makes_no_sense_is_refused(table: Table, truncation: Any) -> None:
+    error = error_of(table.send("session.update", session={"truncation": truncation}))
+    assert error["param"].startswith("session.truncation")
 
 
 def test_items_go_where_they_are_put(table: Table) -> None:
@@ -723,11 +1094,15 @@ def test_tool_outputs_and_spoken_words_are_read(table: Table) -> None:
     table.send("conversation.item.create", item={"type": "function_call_output", "call_id": "1", "output": "noon"})
     table.send("response.create")
     (turn,) = table.turns.values()
-    assert turn.messages == (Message("assistant", "I said"), Message("tool", "noon"))
+    said = Message("assistant", "I said", calls=(ToolCall("1", "now", "{}"),))
+    assert turn.messages == (said, Message("tool", "noon", call_id="1"))
 
 
 def test_audio_is_dropped_until_there_are_ears(table: Table) -> None:
-    assert table.send("input_audio_buffer.append", audio="AAAA") == []
+    error = error_of(table.send("input_audio_buffer.append", audio="!!!", event_id="mine"))
+    assert (error["code"], error["event_id"]) == ("input_audio_not_supported", "mine")
+    for _ in range(3):
+        assert table.send("input_audio_buffer.append", audio="AAAA") == [], "clients hear of it once"
     assert kinds(table.send("input_audio_buffer.clear")) == ["input_audio_buffer.cleared"]
     assert error_of(table.send("input_audio_buffer.commit"))["code"] == "input_audio_not_supported"
     assert error_of(table.send("output_audio_buffer.clear"))["code"] == "unsupported_event"

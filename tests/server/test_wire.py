@@ -35,6 +35,7 @@ REPLY = wire.Item(
     content=[wire.Content(type="output_text", text='é"\n')],
     status="completed",
 )
+CALL = wire.Item(id="i", type="function_call", status="completed", call_id="c", name="now", arguments="{}")
 RESPONSE = wire.Response(
     id="r",
     status="completed",
@@ -62,6 +63,7 @@ SERVER_SAMPLES: list[wire.ServerEvent] = [
     wire.RateLimits(),
     wire.OutputItemAdded(response_id="r", item=REPLY),
     wire.OutputItemDone(response_id="r", item=REPLY),
+    wire.OutputItemDone(response_id="r", output_index=1, item=CALL),
     wire.PartAdded(**OF_PART, part=wire.ContentPart(text="")),
     wire.PartDone(**OF_PART, part=wire.ContentPart(text="x")),
     wire.TextDelta(**OF_PART, delta="x"),
@@ -70,6 +72,8 @@ SERVER_SAMPLES: list[wire.ServerEvent] = [
     wire.AudioDone(**OF_PART),
     wire.TranscriptDelta(**OF_PART, delta="x"),
     wire.TranscriptDone(**OF_PART, transcript="x"),
+    wire.ArgumentsDelta(**OF_PART, output_index=1, call_id="c", delta="{"),
+    wire.ArgumentsDone(**OF_PART, output_index=1, call_id="c", name="now", arguments="{}"),
 ]
 
 
@@ -99,7 +103,7 @@ def test_a_client_event_round_trips(type: str) -> None:
     assert again == event
 
 
-@pytest.mark.parametrize("event", SERVER_SAMPLES, ids=lambda event: event.type)
+@pytest.mark.parametrize("event", SERVER_SAMPLES, ids=lambda event: str(event.type))
 def test_a_server_event_round_trips_and_is_one_that_the_sdk_knows(event: wire.ServerEvent) -> None:
     told = json.loads(wire.dump(event, "event_1"))
     assert told["event_id"] == "event_1"

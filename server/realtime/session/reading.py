@@ -1,9 +1,13 @@
 """The input of a response: from items to the messages of a turn."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+from pydantic_core import from_json
 
 from pipelines.events import (
     Message,
+    ToolCall,
 )
 from server.links import IMAGES, without_links
 from server.realtime import wire
@@ -50,16 +54,46 @@ def messages_read(
     messages = [Message("system", instructions)] if instructions else []
     new: list[int] = []
     links = 0
+    called: set[str] = set()
     for item, own in items:
-        spoken = item.role is not None and item.words and item.status != "in_progress"
-        if not spoken and item.type != "function_call_output":
-            continue
         serial = state.unscreened.get(item.id or "") if own else None
+        message = _message(item, "" if serial is None else f"{state.id}.{serial}")
+        if message is None:
+            continue
+        called.update(call.id for call in message.calls)
+        if message.calls and messages and messages[-1].role == "assistant":
+            messages[-1] = replace(messages[-1], calls=messages[-1].calls + message.calls)
+            continue
+        if message.call_id not in called:
+            message = replace(message, call_id="")
+        if item.role == "assistant" and (links := links + message.content.count(IMAGES)) <= LINKS:
+            message = replace(message, content=without_links(message.content))
         if serial is not None or not own:
             new.append(len(messages))
-        words = item.words
-        if item.role == "assistant" and (links := links + words.count(IMAGES)) <= LINKS:
-            words = without_links(words)
-        messages.append(Message(item.role or "tool", words, "" if serial is None else f"{state.id}.{serial}"))
+        messages.append(message)
     # The protocol allows a response in an empty conversation; chat templates need a message to answer.
     return tuple(messages) or (Message("user", ""),), tuple(new)
+
+
+def _message(item: Item, id: str) -> Message | None:
+    """The message for the model that an item is; None for one that says nothing, or not yet."""
+    if item.type == "function_call":
+        call = _call(item)
+        return Message("assistant", "", id, calls=(call,)) if call else None
+    if item.type == "function_call_output":
+        return Message("tool", item.words, id, call_id=item.call_id or "")
+    if item.role is None or not item.words or item.status == "in_progress":
+        return None
+    return Message(item.role, item.words, id)
+
+
+def _call(item: Item) -> ToolCall | None:
+    """The function call that an item is; None for one that was cut short, or whose arguments are no object."""
+    if item.status in ("in_progress", "incomplete"):
+        return None
+    arguments = item.arguments or "{}"
+    try:
+        valid = isinstance(from_json(arguments), dict)
+    except ValueError:
+        valid = False
+    return ToolCall(item.call_id or item.id or "", item.name or "", arguments) if valid else None

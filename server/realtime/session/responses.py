@@ -1,5 +1,6 @@
 """Responses: create, cancel, block."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.events import (
@@ -7,19 +8,55 @@ from pipelines.events import (
     StageError,
     Turn,
 )
-from server.errors import translate
 from server.realtime import wire
 from server.realtime.session.inputs import Begin, Step, Stop
-from server.realtime.session.reading import items_read, messages_read
-from server.realtime.session.replies import CANCELLED, FILTERED, close_reply
-from server.realtime.session.settings import NO_IMAGES, NO_VERDICTS, NO_VOICE, PCM_ONLY, said, speaker_of
+from server.realtime.session.reading import Given, items_read, messages_read
+from server.realtime.session.replies import CANCELLED, FILTERED, close_reply, failure_of
+from server.realtime.session.settings import NO_IMAGES, NO_PROMPTS, NO_VERDICTS, NO_VOICE, PCM_ONLY, said, speaker_of
 from server.realtime.session.state import Reply, Sound, State, check_room, delete_item, find_reply, new_id
+from server.realtime.session.tools import use_of, warnings_of
 from server.realtime.wire import WireError
+
+# Of a conversation that outgrows the context so much is left by "auto": the next turns find it in the prefix cache.
+AUTO_RETENTION = 0.8
 
 
 def create_response(state: State, asked: wire.ResponseConfig) -> Step:
     """Begin a response. Raises: WireError when the session can't begin one."""
     out_of_band = asked.conversation == "none"
+    _check_beginning(state, out_of_band=out_of_band)
+    items = items_read(state, asked)
+    speech, audio, warnings = _speech(state, asked)
+    state, response_id = new_id(state, "resp")
+    state, item_id = new_id(state, "item")
+    turn = _turn(state, response_id, asked, items)
+    warnings += _not_had(state, asked, turn)
+    response = wire.Response(
+        id=response_id,
+        status="in_progress",
+        conversation_id=None if out_of_band else state.conversation_id,
+        output_modalities=["audio"] if speech else ["text"],
+        audio=audio,
+        max_output_tokens=asked.max_output_tokens or state.config.max_output_tokens,
+        metadata=asked.metadata,
+    )
+    screens = tuple(item.id or "" for item, own in items if own and item.id in state.unscreened)
+    reply = Reply(response_id, item_id, out_of_band, response, sound=Sound() if speech else None, screens=screens)
+    state = replace(state, replies=(*state.replies, reply))
+    begun = [
+        wire.ResponseCreated(response=response, loquent=wire.Warnings(warnings=warnings) if warnings else None),
+        wire.RateLimits(),
+    ]
+    try:
+        tools = use_of(state.config, asked)
+    except StageError as error:
+        state, closing = close_reply(state, reply, "failed", failure_of(error))
+        return state, [*begun, *closing]
+    return state, [*begun, Begin(response_id, replace(turn, speech=speech, tools=tools))]
+
+
+def _check_beginning(state: State, *, out_of_band: bool) -> None:
+    """Raises: WireError when the session can't begin a response."""
     if state.draining:
         raise WireError("server_shutting_down", "The server is shutting down; connect again.")
     if not out_of_band and state.active:
@@ -31,51 +68,47 @@ def create_response(state: State, asked: wire.ResponseConfig) -> Step:
         raise WireError("too_many_responses", f"{len(state.replies)} responses are in progress, which is the limit.")
     if not out_of_band:
         check_room(state)
-    items = items_read(state, asked)
-    speech, audio, warnings = _speech(state, asked)
-    verdicts = bool(said("verdicts", asked.loquent, state.config.loquent))
-    if verdicts and not state.verdicts:
-        warnings.append(NO_VERDICTS)
-    image = said("image", asked.loquent, state.config.loquent)
-    if image and not state.draws:
-        warnings.append(NO_IMAGES)
-    state, response_id = new_id(state, "resp")
-    state, item_id = new_id(state, "item")
-    max_tokens = asked.max_output_tokens or state.config.max_output_tokens
-    response = wire.Response(
-        id=response_id,
-        status="in_progress",
-        conversation_id=None if out_of_band else state.conversation_id,
-        output_modalities=["audio"] if speech else ["text"],
-        audio=audio,
-        max_output_tokens=max_tokens,
-        metadata=asked.metadata,
-    )
+
+
+def _turn(state: State, response_id: str, asked: wire.ResponseConfig, items: Sequence[Given]) -> Turn:
+    """The turn that answers the response, as text and without functions. Raises: WireError."""
     messages, new = messages_read(state, asked, items)
-    screens = tuple(item.id or "" for item, own in items if own and item.id in state.unscreened)
-    reply = Reply(response_id, item_id, out_of_band, response, sound=Sound() if speech else None, screens=screens)
-    state = replace(state, replies=(*state.replies, reply))
     sampling = _sampling(asked.loquent).over(_sampling(state.config.loquent))
+    max_tokens = asked.max_output_tokens or state.config.max_output_tokens
     if max_tokens != "inf":
         sampling = replace(sampling, max_tokens=max_tokens)
-    return state, [
-        wire.ResponseCreated(response=response, loquent=wire.Warnings(warnings=warnings) if warnings else None),
-        wire.RateLimits(),
-        Begin(
-            response_id,
-            Turn(
-                f"{state.id}.{response_id}",
-                messages,
-                sampling,
-                state.tenant,
-                speech,
-                session=state.id,
-                verdicts=verdicts and state.verdicts,
-                image=image,
-                new=new,
-            ),
-        ),
-    ]
+    turn = Turn(
+        f"{state.id}.{response_id}",
+        messages,
+        sampling,
+        state.tenant,
+        session=state.id,
+        verdicts=bool(said("verdicts", asked.loquent, state.config.loquent)) and state.verdicts,
+        image=said("image", asked.loquent, state.config.loquent),
+        new=new,
+        overflow="error" if state.config.truncation == "disabled" else "trim",
+    )
+    truncation = state.config.truncation
+    if truncation == "auto":
+        return replace(turn, retention=AUTO_RETENTION)
+    if not isinstance(truncation, wire.RetentionRatio):
+        return turn
+    limits = truncation.token_limits
+    return replace(
+        turn, retention=truncation.retention_ratio, retained_tokens=limits.post_instructions if limits else None
+    )
+
+
+def _not_had(state: State, asked: wire.ResponseConfig, turn: Turn) -> list[str]:
+    """What the response asks for and does not get, in words."""
+    warnings = warnings_of(asked.tools)
+    if said("verdicts", asked.loquent, state.config.loquent) and not state.verdicts:
+        warnings.append(NO_VERDICTS)
+    if asked.prompt is not None:
+        warnings.append(NO_PROMPTS)
+    if turn.image and not state.draws:
+        warnings.append(NO_IMAGES)
+    return warnings
 
 
 def _speech(state: State, asked: wire.ResponseConfig) -> tuple[Speech | None, wire.ResponseAudio | None, list[str]]:
@@ -113,9 +146,3 @@ def cancel_response(state: State, event: wire.ResponseCancel) -> Step:
         raise WireError("response_cancel_not_active", "There is no such response in progress.", param="response_id")
     state, closing = close_reply(state, reply, "cancelled", CANCELLED)
     return state, [Stop(reply.id), *closing]
-
-
-def failure_of(error: StageError) -> wire.StatusDetails:
-    """The status details of a failed response."""
-    kind = translate(error).body()["error"]["type"]
-    return wire.StatusDetails(type="failed", error=wire.StatusError(type=kind, code=error.code, message=error.message))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -12,12 +12,32 @@ from pipelines.events import (
 from server.realtime import wire
 from server.realtime.session.inputs import Step
 from server.realtime.session.state import State
+from server.realtime.session.tools import warnings_of
 from server.realtime.wire import SessionConfig, WireError
 
 NO_VOICE = "No voice is loaded: replies come as text."
 NO_VERDICTS = "This server does not report verdicts."
 NO_IMAGES = "This server does not draw."
+NO_PROMPTS = "This server has no stored prompts: prompt has no effect."
+NOT_LISTENING = "This server does not listen: turn_detection stays null."
 PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
+
+
+REPLACED = ("tracing", "truncation", "tool_choice", "prompt")  # free-form values are replaced, not merged
+
+
+def modalities_of(state: State) -> list[wire.Modality]:
+    """How a session replies that does not say how: aloud where a voice is loaded, as OpenAI's does."""
+    return ["text"] if state.voices is None else ["audio"]
+
+
+def _without_nulls(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the default in the place of each null."""
+    return {
+        key: _without_nulls(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if value is not None
+    }
 
 
 def update_session(state: State, event: wire.SessionUpdate) -> Step:
@@ -25,8 +45,12 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
     asked = event.session
     if asked.get("type", "realtime") != "realtime":
         raise WireError("invalid_value", "The only supported session type is 'realtime'.", param="session.type")
-    whole = {key: asked[key] for key in ("tracing", "truncation", "tool_choice") if key in asked}
-    merged = wire.merge(state.config.model_dump(), asked) | whole  # free-form values are replaced, not merged
+    whole = {key: asked[key] for key in REPLACED if key in asked}
+    merged = wire.merge(state.config.model_dump(), asked) | whole
+    if merged["output_modalities"] is None:
+        merged["output_modalities"] = modalities_of(state)
+    if isinstance(merged["audio"], dict):
+        merged["audio"] = _without_nulls(merged["audio"])
     try:
         config = SessionConfig.model_validate({key: value for key, value in merged.items() if value is not None})
     except ValidationError as error:
@@ -47,7 +71,10 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
     if said("image", config.loquent) and not state.draws:
         warnings.append(NO_IMAGES)
     if config.audio.input.turn_detection is not None:
-        warnings.append("This server does not listen: turn_detection stays null.")
+        warnings.append(NOT_LISTENING)
+    if config.prompt is not None:
+        warnings.append(NO_PROMPTS)
+    warnings += warnings_of(config.tools)
     listening = config.audio.input.model_copy(update={"turn_detection": None})
     update["audio"] = config.audio.model_copy(update={"input": listening, "output": output})
     config = config.model_copy(update=update)

@@ -34,20 +34,37 @@ class Sound:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A function call whose arguments are still coming."""
+
+    item_id: str
+    id: str
+    name: str
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """A response in progress."""
+    """A response in progress: its items that are done, and the message or the call that is open."""
 
     id: str
-    item_id: str
+    item_id: str  # of its message, if it has one; the message comes before any call
     out_of_band: bool
     config: wire.Response  # as announced by ``response.created``
-    opened: bool = False  # its item and part are announced
+    output: tuple[Item, ...] = ()  # items that are done; as many as its tokens allow
+    opened: bool = False  # its message's item and part are announced, and not done
     text: str = ""
+    call: Call | None = None
     usage: Usage = field(default_factory=Usage)
     sound: Sound | None = None  # None where it is not spoken
     screening: wire.Screening | None = None  # how its messages were screened, where the client wants to know
     images: tuple[wire.Image, ...] = ()  # that belong to it
     screens: tuple[str, ...] = ()  # items that this turn is the first to have screened
+
+    @property
+    def calls(self) -> bool:
+        """Whether a call has begun; no text follows one."""
+        return self.call is not None or any(item.type == "function_call" for item in self.output)
 
 
 class Limits(Protocol):
@@ -86,8 +103,12 @@ class State:
     )  # items that no turn has had screened yet, each with its serial
     replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
     serial: int = 0
+    beta_header: bool = False  # the client's handshake had the header of the beta protocol
+    ga: bool = False  # the client has shown that it speaks the GA protocol
+    deaf: bool = False  # the client knows that its audio is not heard
     draining: bool = False
     closed: bool = False
+    refused: tuple[int, str] | None = None  # the close code and reason of a session that the server ended
 
     @property
     def conversation_id(self) -> str:
@@ -123,7 +144,10 @@ def new_id(state: State, kind: str) -> tuple[State, str]:
 
 def taken_ids(state: State) -> set[str | None]:
     """The ids of all items, including those of replies in progress."""
-    return {item.id for item in state.items} | {reply.item_id for reply in state.replies}
+    ids = {item.id for item in state.items}
+    for reply in state.replies:
+        ids |= {reply.item_id, *(item.id for item in reply.output), *([reply.call.item_id] if reply.call else [])}
+    return ids
 
 
 def splice(state: State, at: int, *added: Item, removed: int = 0) -> State:
@@ -144,6 +168,7 @@ def delete_item(state: State, item: Item) -> State:
 
 def check_room(state: State) -> None:
     """Raises: WireError when the conversation can't take another item."""
-    pending = 1 if state.active and not state.active.opened else 0  # its item will come
+    active = state.active
+    pending = 1 if active and not (active.opened or active.calls) else 0  # its first item will come
     if len(state.items) + pending >= state.limits.items:
         raise WireError("conversation_full", f"A conversation has at most {state.limits.items} items; delete some.")

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from server.realtime import wire
+from server.realtime.session import beta
+from server.realtime.session.beta import shape_of
 from server.realtime.session.inputs import (
     Connected,
     Disconnected,
@@ -16,9 +18,9 @@ from server.realtime.session.inputs import (
     Stop,
 )
 from server.realtime.session.items import create_item, known_item, truncate_item
-from server.realtime.session.replies import CANCELLED, close_reply, take_event
-from server.realtime.session.responses import block_response, cancel_response, create_response, failure_of
-from server.realtime.session.settings import session_of, update_session
+from server.realtime.session.replies import CANCELLED, close_reply, failure_of, take_event
+from server.realtime.session.responses import block_response, cancel_response, create_response
+from server.realtime.session.settings import modalities_of, session_of, update_session
 from server.realtime.session.state import State, delete_item, find_reply
 from server.realtime.wire import WireError
 
@@ -29,6 +31,7 @@ def advance(state: State, given: Input) -> Step:
         return state, []
     match given:
         case Connected():
+            state = replace(state, config=state.config.model_copy(update={"output_modalities": modalities_of(state)}))
             conversation = wire.Conversation(id=state.conversation_id)
             return state, [
                 wire.SessionCreated(session=session_of(state)),
@@ -51,8 +54,11 @@ def advance(state: State, given: Input) -> Step:
         case Rejected(error):
             return state, [_error(error, error.event_id)]
         case wire.ClientEvent():
+            shape = None if state.ga else shape_of(state, given)
+            if shape == "beta":
+                return _refuse_beta(state, given.event_id)
             try:
-                return _client(state, given)
+                return _client(replace(state, ga=state.ga or shape == "ga"), given)
             except WireError as error:
                 return state, [_error(error, given.event_id)]
 
@@ -78,15 +84,28 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
         case wire.ResponseCancel():
             return cancel_response(state, event)
         case wire.AudioAppend():
-            return state, []
+            if state.deaf:
+                return state, []
+            # One error a session: clients show it, and one of them leaves its receive loop at each.
+            return replace(state, deaf=True), [_error(_not_heard(), event.event_id)]
         case wire.AudioClear():
             return state, [wire.AudioCleared()]
         case wire.AudioCommit():
-            raise WireError(
-                "input_audio_not_supported", "This server has no speech recognition; send the user's words as text."
-            )
+            raise _not_heard()
         case _:  # output_audio_buffer.clear
             raise WireError("unsupported_event", f"{event.type} belongs to WebRTC, which this server does not support.")
+
+
+def _refuse_beta(state: State, event_id: str | None) -> Step:
+    state, outputs = _disconnect(state)
+    refused = beta.CLOSE_CODE, f"invalid_request_error.{beta.REFUSAL.code}"
+    return replace(state, refused=refused), [*outputs, _error(beta.REFUSAL, event_id)]
+
+
+def _not_heard() -> WireError:
+    return WireError(
+        "input_audio_not_supported", "This server has no speech recognition; send the user's words as text."
+    )
 
 
 def _disconnect(state: State) -> Step:

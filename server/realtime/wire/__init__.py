@@ -4,7 +4,7 @@ The authority for names and fields is the ``openai`` package's ``openai/types/re
 or a model. Unknown keys are ignored, so that newer clients work; unknown keys under ``loquent`` are errors.
 """
 
-from server.realtime.wire.base import WireError, explain, merge
+from server.realtime.wire.base import Modality, WireError, explain, merge
 from server.realtime.wire.client import (
     CLIENT_EVENTS,
     AudioAppend,
@@ -23,6 +23,8 @@ from server.realtime.wire.client import (
 from server.realtime.wire.items import Content, Item
 from server.realtime.wire.server import (
     SERVER_EVENTS,
+    ArgumentsDelta,
+    ArgumentsDone,
     AudioCleared,
     AudioDelta,
     AudioDone,
@@ -66,15 +68,19 @@ from server.realtime.wire.settings import (
     ResponseAudio,
     ResponseAudioOutput,
     ResponseConfig,
+    RetentionRatio,
     SamplingExtension,
     Session,
     SessionConfig,
+    Tool,
 )
 
 __all__ = [
     "CLIENT_EVENTS",
     "PCM",
     "SERVER_EVENTS",
+    "ArgumentsDelta",
+    "ArgumentsDone",
     "AudioAppend",
     "AudioClear",
     "AudioCleared",
@@ -100,6 +106,7 @@ __all__ = [
     "ItemRetrieved",
     "ItemTruncate",
     "ItemTruncated",
+    "Modality",
     "OutputItemAdded",
     "OutputItemDone",
     "PartAdded",
@@ -115,6 +122,7 @@ __all__ = [
     "ResponseDone",
     "ResponseExtension",
     "ResponseUsage",
+    "RetentionRatio",
     "SamplingExtension",
     "Screening",
     "ServerEvent",
@@ -127,6 +135,7 @@ __all__ = [
     "StatusError",
     "TextDelta",
     "TextDone",
+    "Tool",
     "TranscriptDelta",
     "TranscriptDone",
     "Warnings",

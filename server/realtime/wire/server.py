@@ -260,7 +260,7 @@ class _OfResponse(ServerEvent):
 
 
 class OutputItemAdded(_OfResponse):
-    """A response got its item."""
+    """A response got an item."""
 
     type: Literal["response.output_item.added"] = "response.output_item.added"
     item: Item
@@ -341,6 +341,26 @@ class TranscriptDone(_OfPart):
     transcript: str
 
 
+class _OfCall(_OfResponse):
+    item_id: str
+    call_id: str
+
+
+class ArgumentsDelta(_OfCall):
+    """The next piece of a function call's arguments."""
+
+    type: Literal["response.function_call_arguments.delta"] = "response.function_call_arguments.delta"
+    delta: str
+
+
+class ArgumentsDone(_OfCall):
+    """A function call's arguments are complete, or as complete as they will be."""
+
+    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
+    name: str
+    arguments: str
+
+
 SERVER_EVENTS: dict[str, type[ServerEvent]] = {
     event.model_fields["type"].default: event
     for event in (
@@ -367,6 +387,8 @@ SERVER_EVENTS: dict[str, type[ServerEvent]] = {
         AudioDone,
         TranscriptDelta,
         TranscriptDone,
+        ArgumentsDelta,
+        ArgumentsDone,
     )
 }
 

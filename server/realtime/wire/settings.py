@@ -5,7 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     ConfigDict,
     Field,
+    field_validator,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from pipelines.events import Sampling
 from server.parameters import (
@@ -73,13 +76,17 @@ class Transcription(Sparse):
 
     model: str | None = None
     language: str | None = None
+    languages: Annotated[list[str], Field(fail_fast=True)] | None = None
     prompt: str | None = None
+    keywords: Annotated[list[str], Field(fail_fast=True)] | None = None
+    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
 
-class NoiseReduction(Wire):
+class NoiseReduction(Sparse):
     """Noise reduction of input audio; accepted and returned, not used."""
 
-    type: Literal["near_field", "far_field"]
+    type: Literal["near_field", "far_field"] | None = None
+    strength: float | None = None
 
 
 class TurnDetection(Sparse):
@@ -134,12 +141,30 @@ class Audio(Wire):
 
 
 class Tool(Sparse):
-    """A function for the model; stored and returned, not called yet."""
+    """A function for the model, or a tool of another type, which is returned as it came and not offered."""
 
-    type: Literal["function"]
-    name: str
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "function"
+    name: str | None = None
     description: str | None = None
     parameters: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_function(cls, given: Any) -> Any:
+        """Of a function only what clients know of one, so that what is returned is valid for them."""
+        if not isinstance(given, dict) or given.get("type", "function") not in ("function", None):
+            return given
+        return {"type": "function"} | {
+            name: given[name] for name in ("name", "description", "parameters") if name in given
+        }
+
+    @model_validator(mode="after")
+    def _named(self) -> "Tool":
+        if self.type == "function" and not self.name:
+            raise PydanticCustomError("missing", "A function needs a name.")
+        return self
 
 
 class Reasoning(Sparse):
@@ -147,8 +172,36 @@ class Reasoning(Sparse):
 
     effort: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
+    @field_validator("effort", mode="before")
+    @classmethod
+    def _none_at_all(cls, effort: Any) -> Any:
+        """Chat completions know "none"; the clients' type of a realtime session does not, so it is not returned."""
+        return None if effort == "none" else effort
+
+
+class TokenLimits(Sparse):
+    """When a conversation is trimmed before it outgrows the model's context."""
+
+    post_instructions: Annotated[int, Field(ge=1)] | None = None  # tokens of the messages behind the instructions
+
+
+class RetentionRatio(Sparse):
+    """Trim more than must be, so that the following turns find the prefix cache."""
+
+    type: Literal["retention_ratio"]
+    retention_ratio: Annotated[float, Field(ge=0, le=1)]
+    token_limits: TokenLimits | None = None
+
 
 ToolChoice = Literal["auto", "none", "required"] | dict[str, Any]
+
+
+class Prompt(Sparse):
+    """A prompt that is stored at the service that has them; accepted and returned, not used."""
+
+    id: str
+    variables: dict[str, Any] | None = None
+    version: str | None = None
 
 
 class SessionConfig(Sparse):
@@ -163,12 +216,21 @@ class SessionConfig(Sparse):
     audio: Audio = Audio()
     tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] = Field(default_factory=list)
     tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool | None = None
     max_output_tokens: MaxTokens = "inf"
     include: Annotated[list[str], Field(fail_fast=True)] | None = None
     tracing: Literal["auto"] | dict[str, Any] | None = None
-    truncation: Literal["auto", "disabled"] | dict[str, Any] | None = None
+    prompt: Prompt | None = None
+    truncation: Literal["auto", "disabled"] | RetentionRatio = "auto"
     reasoning: Reasoning | None = None
     loquent: Extension | None = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _named(cls, prompt: Any) -> Any:
+        """Without its id it has no effect anywhere, and clients could not read it."""
+        nameless = isinstance(prompt, dict) and not isinstance(prompt.get("id"), str)
+        return None if nameless or isinstance(prompt, str) else prompt
 
 
 class Session(SessionConfig):
@@ -205,6 +267,14 @@ class ResponseConfig(Wire):
     audio: ResponseAudio | None = None
     max_output_tokens: MaxTokens | None = None
     metadata: Metadata | None = None
-    tools: Annotated[list[Tool], Field(fail_fast=True)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    prompt: Any = None  # accepted, not used
     loquent: Extension | None = None
+    fields_given: Annotated[frozenset[str], Field(exclude=True, repr=False)] = frozenset()  # also those unknown here
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, given: Any) -> Any:
+        return given | {"fields_given": frozenset(given)} if isinstance(given, dict) else given

@@ -1,9 +1,10 @@
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
 from pipelines.chat.prompt import Overflow, Room, fit
-from pipelines.events import Message, StageError, Tool
+from pipelines.events import Message, Role, StageError, Tool, ToolCall
 from tests.support import ScriptedTokenizer
 
 TOKENIZER = ScriptedTokenizer()
@@ -73,3 +74,40 @@ def test_what_can_not_fit_whatever_it_is_is_not_even_tokenized() -> None:
 def test_trimming_does_not_tokenize_what_goes_anyway() -> None:
     talk = [Message("system", "be kind"), *(Message("user", str(i) * 300) for i in range(9)), Message("user", "now")]
     assert fitted(talk, context=100, max_tokens=5) == ["system: be kind", "user: now"]
+
+
+def turns(count: int) -> list[Message]:
+    roles: list[Role] = ["user", "assistant"]
+    talk = [Message(role, f"{role} says {number} {'x' * (number % 7)}") for number in range(count) for role in roles]
+    return [Message("system", "be kind"), *talk, Message("user", "now")]
+
+
+def test_trimming_in_blocks_leaves_the_beginning_alone_for_several_turns() -> None:
+    room = Room(600, 5, "trim", retention=0.5)
+    prompts = [fit(TOKENIZER, turns(count), room) for count in range(1, 120)]
+    assert all(len(prompt) <= 595 for prompt in prompts)
+    full = [prompt for prompt in prompts if len(prompt) > 300]
+    begins = ["".join(map(chr, prompt[:60])) for prompt in full]
+    changes = sum(before != after for before, after in pairwise(begins))
+    assert 2 < changes < len(full) / 4
+    assert all(min(map(len, full[20:])) >= 200 for _ in begins), "no more goes than a block"
+
+
+def test_a_limit_of_tokens_behind_the_instructions_holds() -> None:
+    prompt = fit(TOKENIZER, turns(40), Room(100_000, 5, "trim", retained=200))
+    assert 100 < len(prompt) <= 200 + len("system: be kind")
+
+
+@pytest.mark.parametrize("retention", [0.0, 0.999999, 1.0])
+def test_any_share_that_is_left_works(retention: float) -> None:
+    prompt = fit(TOKENIZER, turns(200), Room(400, 5, "trim", retention=retention))
+    assert lines(prompt)[-1] == "user: now"
+    assert len(prompt) <= 395
+
+
+def test_a_result_goes_with_its_call() -> None:
+    call = Message("assistant", "", calls=(ToolCall("c", "f", "{}"),))
+    talk = [Message("user", "x" * 100), call, Message("tool", "result", call_id="c"), Message("user", "now")]
+    for context in range(30, 200, 3):
+        kept = lines(fit(TOKENIZER, talk, Room(context, 5, "trim")))
+        assert ("assistant: " in kept) == ("tool: result" in kept)
