@@ -14,7 +14,9 @@ from aiohttp import web
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
 from server import logs
-from server.api import chat, embeddings, images, models, moderations, speech
+from server.api import chat, completions, embeddings, images, models, moderations, speech
+from server.api.responses import handler, stored
+from server.api.responses.state import RESPONSES, responses
 from server.auth import AccessControl
 from server.backend import BACKEND, Backend
 from server.config import Settings
@@ -42,8 +44,19 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     app = web.Application(middlewares=[answer], client_max_size=settings.limits.message_bytes)
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server))
+    app[RESPONSES] = responses(settings.responses)
     app.router.add_get("/v1/realtime", connect)
     app.router.add_post("/v1/chat/completions", chat.create)
+    app.router.add_post("/v1/completions", completions.create)
+    app.router.add_post("/v1/responses", handler.create)
+    app.router.add_get("/v1/responses/{id}", stored.retrieve)
+    app.router.add_delete("/v1/responses/{id}", stored.delete)
+    app.router.add_get("/v1/responses/{id}/input_items", stored.input_items)
+    app.router.add_post("/v1/responses/{id}/cancel", stored.cancel)
+    app.router.add_post("/v1/conversations", stored.create_conversation)
+    app.router.add_get("/v1/conversations/{id}", stored.retrieve_conversation)
+    app.router.add_delete("/v1/conversations/{id}", stored.delete_conversation)
+    app.router.add_get("/v1/conversations/{id}/items", stored.conversation_items)
     app.router.add_post("/v1/audio/speech", speech.create)
     app.router.add_post("/v1/images/generations", images.create)
     app.router.add_get(IMAGES + "{id}.png", images.file)

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, from_json
 
 from pipelines.events import Format
@@ -48,14 +48,15 @@ class ResponseFormat(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
+    json_schema: JsonSchema | None = Field(default=None, validate_default=True)
     definition: dict[str, Any] | None = Field(default=None, alias="schema")  # llama.cpp has it beside json_object
 
-    @model_validator(mode="after")
-    def _complete(self) -> "ResponseFormat":
-        if self.type == "json_schema" and self.json_schema is None:
-            raise PydanticCustomError("missing", "json_schema is required")
-        return self
+    @field_validator("json_schema")
+    @classmethod
+    def _complete(cls, given: JsonSchema | None, info: ValidationInfo) -> JsonSchema | None:
+        if given is None and info.data.get("type") == "json_schema":
+            raise PydanticCustomError("missing", "Field required")
+        return given
 
     def format(self) -> Format | None:
         """The pipeline's form; None where any text will do."""
@@ -66,6 +67,43 @@ class ResponseFormat(BaseModel):
                 return schema_format(self.definition, "response_format.schema")
             return Format("json", param="response_format")
         return None
+
+
+class TextFormat(BaseModel):
+    """``text.format`` of responses: the same, flat."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+    definition: dict[str, Any] | None = Field(default=None, alias="schema", validate_default=True)
+
+    @field_validator("definition")
+    @classmethod
+    def _complete(cls, given: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        if given is None and info.data.get("type") == "json_schema":
+            raise PydanticCustomError("missing", "Field required")
+        return given
+
+    def format(self) -> Format | None:
+        """The pipeline's form; None where any text will do."""
+        if self.definition is not None and self.type != "text":
+            return schema_format(self.definition, "text.format.schema")
+        return Format("json", param="text.format") if self.type == "json_object" else None
+
+    def echo(self) -> dict[str, Any]:
+        """The format as a response repeats it."""
+        if self.type != "json_schema":
+            return {"type": self.type}
+        return {
+            "type": "json_schema",
+            "name": self.name or "response",
+            "description": self.description,
+            "schema": self.definition,
+            "strict": bool(self.strict),
+        }
 
 
 class StructuredOutputs(BaseModel):

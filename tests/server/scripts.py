@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -41,7 +41,7 @@ class Scripted:
     def __init__(self, script: Script | Iterable[Event]) -> None:
         self.turns: list[Turn] = []
         self.open = 0
-        self._script: Script = cast(Script, script) if callable(script) else partial(_said, tuple(script))
+        self._script: Script = script if callable(script) else partial(_said, tuple(script))
 
     async def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         self.turns.append(turn)
@@ -82,7 +82,7 @@ def call(id: str, name: str, *pieces: str) -> list[Event]:
 
 def calls(*parts: list[Event], said: str = "", reason: FinishReason = "tool_calls") -> list[Event]:
     """The events of a reply that ends with calls."""
-    spoken = [TextDelta(said)] if said else []
+    spoken: list[Event] = [TextDelta(said)] if said else []
     tokens = sum(isinstance(event, CallDelta | TextDelta) for part in [spoken, *parts] for event in part)
     ends = [TextDone(), *(event for part in parts for event in part), Finished(reason, Usage(7, 2, tokens))]
     return [Started(7, 2), *spoken, *ends]

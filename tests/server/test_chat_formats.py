@@ -76,7 +76,7 @@ async def test_every_form_of_a_format_reaches_the_turn(asked: Json, form: Format
 @pytest.mark.parametrize(
     ("asked", "param"),
     [
-        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
             "response_format.json_schema.schema",
