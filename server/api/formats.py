@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
 from pipelines.events import Format
@@ -78,7 +78,13 @@ class TextFormat(BaseModel):
     name: str | None = None
     description: str | None = None
     strict: bool | None = None
-    definition: dict[str, Any] | None = Field(default=None, alias="schema", validate_default=True)
+    definition: dict[str, Any] | None = Field(default=None, alias="schema")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_schema(cls, data: Any) -> Any:
+        """A schema that is missing is missing under its own name."""
+        return {"schema": None} | data if isinstance(data, dict) else data
 
     @field_validator("definition")
     @classmethod

@@ -87,7 +87,8 @@ async def until(source: AsyncGenerator[T], stop: asyncio.Event) -> AsyncGenerato
             coming = asyncio.ensure_future(_next(source))
             try:
                 await asyncio.wait([coming, stopping], return_when=asyncio.FIRST_COMPLETED)
-                if stopping.done() or not (given := coming.result()):
+                given = coming.result() if coming.done() else None
+                if given is None or stop.is_set():
                     return
             finally:
                 if not coming.done():

@@ -41,6 +41,10 @@ class Scripted:
     def __init__(self, script: Script | Iterable[Event]) -> None:
         self.turns: list[Turn] = []
         self.open = 0
+        self.follow(script)
+
+    def follow(self, script: Script | Iterable[Event]) -> None:
+        """From now on."""
         self._script: Script = script if callable(script) else partial(_said, tuple(script))
 
     async def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:

@@ -64,14 +64,14 @@ class Responses:
         """
         param = "previous_response_id"
         turns: list[list[Json]] = []
-        wanted = id
-        while wanted:
+        wanted: str | None = id
+        while wanted is not None:
             record = await self.store.get(tenant, wanted) if wanted.startswith("resp_") else None
             if record is None:
                 raise not_found("response", wanted, param, "previous_response_not_found")
             turns.append(list(record.everything()))
             self.check_room(sum(map(len, turns)), param)
-            wanted = record.parent
+            wanted = record.parent or None
         return [item for turn in reversed(turns) for item in turn]
 
     def check_room(self, items: int, param: str) -> None:
