@@ -118,6 +118,28 @@ def sdk(server: Running) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
+async def respond(server: Running, **body: Any) -> tuple[int, Json]:
+    async with server.http.post(f"{server.url}/v1/responses", json={"input": "Hi"} | body) as answer:
+        return answer.status, await answer.json()
+
+
+async def responded(server: Running, **body: Any) -> list[Json]:
+    """Every event: each one is checked, and so are the numbers and the line that names it."""
+    asked = {"input": "Hi", "stream": True} | body
+    async with server.http.post(f"{server.url}/v1/responses", json=asked) as answer:
+        assert answer.status == 200
+        told = [block for block in (await answer.text()).split("\n\n") if block and not block.startswith(":")]
+    events: list[Json] = []
+    for number, block in enumerate(told):
+        first, second = block.split("\n")
+        event = json.loads(second.removeprefix("data: "))
+        assert first == f"event: {event['type']}"
+        assert event["sequence_number"] == number
+        stream_event(event)
+        events.append(event)
+    return events
+
+
 _COMPLETION = TypeAdapter(ChatCompletion)
 _CHUNK = TypeAdapter(ChatCompletionChunk)
 _RESPONSE = TypeAdapter(Response)

@@ -20,7 +20,7 @@ from pipelines.events import (
     Usage,
 )
 from tests.server.scripts import WEATHER, Json, Scripted, completion, post, sdk, streamed, text
-from tests.support import eventually, running
+from tests.support import ScriptedModel, eventually, running
 
 HI = [{"role": "user", "content": "Hi"}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -150,6 +150,16 @@ async def test_choices_have_seeds_of_their_own_and_one_usage() -> None:
     assert reply.usage.prompt_tokens_details.cached_tokens == 0
     assert len({turn.id for turn in model.turns}) == 3
     assert sorted(bool(turn.session) for turn in model.turns) == [False, False, True]
+
+
+async def test_choices_of_the_real_engine_have_one_prefill() -> None:
+    model = ScriptedModel(["Hel", "lo."])
+    asked = [{"role": "user", "content": "word " * 200}]
+    async with running(model) as server:
+        _, body = await post(server, n=3, messages=asked)
+    assert [choice["message"]["content"] for choice in body["choices"]] == ["Hello."] * 3
+    computed = sum(len(segment.tokens) for segments in model.segments for segment in segments)
+    assert computed < 1.5 * body["usage"]["prompt_tokens"]
 
 
 async def test_seeds_stay_within_64_bits() -> None:

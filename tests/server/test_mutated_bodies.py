@@ -84,7 +84,8 @@ SHORT: Json = {"input": "Hi", "previous_response_id": None, "conversation": None
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63), 10**30, 0.5, -0.0, 1e308, "", " ", "auto", "none",
     "required", "function", "message", "item_reference", "\x00", "💥", "a" * 5000, [], {}, [[]], [None], [{}],
-    {"": None}, {"type": "function"}, {"type": "message"}, {"type": "item_reference", "id": "x"}, {"id": "x"}, {"name": "weather"},
+    {"": None}, {"type": "function"}, {"type": "message"}, {"type": "item_reference", "id": "x"}, {"id": "x"},
+    {"name": "weather"},
 )  # fmt: skip
 
 

@@ -16,8 +16,6 @@ from pipelines.events import (
     CallStarted,
     Event,
     Finished,
-    Format,
-    Message,
     Picture,
     StageError,
     Started,
@@ -26,40 +24,29 @@ from pipelines.events import (
     TokenLogprob,
     Tool,
     ToolCall,
-    ToolUse,
     Turn,
     Usage,
 )
 from server.config import LimitSettings, Settings
-from tests.server.scripts import WEATHER, Json, Scripted, call, calls, response, sdk, stream_event, text
-from tests.support import Running, eventually, running
+from tests.server.scripts import (
+    WEATHER,
+    Json,
+    Scripted,
+    call,
+    calls,
+    respond,
+    responded,
+    response,
+    sdk,
+    stream_event,
+    text,
+)
+from tests.support import eventually, running
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 FUNCTION = {"type": "function", "name": "weather", "description": "Of a city", "parameters": SCHEMA, "strict": True}
 OFFERED = (Tool("weather", "Of a city", SCHEMA), Tool("time"))
 TOOLS = [FUNCTION, {"name": "time"}]
-
-
-async def post(server: Running, **body: Any) -> tuple[int, Json]:
-    async with server.http.post(f"{server.url}/v1/responses", json={"input": "Hi"} | body) as answer:
-        return answer.status, await answer.json()
-
-
-async def streamed(server: Running, **body: Any) -> list[Json]:
-    """Every event: each one is checked, and so are the numbers and the line that names it."""
-    asked = {"input": "Hi", "stream": True} | body
-    async with server.http.post(f"{server.url}/v1/responses", json=asked) as answer:
-        assert answer.status == 200
-        told = [block for block in (await answer.text()).split("\n\n") if block and not block.startswith(":")]
-    events: list[Json] = []
-    for number, block in enumerate(told):
-        first, second = block.split("\n")
-        event = json.loads(second.removeprefix("data: "))
-        assert first == f"event: {event['type']}"
-        assert event["sequence_number"] == number
-        stream_event(event)
-        events.append(event)
-    return events
 
 
 def kinds(events: list[Json]) -> list[str]:
@@ -72,7 +59,7 @@ CALL = ["output_item.added", "function_call_arguments.delta", "function_call_arg
 
 async def test_a_whole_response_is_what_the_sdk_knows() -> None:
     async with running(Scripted(text("Hel", "lo.")).pipeline) as server:
-        status, body = await post(server, metadata={"a": "b"}, user="u", temperature=0.5)
+        status, body = await respond(server, metadata={"a": "b"}, user="u", temperature=0.5)
     assert status == 200
     made = response(body)
     assert (made.output_text, made.status, made.error, made.incomplete_details) == ("Hello.", "completed", None, None)
@@ -91,7 +78,7 @@ async def test_a_whole_response_is_what_the_sdk_knows() -> None:
 
 async def test_the_events_of_a_text_come_in_openais_order() -> None:
     async with running(Scripted(text("Hel", "lo.")).pipeline) as server:
-        events = await streamed(server)
+        events = await responded(server)
     order = ["created", "in_progress", *TEXT[:3], *TEXT[2:], "output_item.done", "completed"]
     assert kinds(events) == order
     assert "".join(event["delta"] for event in events if event["type"].endswith("text.delta")) == "Hello."
@@ -106,7 +93,7 @@ async def test_the_events_of_a_text_come_in_openais_order() -> None:
 async def test_the_events_of_calls_come_in_openais_order() -> None:
     script = calls(WEATHER, call("call_2", "time", "{}"), said="Let me see.")
     async with running(Scripted(script).pipeline) as server:
-        events = await streamed(server, tools=TOOLS)
+        events = await responded(server, tools=TOOLS)
     text_order = [*TEXT, "output_item.done"]
     call_order = [CALL[0], CALL[1], CALL[1], *CALL[2:], *CALL]
     assert kinds(events) == ["created", "in_progress", *text_order, *call_order, "completed"]
@@ -129,8 +116,8 @@ async def test_the_events_of_calls_come_in_openais_order() -> None:
 )
 async def test_an_end_before_the_end_is_incomplete(reason: Any, status: str, why: Any) -> None:
     async with running(Scripted(text("Hel", reason=reason)).pipeline) as server:
-        _, body = await post(server)
-        events = await streamed(server)
+        _, body = await respond(server)
+        events = await responded(server)
     for made in (body, events[-1]["response"]):
         response(made)
         assert (made["status"], made["incomplete_details"], made["completed_at"]) == (status, why, None)
@@ -140,7 +127,7 @@ async def test_an_end_before_the_end_is_incomplete(reason: Any, status: str, why
 
 async def test_a_call_that_is_cut_short_is_incomplete() -> None:
     async with running(Scripted(calls(WEATHER[:2], reason="length")).pipeline) as server:
-        events = await streamed(server, tools=TOOLS)
+        events = await responded(server, tools=TOOLS)
     assert kinds(events)[-3:] == ["function_call_arguments.done", "output_item.done", "incomplete"]
     assert events[-2]["item"]["status"] == "incomplete"
     assert events[-2]["item"]["arguments"] == '{"city": '
@@ -148,16 +135,16 @@ async def test_a_call_that_is_cut_short_is_incomplete() -> None:
 
 async def test_a_reply_of_nothing_is_an_empty_message() -> None:
     async with running(Scripted(text()).pipeline) as server:
-        events = await streamed(server)
+        events = await responded(server)
     assert kinds(events)[2:-1] == [*TEXT[:2], *TEXT[3:], "output_item.done"]
     assert response(events[-1]["response"]).output_text == ""
 
 
 async def test_a_picture_is_a_link_at_the_texts_end() -> None:
     picture = Picture("img_1", "happy cat", 1, "flat", "gan", 64, b"png")
-    script = [Started(7), TextDelta("Here."), TextDone(), picture, Finished("stop", Usage(7, 0, 1))]
+    script: list[Event] = [Started(7), TextDelta("Here."), TextDone(), picture, Finished("stop", Usage(7, 0, 1))]
     async with running(Scripted(script).pipeline) as server:
-        events = await streamed(server)
+        events = await responded(server)
     final = events[-1]["response"]
     assert final["output"][0]["content"][0]["text"].startswith("Here.\n\n![happy cat](http://127.0.0.1")
     assert final["loquent"]["images"][0]["caption"] == "happy cat"
@@ -166,12 +153,12 @@ async def test_a_picture_is_a_link_at_the_texts_end() -> None:
 
 async def test_logprobs_come_with_each_token() -> None:
     told = (TokenLogprob("Hi", -0.1, (("Hi", -0.1), ("Yo", -2.0))), TokenLogprob("\ufffd", -1.0))
-    script = [Started(7), TextDelta("Hi", 2, told), TextDone(), Finished("stop", Usage(7, 0, 2))]
+    script: list[Event] = [Started(7), TextDelta("Hi", 2, told), TextDone(), Finished("stop", Usage(7, 0, 2))]
     model = Scripted(script)
     async with running(model.pipeline) as server:
-        events = await streamed(server, include=["message.output_text.logprobs"], top_logprobs=2)
-        await post(server, include=["message.output_text.logprobs"])
-        await post(server, top_logprobs=0)
+        events = await responded(server, include=["message.output_text.logprobs"], top_logprobs=2)
+        await respond(server, include=["message.output_text.logprobs"])
+        await respond(server, top_logprobs=0)
     assert [turn.sampling.logprobs for turn in model.turns] == [2, 0, None]
     delta = next(event for event in events if event["type"].endswith("text.delta"))
     assert delta["logprobs"][0]["top_logprobs"][1] == {"token": "Yo", "logprob": -2.0}
@@ -190,7 +177,7 @@ async def fails_at_once(turn: Turn) -> AsyncGenerator[Event]:
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_failure_before_the_first_event_is_a_status(stream: bool) -> None:
     async with running(Scripted(fails_at_once).pipeline) as server:
-        status, body = await post(server, stream=stream)
+        status, body = await respond(server, stream=stream)
     assert (status, body["error"]["code"], body["error"]["param"]) == (400, "context_length_exceeded", "input")
 
 
@@ -208,7 +195,7 @@ async def test_a_failure_midway_is_response_failed(error: Exception, code: str, 
         raise error
 
     async with running(Scripted(fails).pipeline) as server:
-        events = await streamed(server)
+        events = await responded(server)
         assert events[-1]["type"] == "response.failed"
         failed = events[-1]["response"]
         assert (failed["status"], failed["error"]["code"]) == ("failed", code)
@@ -224,7 +211,7 @@ async def test_what_is_blocked_midway_is_incomplete() -> None:
         raise StageError("invalid_request", "content_filter", "Blocked.")
 
     async with running(Scripted(blocked).pipeline) as server:
-        last = (await streamed(server))[-1]
+        last = (await responded(server))[-1]
     assert (last["type"], last["response"]["incomplete_details"]) == (
         "response.incomplete",
         {"reason": "content_filter"},
@@ -247,215 +234,6 @@ async def test_a_failure_behind_a_comment_is_response_failed_in_full() -> None:
             opened.set()
             told = [line for line in (await answer.text()).splitlines() if line.startswith("event: ")]
     assert told == ["event: response.created", "event: response.in_progress", "event: response.failed"]
-
-
-# Input
-
-PHOTO = {"type": "input_image", "image_url": "x"}
-
-
-@pytest.mark.parametrize(
-    ("input", "read"),
-    [
-        ("Hi", [Message("user", "Hi")]),
-        ([{"role": "user", "content": "Hi"}], [Message("user", "Hi")]),
-        ([{"role": "developer", "content": "Be kind"}], [Message("system", "Be kind")]),
-        ([{"role": "system", "content": "Be kind", "type": "message"}], [Message("system", "Be kind")]),
-        (
-            [{"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]}],
-            [Message("user", "ab")],
-        ),
-        (
-            [
-                {
-                    "type": "message",
-                    "id": "msg_1",
-                    "status": "completed",
-                    "role": "assistant",
-                    "content": [{"type": "output_text", "text": "Yes", "annotations": []}],
-                },
-                {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}], "phase": None},
-            ],
-            [Message("assistant", "Yes"), Message("assistant", "No.")],
-        ),
-        (
-            [
-                {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
-                {"role": "assistant", "content": "Let me see."},
-                {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Paris"}'},
-                {"type": "function_call", "call_id": "c2", "name": "time", "arguments": ""},
-                {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
-                {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "noon"}]},
-            ],
-            [
-                Message(
-                    "assistant",
-                    "Let me see.",
-                    calls=(ToolCall("c1", "weather", '{"city": "Paris"}'), ToolCall("c2", "time", "{}")),
-                ),
-                Message("tool", "sunny", call_id="c1"),
-                Message("tool", "noon", call_id="c2"),
-            ],
-        ),
-    ],
-)
-async def test_every_kind_of_item_is_read(input: Any, read: list[Message]) -> None:
-    model = Scripted(text("Hi"))
-    async with running(model.pipeline) as server:
-        status, body = await post(server, input=input)
-    assert status == 200, body
-    assert list(model.turns[0].messages) == read
-
-
-@pytest.mark.parametrize(
-    ("input", "param", "said"),
-    [
-        ([{"role": "user", "content": [{"type": "input_text", "text": "a"}, PHOTO]}], "input.0.content.1", "images"),
-        ([{"role": "user", "content": [{"type": "input_file"}]}], "input.0.content.0", "files"),
-        ([{"role": "user"}], "input.0.content", "required"),
-        ([{"role": "wizard", "content": "x"}], "input.0.role", "user"),
-        ([{"type": "message", "content": "x"}], "input.0.role", "required"),
-        ([{"type": "computer_call_output", "call_id": "x"}], "input.0", "computer_call_output"),
-        ([{"type": "function_call", "name": "x"}], "input.0.call_id", "required"),
-        (
-            [{"type": "function_call", "name": "x", "call_id": "c", "arguments": "{"}],
-            "input.0.arguments",
-            "JSON object",
-        ),
-        ([{"type": "function_call_output", "call_id": "c", "output": [PHOTO]}], "input.0.output.0", "images"),
-        ([{"type": "function_call_output", "call_id": "c"}], "input.0.output", "required"),
-        ([], "input", "required"),
-        (None, "input", "required"),
-        (7, "input", "a string or a list"),
-        ([7], "input.0", "dictionary"),
-    ],
-)
-async def test_an_item_that_can_not_be_read_is_a_400_at_its_own_place(input: Any, param: str, said: str) -> None:
-    async with running(Scripted(text("Hi")).pipeline) as server:
-        status, body = await post(server, input=input)
-    assert (status, body["error"]["param"]) == (400, param), body
-    assert said in body["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("asked", "use", "choice"),
-    [
-        ({"tools": TOOLS}, ToolUse(OFFERED), "auto"),
-        ({"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False}, None, "required"),
-        ({"tools": TOOLS, "tool_choice": "none"}, ToolUse(OFFERED, "none"), "none"),
-        (
-            {"tools": TOOLS, "tool_choice": {"type": "function", "name": "time"}},
-            ToolUse(OFFERED, "required", ("time",)),
-            {"type": "function", "name": "time"},
-        ),
-        (
-            {"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"name": "time"}]}},
-            ToolUse(OFFERED, "required", ("time",)),
-            {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "time"}]},
-        ),
-        ({"tools": []}, None, "auto"),
-    ],
-)
-async def test_tools_reach_the_turn_and_are_repeated(asked: Json, use: ToolUse | None, choice: Any) -> None:
-    if choice == "required":
-        use = ToolUse(OFFERED, "required", parallel=False)
-    model = Scripted(text("Hi"))
-    async with running(model.pipeline) as server:
-        status, body = await post(server, **asked)
-    assert status == 200, body
-    assert model.turns[0].tools == use
-    made = response(body)
-    assert body["tool_choice"] == choice
-    assert [tool.type for tool in made.tools] == ["function"] * len(asked["tools"])
-    assert made.parallel_tool_calls is asked.get("parallel_tool_calls", True)
-
-
-async def test_built_in_tools_are_not_offered_and_that_is_said() -> None:
-    others = [{"type": "mcp", "server_label": "x", "server_url": 7}, {"type": "web_search_preview"}]
-    model = Scripted(text("Hi"))
-    async with running(model.pipeline) as server:
-        _, body = await post(server, tools=[*others, *TOOLS], max_tool_calls=3)
-        status, refused = await post(server, tools=others, tool_choice={"type": "web_search_preview"})
-    assert model.turns[0].tools == ToolUse(OFFERED)
-    assert [told.split("'")[1] for told in body["loquent"]["warnings"]] == ["mcp", "web_search_preview"]
-    assert response(body).max_tool_calls == 3
-    assert (status, refused["error"]["param"]) == (400, "tool_choice")
-
-
-@pytest.mark.parametrize(
-    ("form", "format"),
-    [
-        ({"type": "text"}, None),
-        ({"type": "json_object"}, Format("json", param="text.format")),
-        (
-            {"type": "json_schema", "name": "city", "schema": SCHEMA, "strict": True},
-            Format("json_schema", json.dumps(SCHEMA), "text.format.schema"),
-        ),
-    ],
-)
-async def test_the_texts_format_reaches_the_turn_and_is_repeated(form: Json, format: Format | None) -> None:
-    model = Scripted(text("{}"))
-    async with running(model.pipeline) as server:
-        status, body = await post(server, text={"format": form, "verbosity": "low"})
-    assert status == 200, body
-    assert model.turns[0].format == format
-    response(body)
-    assert body["text"]["format"] == form | ({"description": None} if "schema" in form else {})
-    assert body["text"]["verbosity"] == "low"
-
-
-@pytest.mark.parametrize(
-    ("asked", "param"),
-    [
-        ({"background": True}, "background"),
-        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
-        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
-        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
-        ({"previous_response_id": "resp_1", "conversation": "conv_1"}, "conversation"),
-        ({"truncation": "some"}, "truncation"),
-        ({"max_output_tokens": 0}, "max_output_tokens"),
-        ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
-        ({"metadata": {"a": 1}}, "metadata.a"),
-        ({"max_output_token": 5}, "max_output_token"),
-        ({"context_management": [{"type": "compaction"}]}, "context_management"),
-        ({"tools": [{"type": "function"}]}, "tools.0"),
-    ],
-)
-async def test_what_can_not_be_had_is_a_400_that_names_it(asked: Json, param: str) -> None:
-    async with running(Scripted(text("Hi")).pipeline) as server:
-        status, body = await post(server, **asked)
-    assert (status, body["error"]["param"]) == (400, param), body
-
-
-HABITS: list[Json] = [
-    {"reasoning": {"effort": "medium", "summary": "auto"}, "include": ["reasoning.encrypted_content"]},
-    {"service_tier": "auto", "safety_identifier": "x", "prompt_cache_key": "y", "prompt_cache_options": {"ttl": "30m"}},
-    {"background": False, "context_management": None, "stream_options": {"include_obfuscation": False}},
-    {"client_metadata": {"a": "b"}, "moderation": {}, "prompt": None, "top_p": 0},
-    dict.fromkeys(("model", "instructions", "previous_response_id", "conversation", "store", "stream", "tools")),
-    dict.fromkeys(("tool_choice", "parallel_tool_calls", "max_tool_calls", "max_output_tokens", "truncation", "text")),
-    dict.fromkeys(("reasoning", "include", "top_logprobs", "metadata", "user", "temperature", "top_p", "loquent")),
-    {"seed": 5, "stop": ["x"], "top_k": 4},
-]
-
-
-@pytest.mark.parametrize("habit", HABITS)
-async def test_what_clients_send_as_a_habit_is_taken(habit: Json) -> None:
-    async with running(Scripted(text("Hi")).pipeline) as server:
-        status, body = await post(server, **habit)
-    assert status == 200, body
-    response(body)
-
-
-@pytest.mark.parametrize(("truncation", "overflow"), [("auto", "trim"), ("disabled", "error"), (None, None)])
-async def test_truncation_reaches_the_turn(truncation: Any, overflow: Any) -> None:
-    model = Scripted(text("Hi"))
-    async with running(model.pipeline) as server:
-        _, body = await post(server, truncation=truncation, instructions="Be kind.", max_output_tokens=9)
-    assert model.turns[0].overflow == overflow
-    assert model.turns[0].sampling.max_tokens == 9
-    assert model.turns[0].messages[0] == Message("system", "Be kind.")
-    assert body["truncation"] == (truncation or "disabled")
 
 
 # The stock client
@@ -567,7 +345,7 @@ async def test_a_client_that_goes_amid_a_call_leaves_nothing(stream: bool) -> No
     model = Scripted(hangs_amid_a_call)
     async with running(model.pipeline) as server:
         before = len(asyncio.all_tasks())
-        asking = asyncio.create_task(post(server, stream=stream))
+        asking = asyncio.create_task(respond(server, stream=stream))
         await eventually(lambda: model.open == 1, "it runs")
         asking.cancel()
         await eventually(lambda: (model.open, server.backend.requests) == (0, 0), "nothing of it is left")
@@ -576,5 +354,5 @@ async def test_a_client_that_goes_amid_a_call_leaves_nothing(stream: bool) -> No
 
 async def test_the_time_of_a_response_is_now() -> None:
     async with running(Scripted(text("Hi")).pipeline) as server:
-        _, body = await post(server)
+        _, body = await respond(server)
     assert abs(body["created_at"] - time.time()) < 60
