@@ -72,29 +72,32 @@ async def together(sources: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple
         await asyncio.wait(tasks)
 
 
-async def _next(source: AsyncGenerator[T]) -> tuple[T] | None:
-    try:
-        return (await anext(source),)
-    except StopAsyncIteration:
-        return None
+class Stop:
+    """Lets another task end a reply that is being read by ``until``."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.waiting: asyncio.Timeout | None = None  # of ``until``, while it waits
+
+    def ask(self) -> None:
+        """End it, now."""
+        self.asked = True
+        if self.waiting is not None:
+            self.waiting.reschedule(asyncio.get_running_loop().time())
 
 
-async def until(source: AsyncGenerator[T], stop: asyncio.Event) -> AsyncGenerator[T]:
-    """What comes from ``source``, which the caller closes, until ``stop`` is set."""
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        while True:
-            coming = asyncio.ensure_future(_next(source))
-            try:
-                await asyncio.wait([coming, stopping], return_when=asyncio.FIRST_COMPLETED)
-                given = coming.result() if coming.done() else None
-                if given is None or stop.is_set():
-                    return
-            finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait([coming])
-            yield given[0]
-    finally:
-        stopping.cancel()
-        await asyncio.wait([stopping])
+async def until(source: AsyncGenerator[T], stop: Stop) -> AsyncGenerator[T]:
+    """What comes from ``source``, which the caller closes, until ``stop`` is asked for. Costs no task an item."""
+    while not stop.asked:
+        try:
+            async with asyncio.timeout(None) as stop.waiting:
+                item = await anext(source)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            if stop.asked:
+                return
+            raise
+        finally:
+            stop.waiting = None
+        yield item

@@ -10,6 +10,7 @@ from aiohttp import web
 from server.api.responses.items import Item
 from server.api.responses.reply import Reply
 from server.api.responses.request import ResponseRequest
+from server.api.running import Stop
 from server.config import ResponsesSettings
 from server.errors import ApiError
 from server.response_store import Json, MemoryStore, Record, ResponseStore
@@ -20,7 +21,7 @@ class Running:
     """A response in progress."""
 
     reply: Reply
-    stop: asyncio.Event = field(default_factory=asyncio.Event)  # set by whom cancels it
+    stop: Stop = field(default_factory=Stop)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -68,7 +68,7 @@ async def cancel(request: web.Request) -> web.Response:
     running = responses.running.get((tenant, id))
     if running is None:
         return web.json_response((await responses.record(tenant, id)).body)
-    running.stop.set()
+    running.stop.ask()
     with suppress(TimeoutError):  # its end waits for a client that reads slowly, for as long as a send may take
         await asyncio.wait_for(running.ended.wait(), request.app[BACKEND].settings.limits.send_seconds)
     return web.json_response(running.reply.response())
