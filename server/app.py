@@ -15,7 +15,7 @@ from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
 from server import logs
 from server.api import chat, completions, embeddings, images, models, moderations, speech
-from server.api.responses import handler, stored
+from server.api.responses import conversations, handler, stored
 from server.api.responses.state import RESPONSES, responses
 from server.auth import AccessControl
 from server.backend import BACKEND, Backend
@@ -53,10 +53,14 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     app.router.add_delete("/v1/responses/{id}", stored.delete)
     app.router.add_get("/v1/responses/{id}/input_items", stored.input_items)
     app.router.add_post("/v1/responses/{id}/cancel", stored.cancel)
-    app.router.add_post("/v1/conversations", stored.create_conversation)
-    app.router.add_get("/v1/conversations/{id}", stored.retrieve_conversation)
-    app.router.add_delete("/v1/conversations/{id}", stored.delete_conversation)
-    app.router.add_get("/v1/conversations/{id}/items", stored.conversation_items)
+    app.router.add_post("/v1/conversations", conversations.create)
+    app.router.add_get("/v1/conversations/{id}", conversations.retrieve)
+    app.router.add_post("/v1/conversations/{id}", conversations.update)
+    app.router.add_delete("/v1/conversations/{id}", conversations.delete)
+    app.router.add_get("/v1/conversations/{id}/items", conversations.list_items)
+    app.router.add_post("/v1/conversations/{id}/items", conversations.add_items)
+    app.router.add_get("/v1/conversations/{id}/items/{item}", conversations.retrieve_item)
+    app.router.add_delete("/v1/conversations/{id}/items/{item}", conversations.delete_item)
     app.router.add_post("/v1/audio/speech", speech.create)
     app.router.add_post("/v1/images/generations", images.create)
     app.router.add_get(IMAGES + "{id}.png", images.file)

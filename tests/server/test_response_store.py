@@ -6,6 +6,7 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI
+from openai.types.conversations import ConversationItemList
 from openai.types.responses import ResponseItemList
 from pydantic import TypeAdapter
 
@@ -231,6 +232,31 @@ async def test_a_conversation_gathers_what_its_responses_read_and_say() -> None:
             await client.responses.create(model="x", input="Three", conversation=made.id)
 
 
+async def test_a_conversations_items_are_added_retrieved_and_deleted() -> None:
+    model = Scripted(text("Yes."))
+    async with running(model.pipeline) as server, sdk(server) as client:
+        talk = await client.conversations.create()
+        result: Any = {"type": "function_call_output", "call_id": "call_1", "output": "sunny"}
+        said: Any = [
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": "Let me see."},
+            {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"},
+            result,
+        ]
+        added = await client.conversations.items.create(talk.id, items=said)
+        TypeAdapter(ConversationItemList).validate_python(added.to_dict(), strict=True)
+        first = added.data[0].id or ""
+        assert await client.conversations.items.retrieve(first, conversation_id=talk.id) == added.data[0]
+        assert (await client.conversations.items.delete(first, conversation_id=talk.id)).id == talk.id
+        with pytest.raises(openai.NotFoundError):
+            await client.conversations.items.retrieve(first, conversation_id=talk.id)
+        with pytest.raises(openai.NotFoundError):
+            await client.conversations.items.delete(first, conversation_id=talk.id)
+        assert (await client.conversations.update(talk.id, metadata={"a": "b"})).metadata == {"a": "b"}
+        await client.responses.create(model="x", input="Thanks", conversation=talk.id)
+    assert [message.role for message in model.turns[0].messages] == ["assistant", "tool", "user"]
+
+
 async def test_a_conversation_has_no_more_items_than_configured() -> None:
     settings = Settings(responses=ResponsesSettings(items=3))
     async with running(Scripted(text("Yes.")).pipeline, settings) as server, sdk(server) as client:
@@ -238,7 +264,11 @@ async def test_a_conversation_has_no_more_items_than_configured() -> None:
         second = await client.responses.create(model="x", input="Two", previous_response_id=first.id)
         with pytest.raises(openai.BadRequestError) as error:
             await client.responses.create(model="x", input="Three", previous_response_id=second.id)
-    assert error.value.code == "conversation_full"
+        talk = await client.conversations.create()
+        many: Any = [{"role": "user", "content": "One"}] * 4
+        with pytest.raises(openai.BadRequestError) as other:
+            await client.conversations.items.create(talk.id, items=many)
+    assert error.value.code == other.value.code == "conversation_full"
 
 
 async def test_one_key_finds_nothing_of_anothers() -> None:

@@ -1,36 +1,19 @@
-"""What is stored of responses and conversations, and the cancelling of a response in progress."""
+"""What is stored of responses, and the cancelling of a response in progress."""
 
 import asyncio
-import secrets
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
 
-from server.api import requests
-from server.api.responses.items import Items
-from server.api.responses.request import Metadata
 from server.api.responses.state import RESPONSES, not_found
 from server.auth import TENANT
 from server.backend import BACKEND
 from server.errors import ApiError
-from server.response_store import Json, Record
+from server.response_store import Json
 
 PAGE = 20  # items of one answer, where the client says nothing
 LARGEST_PAGE = 100
-NEW_ITEMS = 20  # that a new conversation may begin with
-
-
-class ConversationRequest(BaseModel):
-    """What a conversation begins with."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    items: Annotated[Items, Field(max_length=NEW_ITEMS)] | None = None
-    metadata: Metadata | None = None
 
 
 async def retrieve(request: web.Request) -> web.Response:
@@ -50,7 +33,7 @@ async def input_items(request: web.Request) -> web.Response:
     responses = request.app[RESPONSES]
     record = await responses.record(tenant, id)
     before = await responses.chain(tenant, record.parent) if record.parent else []
-    return web.json_response(_page(request, [*before, *record.items]))
+    return web.json_response(page(request, [*before, *record.items]))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -74,42 +57,7 @@ async def cancel(request: web.Request) -> web.Response:
     return web.json_response(running.reply.response())
 
 
-async def create_conversation(request: web.Request) -> web.Response:
-    """A new conversation, to which responses add what they read and say."""
-    tenant, responses = request[TENANT], request.app[RESPONSES]
-    raw = await requests.body(request)
-    asked = requests.read(raw or b"{}", ConversationRequest, ignored={})
-    items = await responses.resolved(tenant, asked.items or (), "items")
-    id = f"conv_{secrets.token_hex(24)}"
-    body = {"id": id, "object": "conversation", "created_at": int(time.time()), "metadata": asked.metadata or {}}
-    await responses.store.put(tenant, Record(id, body, items))
-    return web.json_response(body)
-
-
-async def retrieve_conversation(request: web.Request) -> web.Response:
-    """A conversation. Raises: ApiError 404."""
-    id = request.match_info["id"]
-    return web.json_response((await _conversation(request, id)).body)
-
-
-async def conversation_items(request: web.Request) -> web.Response:
-    """The items of a conversation. Raises: ApiError 404."""
-    record = await _conversation(request, request.match_info["id"])
-    return web.json_response(_page(request, record.items))
-
-
-async def delete_conversation(request: web.Request) -> web.Response:
-    """Drop a conversation. Raises: ApiError 404."""
-    record = await _conversation(request, request.match_info["id"])
-    await request.app[RESPONSES].store.delete(request[TENANT], record.id)
-    return web.json_response({"id": record.id, "object": "conversation.deleted", "deleted": True})
-
-
-async def _conversation(request: web.Request, id: str) -> Record:
-    return await request.app[RESPONSES].conversation(request[TENANT], id, "conversation_id")
-
-
-def _page(request: web.Request, items: Sequence[Json]) -> Json:
+def page(request: web.Request, items: Sequence[Json]) -> Json:
     """A page of items in the order that the query asks for. Raises: ApiError 400, 404 for what it says wrong."""
     query = request.query
     limit, order, after = query.get("limit", str(PAGE)), query.get("order", "desc"), query.get("after", "")
@@ -123,11 +71,11 @@ def _page(request: web.Request, items: Sequence[Json]) -> Json:
         if not places:
             raise not_found("item", after, "after")
         listed = listed[places[0] + 1 :]
-    page = listed[: int(limit)]
+    shown = listed[: int(limit)]
     return {
         "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else "",
-        "last_id": page[-1]["id"] if page else "",
-        "has_more": len(listed) > len(page),
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else "",
+        "last_id": shown[-1]["id"] if shown else "",
+        "has_more": len(listed) > len(shown),
     }
