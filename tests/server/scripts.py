@@ -105,9 +105,9 @@ async def streamed(server: Running, **body: Any) -> list[Json]:
     asked = {"messages": HI, "stream": True} | body
     async with server.http.post(f"{server.url}/v1/chat/completions", json=asked) as response:
         assert response.status == 200
-        told = [line.removeprefix("data: ") for line in (await response.text()).split("\n\n") if line]
-    assert told[-1] == "[DONE]"
-    chunks: list[Json] = [json.loads(line) for line in told[:-1]]
+        sent = [line.removeprefix("data: ") for line in (await response.text()).split("\n\n") if line]
+    assert sent[-1] == "[DONE]"
+    chunks: list[Json] = [json.loads(line) for line in sent[:-1]]
     for each in chunks:
         if "error" not in each:
             chunk(each)
@@ -128,9 +128,9 @@ async def responded(server: Running, **body: Any) -> list[Json]:
     asked = {"input": "Hi", "stream": True} | body
     async with server.http.post(f"{server.url}/v1/responses", json=asked) as answer:
         assert answer.status == 200
-        told = [block for block in (await answer.text()).split("\n\n") if block and not block.startswith(":")]
+        sent = [block for block in (await answer.text()).split("\n\n") if block and not block.startswith(":")]
     events: list[Json] = []
-    for number, block in enumerate(told):
+    for number, block in enumerate(sent):
         first, second = block.split("\n")
         event = json.loads(second.removeprefix("data: "))
         assert first == f"event: {event['type']}"

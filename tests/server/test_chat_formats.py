@@ -171,16 +171,16 @@ async def test_seeds_stay_within_64_bits() -> None:
 
 async def test_choices_are_streamed_side_by_side() -> None:
     async with running(Scripted(each_its_own).pipeline) as server:
-        told = await streamed(server, n=2, seed=5, stream_options={"include_usage": True})
+        sent = await streamed(server, n=2, seed=5, stream_options={"include_usage": True})
     said = {0: "", 1: ""}
-    for each in told[:-1]:
+    for each in sent[:-1]:
         choice = each["choices"][0]
         said[choice["index"]] += choice["delta"].get("content") or ""
     assert said == {0: "5a 5b ", 1: "6a 6b "}
-    assert sorted(each["choices"][0]["index"] for each in told[:-1] if each["choices"][0]["finish_reason"]) == [0, 1]
-    order = [each["choices"][0]["index"] for each in told[:-1]]
+    assert sorted(each["choices"][0]["index"] for each in sent[:-1] if each["choices"][0]["finish_reason"]) == [0, 1]
+    order = [each["choices"][0]["index"] for each in sent[:-1]]
     assert order != sorted(order), "one came whole behind the other"
-    assert told[-1]["usage"]["completion_tokens"] == 4
+    assert sent[-1]["usage"]["completion_tokens"] == 4
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -112,7 +112,7 @@ async def test_tools_of_other_types_are_not_offered_and_that_is_said(stream: boo
     assert [text.split("'")[1] for text in body["loquent"]["warnings"]] == ["custom", "mcp", "web_search"]
 
 
-async def test_calls_are_told_as_the_sdk_knows_them() -> None:
+async def test_calls_are_sent_as_the_sdk_knows_them() -> None:
     script = calls(WEATHER, call("call_2", "time", "{}"))
     async with running(Scripted(script).pipeline) as server:
         _, body = await post(server, tools=TOOLS)
@@ -127,12 +127,12 @@ async def test_calls_are_told_as_the_sdk_knows_them() -> None:
 async def test_text_before_a_call_is_content() -> None:
     async with running(Scripted(calls(WEATHER, said="Let me see.")).pipeline) as server:
         _, body = await post(server, tools=TOOLS)
-        told = await streamed(server, tools=TOOLS)
+        sent = await streamed(server, tools=TOOLS)
     assert completion(body).choices[0].message.content == "Let me see."
-    assert [each["choices"][0]["delta"].get("content") for each in told[:2]] == ["", "Let me see."]
+    assert [each["choices"][0]["delta"].get("content") for each in sent[:2]] == ["", "Let me see."]
 
 
-async def test_a_call_that_is_cut_short_is_told_as_far_as_it_came() -> None:
+async def test_a_call_that_is_cut_short_is_sent_as_far_as_it_came() -> None:
     cut = calls(WEATHER[:2], reason="length")
     async with running(Scripted(cut).pipeline) as server:
         _, body = await post(server, tools=TOOLS)
@@ -142,8 +142,8 @@ async def test_a_call_that_is_cut_short_is_told_as_far_as_it_came() -> None:
 
 async def test_calls_are_streamed_name_first_and_then_their_arguments() -> None:
     async with running(Scripted(calls(WEATHER, call("call_2", "time", "{}"))).pipeline) as server:
-        told = await streamed(server, tools=TOOLS)
-    first, *deltas, last = [each["choices"][0] for each in told]
+        sent = await streamed(server, tools=TOOLS)
+    first, *deltas, last = [each["choices"][0] for each in sent]
     assert first["delta"] == {"role": "assistant", "content": None, "refusal": None}
     assert [each["delta"]["tool_calls"] for each in deltas] == [
         [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}],
@@ -158,18 +158,18 @@ async def test_calls_are_streamed_name_first_and_then_their_arguments() -> None:
 async def test_a_client_of_old_gets_function_call() -> None:
     async with running(Scripted(calls(WEATHER)).pipeline) as server:
         _, body = await post(server, functions=[FUNCTION])
-        told = await streamed(server, functions=[FUNCTION])
+        sent = await streamed(server, functions=[FUNCTION])
     choice = completion(body).choices[0]
     assert (choice.finish_reason, choice.message.tool_calls) == ("function_call", None)
     assert body["choices"][0]["message"]["function_call"] == {"name": "weather", "arguments": '{"city": "Paris"}'}
-    assert [each["choices"][0]["delta"].get("function_call") for each in told] == [
+    assert [each["choices"][0]["delta"].get("function_call") for each in sent] == [
         None,
         {"name": "weather", "arguments": ""},
         {"arguments": '{"city": '},
         {"arguments": '"Paris"}'},
         None,
     ]
-    assert told[-1]["choices"][0]["finish_reason"] == "function_call"
+    assert sent[-1]["choices"][0]["finish_reason"] == "function_call"
 
 
 async def test_the_sdks_stream_helper_puts_a_call_together() -> None:

@@ -49,9 +49,9 @@ async def test_a_streamed_completion_is_what_the_sdk_knows() -> None:
         running(Scripted(text(" upon", " a time")).pipeline) as server,
         server.http.post(f"{server.url}/v1/completions", json=asked) as answer,
     ):
-        told = [line.removeprefix("data: ") for line in (await answer.text()).split("\n\n") if line]
-    assert told[-1] == "[DONE]"
-    chunks = [json.loads(line) for line in told[:-1]]
+        sent = [line.removeprefix("data: ") for line in (await answer.text()).split("\n\n") if line]
+    assert sent[-1] == "[DONE]"
+    chunks = [json.loads(line) for line in sent[:-1]]
     assert "".join(each["choices"][0]["text"] for each in chunks[:-1]) == "Once upon a time"
     assert [each["choices"][0]["finish_reason"] for each in chunks[:-1]] == [None, None, None, "stop"]
     assert COMPLETION.validate_python(chunks[-1], strict=True).usage is not None

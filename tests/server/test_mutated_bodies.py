@@ -89,19 +89,19 @@ ODD: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
+def spots(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every container and key within."""
     keys: Any = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in keys:
         yield value, key
-        yield from places(value[key])
+        yield from spots(value[key])
 
 
 def almost(body: Json, chance: random.Random, texts: Iterator[str]) -> Json:
-    """The body with one to four changes at random places."""
+    """The body with one to four changes at random spots."""
     changed = copy.deepcopy(body)
     for _ in range(chance.choice((1, 1, 2, 4))):
-        container, key = chance.choice(list(places(changed)))
+        container, key = chance.choice(list(spots(changed)))
         match chance.randrange(6):
             case 0 | 1:
                 container[key] = copy.deepcopy(chance.choice(ODD))
@@ -112,7 +112,7 @@ def almost(body: Json, chance: random.Random, texts: Iterator[str]) -> Json:
                 if not changed:
                     return changed
             case 4:
-                other, where = chance.choice(list(places(body)))
+                other, where = chance.choice(list(spots(body)))
                 container[key] = copy.deepcopy(other[where])
             case _ if isinstance(container, list):
                 container.extend(copy.deepcopy(container) * chance.choice((1, 3)))
@@ -142,13 +142,13 @@ async def test_no_body_is_the_servers_fault(path: str, bodies: tuple[Json, ...])
                 at = chance.randrange(len(raw))
                 raw = raw[:at] + chance.choice((b"", b"\xff", b"1e999", b'"', b"{")) + raw[at + 1 :]
             async with server.http.post(f"{server.url}/v1/{path}", data=raw) as answer:
-                told = await answer.text()
-            assert answer.status < 500, (answer.status, told, raw)
-            assert "internal_error" not in told, (told, raw)
+                sent = await answer.text()
+            assert answer.status < 500, (answer.status, sent, raw)
+            assert "internal_error" not in sent, (sent, raw)
             if answer.status >= 400:
-                assert json.loads(told)["error"]["message"]
+                assert json.loads(sent)["error"]["message"]
             elif answer.content_type == "application/json":
-                json.loads(told, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+                json.loads(sent, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
             seen[answer.status] = seen.get(answer.status, 0) + 1
         assert server.backend.requests == 0
     assert model.open == 0

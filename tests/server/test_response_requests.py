@@ -155,7 +155,7 @@ async def test_built_in_tools_are_not_offered_and_that_is_said() -> None:
         _, body = await respond(server, tools=[*others, *TOOLS], max_tool_calls=3)
         status, refused = await respond(server, tools=others, tool_choice={"type": "web_search_preview"})
     assert model.turns[0].tools == ToolUse(OFFERED)
-    assert [told.split("'")[1] for told in body["loquent"]["warnings"]] == ["mcp", "web_search_preview"]
+    assert [sent.split("'")[1] for sent in body["loquent"]["warnings"]] == ["mcp", "web_search_preview"]
     assert response(body).max_tool_calls == 3
     assert (status, refused["error"]["param"]) == (400, "tool_choice")
 

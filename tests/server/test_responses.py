@@ -152,8 +152,8 @@ async def test_a_picture_is_a_link_at_the_texts_end() -> None:
 
 
 async def test_logprobs_come_with_each_token() -> None:
-    told = (TokenLogprob("Hi", -0.1, (("Hi", -0.1), ("Yo", -2.0))), TokenLogprob("\ufffd", -1.0))
-    script: list[Event] = [Started(7), TextDelta("Hi", 2, told), TextDone(), Finished("stop", Usage(7, 0, 2))]
+    sent = (TokenLogprob("Hi", -0.1, (("Hi", -0.1), ("Yo", -2.0))), TokenLogprob("\ufffd", -1.0))
+    script: list[Event] = [Started(7), TextDelta("Hi", 2, sent), TextDone(), Finished("stop", Usage(7, 0, 2))]
     model = Scripted(script)
     async with running(model.pipeline) as server:
         events = await responded(server, include=["message.output_text.logprobs"], top_logprobs=2)
@@ -232,8 +232,8 @@ async def test_a_failure_behind_a_comment_is_response_failed_in_full() -> None:
         async with server.http.post(f"{server.url}/v1/responses", json=asked) as answer:
             assert await answer.content.readuntil(b"\n\n") == b": keep-alive\n\n"
             opened.set()
-            told = [line for line in (await answer.text()).splitlines() if line.startswith("event: ")]
-    assert told == ["event: response.created", "event: response.in_progress", "event: response.failed"]
+            sent = [line for line in (await answer.text()).splitlines() if line.startswith("event: ")]
+    assert sent == ["event: response.created", "event: response.in_progress", "event: response.failed"]
 
 
 # The stock client
@@ -241,8 +241,8 @@ async def test_a_failure_behind_a_comment_is_response_failed_in_full() -> None:
 
 async def test_the_sdk_streams_a_tool_loop() -> None:
     async def script(turn: Turn) -> AsyncGenerator[Event]:
-        told = calls(WEATHER) if turn.messages[-1].role == "user" else text("It is sunny.")
-        for event in told:
+        sent = calls(WEATHER) if turn.messages[-1].role == "user" else text("It is sunny.")
+        for event in sent:
             yield event
 
     model = Scripted(script)

@@ -171,9 +171,9 @@ class Reply:
         message.said += text
         message.tokens.extend(logprobs)
         if text or logprobs:
-            told = [_briefly(each) for each in _logprobs(logprobs)]
+            brief = [_briefly(each) for each in _logprobs(logprobs)]
             place = self._place(message)
-            yield self._event("output_text.delta", **place, content_index=0, delta=text, logprobs=told)
+            yield self._event("output_text.delta", **place, content_index=0, delta=text, logprobs=brief)
 
     def _close(self, status: str) -> Iterator[Json]:
         """End the item that is open."""
@@ -181,8 +181,8 @@ class Reply:
         if isinstance(opened, _Text):
             place = self._place(opened) | {"content_index": 0}
             item = opened.item(status, whole=True)
-            told = [_briefly(each) for each in item["content"][0]["logprobs"]]
-            yield self._event("output_text.done", **place, text=opened.said, logprobs=told)
+            brief = [_briefly(each) for each in item["content"][0]["logprobs"]]
+            yield self._event("output_text.done", **place, text=opened.said, logprobs=brief)
             yield self._event("content_part.done", **place, part=item["content"][0])
         elif isinstance(opened, _Call):
             item = opened.item(status)

@@ -67,10 +67,10 @@ def page(request: web.Request, items: Sequence[Json]) -> Json:
         raise ApiError(400, "invalid_value", "order: must be asc or desc", "order")
     listed = list(items if order == "asc" else reversed(items))
     if after:
-        places = [place for place, item in enumerate(listed) if item["id"] == after]
-        if not places:
+        found = [index for index, item in enumerate(listed) if item["id"] == after]
+        if not found:
             raise not_found("item", after, "after")
-        listed = listed[places[0] + 1 :]
+        listed = listed[found[0] + 1 :]
     shown = listed[: int(limit)]
     return {
         "object": "list",
