@@ -13,7 +13,9 @@ from aiohttp import web
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
 from server import bodies, logs, paths
-from server.api import chat, embeddings, images, models, moderations, speech
+from server.api import chat, completions, embeddings, images, models, moderations, speech
+from server.api.responses import conversations, handler, stored
+from server.api.responses.state import RESPONSES, responses
 from server.auth import AccessControl
 from server.backend import BACKEND, Backend
 from server.config import Settings
@@ -46,8 +48,23 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     )
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server))
+    app[RESPONSES] = responses(settings.responses)
     app.router.add_get("/v1/realtime", connect)
     app.router.add_post("/v1/chat/completions", chat.create)
+    app.router.add_post("/v1/completions", completions.create)
+    app.router.add_post("/v1/responses", handler.create)
+    app.router.add_get("/v1/responses/{id}", stored.retrieve)
+    app.router.add_delete("/v1/responses/{id}", stored.delete)
+    app.router.add_get("/v1/responses/{id}/input_items", stored.input_items)
+    app.router.add_post("/v1/responses/{id}/cancel", stored.cancel)
+    app.router.add_post("/v1/conversations", conversations.create)
+    app.router.add_get("/v1/conversations/{id}", conversations.retrieve)
+    app.router.add_post("/v1/conversations/{id}", conversations.update)
+    app.router.add_delete("/v1/conversations/{id}", conversations.delete)
+    app.router.add_get("/v1/conversations/{id}/items", conversations.list_items)
+    app.router.add_post("/v1/conversations/{id}/items", conversations.add_items)
+    app.router.add_get("/v1/conversations/{id}/items/{item}", conversations.retrieve_item)
+    app.router.add_delete("/v1/conversations/{id}/items/{item}", conversations.delete_item)
     app.router.add_post("/v1/audio/speech", speech.create)
     app.router.add_post("/v1/images/generations", images.create)
     app.router.add_get(IMAGES + "{id}.png", images.file)

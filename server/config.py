@@ -168,6 +168,14 @@ class ModelsSettings(_Section):
     speech: tuple[str, ...] = ("default", "tts-1*", "gpt-4o-mini-tts*")
 
 
+class ResponsesSettings(_Section):
+    """What is stored of ``/v1/responses``, so that a client can go on where it left off."""
+
+    items: Annotated[int, Field(ge=1)] = 500
+    kept_bytes: Bytes = 64 * 1024 * 1024
+    expires: Seconds = 3600.0
+
+
 class Settings(BaseSettings):
     """Everything that can be configured."""
 
@@ -179,6 +187,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     pipeline: PipelineSettings = PipelineSettings()
     models: ModelsSettings = ModelsSettings()
+    responses: ResponsesSettings = ResponsesSettings()
     chat: ChatSettings = ChatSettings()
     speech: SpeechSettings = SpeechSettings()
     anomaly: AnomalySettings = AnomalySettings()

@@ -3,6 +3,8 @@
 import asyncio
 import difflib
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +17,7 @@ from server.errors import ApiError, first_problem
 
 Request = TypeVar("Request", bound=BaseModel)
 Harmless = tuple[Any, ...] | Literal["any"]
+BIG_EXPONENT = re.compile(rb"\d[eE]\+?\d{3}")  # only such a number can be beyond what a float holds
 
 
 async def body(request: web.Request) -> bytes:
@@ -42,10 +45,13 @@ def read(raw: bytes, kind: type[Request], *, ignored: Mapping[str, Harmless], re
         raise ApiError(400, "invalid_json", f"The body is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise ApiError(400, "invalid_json", "The body is a JSON object.")
+    if BIG_EXPONENT.search(raw) and not _finite(data):
+        raise ApiError(400, "invalid_json", "The body is not JSON that can be answered: a number is too large.")
     known: dict[str, Any] = {}
     for name, value in data.items():
         if name in kind.model_fields:
-            known[name] = value
+            if value is not None or kind.model_fields[name].is_required():  # null means: not given
+                known[name] = value
         elif name in ignored or name in refused:
             _check_ignored(name, value, ignored.get(name, (None,)))
         else:
@@ -57,6 +63,15 @@ def read(raw: bytes, kind: type[Request], *, ignored: Mapping[str, Harmless], re
     except ValidationError as error:
         code, param, message = first_problem(error)
         raise ApiError(400, code, message, param) from None
+
+
+def _finite(value: Any) -> bool:
+    """Whether no number has become infinite. The parser bounds the depth."""
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_ignored(name: str, value: Any, harmless: Harmless) -> None:

@@ -199,9 +199,10 @@ async def test_logprobs_are_told_of_a_token_that_has_no_text() -> None:
         ({"top_k": -1}, "invalid_value", "top_k"),
         ({"min_p": 1.5}, "invalid_value", "min_p"),
         ({"repetition_penalty": 0}, "invalid_value", "repetition_penalty"),
-        ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
-        ({"n": 2}, "unsupported_parameter", "n"),
-        ({"functions": []}, "unsupported_parameter", "functions"),
+        ({"tools": [{"type": "function"}]}, "missing_required_parameter", "tools.0"),
+        ({"n": 9}, "invalid_value", "n"),
+        ({"functions": [{}]}, "missing_required_parameter", "functions.0.name"),
+        ({"web_search_options": {}}, "unsupported_parameter", "web_search_options"),
         ({"frequency_penalty": 2.5}, "invalid_value", "frequency_penalty"),
         ({"max_token": 5}, "unknown_parameter", "max_token"),
         ({"messages": []}, "invalid_value", "messages"),
@@ -535,7 +536,7 @@ async def test_a_prompt_that_can_never_fit_holds_up_nobody() -> None:
 async def test_metrics_count_what_happened() -> None:
     async with running(ScriptedModel(["Hel", "lo."])) as server:
         await post(server, {"messages": HI})
-        await post(server, {"messages": HI, "n": 2})
+        await post(server, {"messages": HI, "n": 9})
         async with server.http.get(f"{server.url}/metrics") as response:
             text = await response.text()
     told = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))

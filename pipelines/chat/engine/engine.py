@@ -287,7 +287,7 @@ class Engine:
 
     def _step(self, model: LanguageModel, slots: SlotTable) -> None:
         """One forward pass for every running stream."""
-        from pipelines.chat.engine.stream import best_of  # here, because torch takes seconds to import
+        from pipelines.chat.engine.stream import best_of, constrain  # here, because torch takes seconds to import
 
         streaming = [stream for stream in self._running if not stream.prefilling]
         drafts = DRAFT_TOKENS if model.seekable and len(self._running) <= DRAFTING_STREAMS else 0
@@ -305,7 +305,8 @@ class Engine:
         began = time.perf_counter()
         try:
             logits = model.forward([segment for _, segment in work])
-            self._constrain(work, logits)
+            for stream, error in constrain(logits, work):
+                self._failed(stream, error)
             best = best_of(logits, work)
         except Exception:
             self._step_alone(model, work)
@@ -326,20 +327,10 @@ class Engine:
         for stream, segment in work:
             try:
                 logits = model.forward([segment])
-                self._constrain([(stream, segment)], logits)
+                stream.constrain(segment, logits)
                 self._advance(stream, segment, logits, best_of(logits, [(stream, segment)]))
             except Exception as error:
                 self._failed(stream, error)
-
-    def _constrain(self, work: "list[tuple[Stream, Segment]]", logits: "Tensor") -> None:
-        """Rule out, in place, tokens that constraints do not allow; a stream whose constraint fails ends alone."""
-        row = 0
-        for stream, segment in work:
-            try:
-                stream.constrain(segment, logits[row : row + segment.wanted])
-            except Exception as error:
-                self._failed(stream, error)
-            row += segment.wanted
 
     def _advance(self, stream: "Stream", segment: Segment, logits: "Tensor", best: list[int]) -> None:
         if stream.ended:

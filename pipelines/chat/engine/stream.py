@@ -201,6 +201,19 @@ def rule_out(logits: Tensor, masks: NDArray[np.uint32]) -> None:
     logits.masked_fill_(torch.from_numpy(bits ^ 1).bool().to(logits.device), float("-inf"))
 
 
+def constrain(logits: Tensor, work: Sequence[tuple[Stream, Segment]]) -> list[tuple[Stream, Exception]]:
+    """Rule out, in place, what the streams' constraints do not allow; returns streams that failed, and why."""
+    failed: list[tuple[Stream, Exception]] = []
+    row = 0
+    for stream, segment in work:
+        try:
+            stream.constrain(segment, logits[row : row + segment.wanted])
+        except Exception as error:
+            failed.append((stream, error))
+        row += segment.wanted
+    return failed
+
+
 def best_of(logits: Tensor, work: Sequence[tuple[Stream, Segment]]) -> list[int]:
     """The likeliest token of each row of ``logits``; of a greedy stream's, the best under its penalties."""
     rows: list[Row] = []

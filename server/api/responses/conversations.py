@@ -1,0 +1,120 @@
+"""``/v1/conversations``: conversations that responses add to, and their items."""
+
+import secrets
+import time
+from dataclasses import replace
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.api import requests
+from server.api.responses.items import Items
+from server.api.responses.request import Metadata
+from server.api.responses.state import RESPONSES, not_found
+from server.api.responses.stored import page
+from server.auth import TENANT
+from server.response_store import Json, Record
+
+NEW_ITEMS = 20  # of one request
+
+
+class ConversationRequest(BaseModel):
+    """What a conversation begins with."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    items: Annotated[Items, Field(max_length=NEW_ITEMS)] | None = None
+    metadata: Metadata | None = None
+
+
+class MetadataRequest(BaseModel):
+    """What is to be changed of a conversation."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    metadata: Metadata | None = None
+
+
+class ItemsRequest(BaseModel):
+    """What is to be added to a conversation."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    items: Annotated[Items, Field(min_length=1, max_length=NEW_ITEMS)]
+
+
+async def create(request: web.Request) -> web.Response:
+    """A new conversation, to which responses add what they read and say."""
+    tenant, responses = request[TENANT], request.app[RESPONSES]
+    raw = await requests.body(request)
+    asked = requests.read(raw or b"{}", ConversationRequest, ignored={})
+    items = await responses.resolved(tenant, asked.items or (), "items")
+    responses.check_room(len(items), "items")
+    id = f"conv_{secrets.token_hex(24)}"
+    body = {"id": id, "object": "conversation", "created_at": int(time.time()), "metadata": asked.metadata or {}}
+    await responses.store.put(tenant, Record(id, body, items))
+    return web.json_response(body)
+
+
+async def retrieve(request: web.Request) -> web.Response:
+    """A conversation. Raises: ApiError 404."""
+    return web.json_response((await _conversation(request)).body)
+
+
+async def update(request: web.Request) -> web.Response:
+    """Change a conversation's metadata. Raises: ApiError 404."""
+    asked = requests.read(await requests.body(request), MetadataRequest, ignored={})
+    record = await _conversation(request)
+    body = record.body | {"metadata": asked.metadata or {}}
+    await request.app[RESPONSES].store.put(request[TENANT], replace(record, body=body))
+    return web.json_response(body)
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Drop a conversation. Raises: ApiError 404."""
+    record = await _conversation(request)
+    await request.app[RESPONSES].store.delete(request[TENANT], record.id)
+    return web.json_response({"id": record.id, "object": "conversation.deleted", "deleted": True})
+
+
+async def list_items(request: web.Request) -> web.Response:
+    """The items of a conversation. Raises: ApiError 404."""
+    return web.json_response(page(request, (await _conversation(request)).items))
+
+
+async def add_items(request: web.Request) -> web.Response:
+    """Add items to a conversation. Raises: ApiError 404, 400 where they are too many."""
+    tenant, responses = request[TENANT], request.app[RESPONSES]
+    asked = requests.read(await requests.body(request), ItemsRequest, ignored={})
+    new = await responses.resolved(tenant, asked.items, "items")
+    record = await _conversation(request)
+    responses.check_room(len(record.items) + len(new), "items")
+    await responses.store.put(tenant, replace(record, items=(*record.items, *new)))
+    ids = [item["id"] for item in new] or [""]
+    answer: Json = {"object": "list", "data": list(new), "first_id": ids[0], "last_id": ids[-1], "has_more": False}
+    return web.json_response(answer)
+
+
+async def retrieve_item(request: web.Request) -> web.Response:
+    """An item of a conversation. Raises: ApiError 404."""
+    record, id = await _conversation(request), request.match_info["item"]
+    for item in record.items:
+        if item["id"] == id:
+            return web.json_response(item)
+    raise not_found("item", id, "item_id")
+
+
+async def delete_item(request: web.Request) -> web.Response:
+    """Drop an item of a conversation, which is returned. Raises: ApiError 404."""
+    record, id = await _conversation(request), request.match_info["item"]
+    left = tuple(item for item in record.items if item["id"] != id)
+    if len(left) == len(record.items):
+        raise not_found("item", id, "item_id")
+    await request.app[RESPONSES].store.put(request[TENANT], replace(record, items=left))
+    return web.json_response(record.body)
+
+
+async def _conversation(request: web.Request) -> Record:
+    id = request.match_info["id"]
+    return await request.app[RESPONSES].conversation(request[TENANT], id, "conversation_id")
