@@ -5,6 +5,7 @@ measured of it is in docs/decisions/0018.
 """
 
 import json
+import logging
 import re
 import threading
 from collections import OrderedDict
@@ -19,6 +20,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pipelines.chat.model.interface import Grammar
 from pipelines.events import StageError
+
+log = logging.getLogger(__name__)
 
 REFUSED = "invalid_grammar"
 LARGEST = 256 * 1024  # characters of a grammar
@@ -88,7 +91,7 @@ class Grammars:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int | None, ends: frozenset[int]) -> None:
-        self._vocabulary = vocabulary or len(tokenizer)
+        self._vocabulary = max(vocabulary or 0, len(tokenizer))
         self._tokenizer: LLTokenizer | None = None
         self._closing: Closing | None = None
         self._compiled: OrderedDict[tuple[str, Grammar], LLMatcher] = OrderedDict()  # the most recently used last
@@ -102,9 +105,15 @@ class Grammars:
     def _build(self, tokenizer: PreTrainedTokenizerBase, ends: list[int]) -> None:
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             return
-        self._closing = Closing(tokenizer.get_vocab(), self._vocabulary, ends)
-        text = tokenizer.backend_tokenizer.to_str()
-        self._tokenizer = LLTokenizer(text, n_vocab=self._vocabulary, eos_token=ends, slices=LLTokenizer.json_slices())
+        try:
+            text = tokenizer.backend_tokenizer.to_str()
+            slices = LLTokenizer.json_slices()
+            made = LLTokenizer(text, n_vocab=self._vocabulary, eos_token=ends, slices=slices)
+            self._closing = Closing(tokenizer.get_vocab(), self._vocabulary, ends)
+        except Exception as error:  # whatever the library does not understand of a tokenizer
+            log.warning("replies of this model can't be constrained: %s", error)
+            return
+        self._tokenizer = made
 
     def constrain(self, grammar: Grammar, tenant: str = "") -> "GrammarConstraint":
         """A constraint that holds a reply to this grammar, from its first token on.
