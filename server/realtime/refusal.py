@@ -19,7 +19,7 @@ INVALID_REQUEST = 4000  # the close code of those
 
 
 def is_refused(request: web.Request, error: ApiError) -> bool:
-    """Whether this error of a websocket's handshake is told on the websocket; others are answered over HTTP."""
+    """Whether this error of a websocket's handshake is sent on the websocket; others are answered over HTTP."""
     if error.code not in CLOSE_CODES and error.code not in OTHERS:
         return False
     if request.path != "/v1/realtime" or request.app[BACKEND].refusing >= MOST:
