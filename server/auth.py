@@ -16,7 +16,7 @@ SUBPROTOCOL = "realtime"
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."  # the prefix of a key sent by a browser, which can't set headers
 
-CORS_METHODS = "GET, POST, OPTIONS"
+CORS_METHODS = "GET, POST, DELETE, OPTIONS"
 CORS_MAX_AGE = 600  # seconds that a browser may cache the preflight response
 
 

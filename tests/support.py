@@ -499,7 +499,11 @@ def started(command: Sequence[str], environment: Mapping[str, str] | None = None
         guard.cancel()
         addresses = ("Loquent listens on http://", "Loquent listens on https://")
         assert line.startswith(addresses), f"it did not start: {line!r} {log}"
-        yield line.split()[3]
+        try:
+            yield line.split()[3]
+        except BaseException:
+            process.kill()  # a test that failed does not wait for its server
+            raise
         process.terminate()
         assert process.wait(timeout=60) == 0, log
         reader.join(timeout=10)

@@ -176,6 +176,8 @@ def _check_wanted(request: web.Request, backend: Backend) -> None:
     if request.query.get("intent") == "transcription":
         text = "This server has no speech recognition: there are no transcription sessions."
         raise ApiError(400, "transcription_not_supported", text, "intent")
+    if "call_id" in request.query:
+        raise ApiError(404, "call_id_not_found", "This server takes no calls over WebRTC or SIP.", "call_id")
     if BETA_SUBPROTOCOL in offered(request):
         raise ApiError(400, beta.REFUSAL.code, beta.REFUSAL.message)
     backend.names.resolve(request.query.get("model"))

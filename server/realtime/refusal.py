@@ -13,13 +13,13 @@ from server.realtime import wire
 
 SECONDS = 2.0  # for all of it; what is refused holds nothing longer
 MOST = 64  # at a time; further ones are refused over HTTP
-CLOSE_CODES = {"invalid_api_key": 3000, "model_not_found": 4004}
+CLOSE_CODES = {"invalid_api_key": 3000, "model_not_found": 4004, "call_id_not_found": 4004}
 OTHERS = ("beta_api_shape_disabled", "transcription_not_supported")
 INVALID_REQUEST = 4000  # the close code of those
 
 
 def is_refused(request: web.Request, error: ApiError) -> bool:
-    """Whether this error of a websocket's handshake is told on the websocket; others are answered over HTTP."""
+    """Whether this error of a websocket's handshake is sent on the websocket; others are answered over HTTP."""
     if error.code not in CLOSE_CODES and error.code not in OTHERS:
         return False
     if request.path != "/v1/realtime" or request.app[BACKEND].refusing >= MOST:

@@ -120,7 +120,7 @@ async def test_a_body_that_is_not_what_its_encoding_says_is_a_400(raw: bytes) ->
         assert set(answer["error"]) == {"message", "type", "code", "param"}
 
 
-async def test_an_encoding_that_nobody_knows_is_a_415() -> None:
+async def test_an_unknown_encoding_is_a_415() -> None:
     async with running(ScriptedModel(["Hi"])) as server:
         status, answer = await post(server, CHAT, b"{}", Content_Encoding="compress")
     assert (status, answer["error"]["code"]) == (415, "unsupported_encoding")

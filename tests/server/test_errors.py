@@ -90,7 +90,7 @@ def problem_of(kind: type[BaseModel], given: Any) -> tuple[str, str, str]:
         (ModerationRequest, {"input": ["a", 5]}, ("invalid_value", "input.1", "Input should be a valid string")),
     ],
 )
-def test_of_a_union_the_branch_that_the_value_means_is_told(
+def test_of_a_union_the_branch_that_the_value_means_is_reported(
     kind: type[BaseModel], given: Any, told: tuple[str, str, str]
 ) -> None:
     code, param, message = problem_of(kind, given)

@@ -468,6 +468,8 @@ async def test_what_is_not_here_is_said_on_the_websocket() -> None:
         assert await closed(f"{url}?model=nobody") == unknown
         ears = ("transcription_not_supported", 4000, "invalid_request_error.transcription_not_supported")
         assert await closed(f"{url}?intent=transcription") == ears
+        call = ("call_id_not_found", 4004, "invalid_request_error.call_id_not_found")
+        assert await closed(f"{url}?call_id=rtc_1") == call
         beta = ["realtime", "openai-beta.realtime-v1"]
         assert await closed(url, subprotocols=beta) == BETA
 

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
+import pytest
 from openai import AsyncOpenAI
 
 from pipelines.build import Pipeline
@@ -33,13 +35,23 @@ CALL = ToolCall("call_1", "weather", '{"city": "Paris"}')
 class Caller:
     """A stage that calls a function where the last message is no tool's, and says its output where it is."""
 
-    def __init__(self, text: str = "", hang: bool = False) -> None:
+    def __init__(self, text: str = "", hang: bool = False, stop_after: int = 99) -> None:
         self.turns: list[Turn] = []
         self.closed = 0
+        self.reached = 0  # events that it has yielded
         self._text = text
         self._hang = hang
+        self._stop_after = stop_after  # events, and then it hangs
 
     async def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        async with aclosing(self._reply(turn)) as events:
+            async for event in events:
+                yield event
+                self.reached += 1
+                if self.reached == self._stop_after:
+                    await asyncio.Event().wait()
+
+    async def _reply(self, turn: Turn) -> AsyncGenerator[Event]:
         self.turns.append(turn)
         try:
             yield Started(9)
@@ -134,6 +146,32 @@ async def test_a_disconnect_amid_a_call_closes_the_stage() -> None:
             await client.send("response.create")
             await client.until("response.function_call_arguments.delta")
         await eventually(lambda: stage.closed == 1, "the stage was closed")
+
+
+@pytest.mark.parametrize("leave", [False, True])
+@pytest.mark.parametrize("point", range(1, 8))  # Started, text, its end, the call, two pieces, its end
+async def test_whatever_point_of_a_tool_loop_is_cut_everything_has_its_end(point: int, leave: bool) -> None:
+    stage = Caller("Let me look.", stop_after=point)
+    async with running(calling(stage)) as server:
+        async with server.client() as client:
+            await client.greet()
+            await client.say("Weather?")
+            await client.send("response.create")
+            await eventually(lambda: stage.reached == point, "the stage waits")
+            if not leave:
+                await client.send("response.cancel")
+                events = await client.until("response.done")
+        await eventually(lambda: stage.closed == 1, "the stage was closed")
+    if leave:
+        return
+    opened = [event["item"]["id"] for event in events if event["type"] == "response.output_item.added"]
+    ended = [event["item"]["id"] for event in events if event["type"] == "response.output_item.done"]
+    output = events[-1]["response"]["output"]
+    assert opened == ended == [item["id"] for item in output]
+    ends = [event for event in events if event["type"] == "response.function_call_arguments.done"]
+    status = {4: "incomplete", 5: "incomplete", 6: "incomplete", 7: "completed"}.get(point)
+    assert [item["status"] for item in output if item["type"] == "function_call"] == [status] * len(ends)
+    assert len(ends) == (point >= 4)
 
 
 async def test_a_spoken_reply_calls_behind_its_sound() -> None:

@@ -342,7 +342,8 @@ def kinds(events: list[Json]) -> list[str]:
 def ask(table: Table, text: str = "Hi", **response: Any) -> str:
     """A user's message and a response to it; returns the response's id."""
     table.send("conversation.item.create", item=user(text))
-    (created, _limits) = table.send("response.create", **({"response": response} if response else {}))
+    told = table.send("response.create", **({"response": response} if response else {}))
+    created, _limits = (event for event in told if event["type"] != "conversation.item.deleted")
     id: str = created["response"]["id"]
     return id
 
@@ -950,11 +951,11 @@ RETENTION: Json = {"type": "retention_ratio", "retention_ratio": 0.8, "token_lim
 @pytest.mark.parametrize(
     ("truncation", "told"),
     [
-        ("auto", ("trim", None, None)),
+        ("auto", ("trim", 0.8, None)),
         ("disabled", ("error", None, None)),
         (RETENTION, ("trim", 0.8, 900)),
         ({"type": "retention_ratio", "retention_ratio": 1}, ("trim", 1.0, None)),
-        (None, ("trim", None, None)),
+        (None, ("trim", 0.8, None)),
     ],
 )
 def test_what_happens_to_a_long_conversation_is_the_sessions_choice(
@@ -1036,6 +1037,7 @@ def test_truncating_an_item_without_audio_is_answered_and_changes_nothing(table:
 
 
 def test_a_conversation_has_its_limits(table: Table) -> None:
+    table.send("session.update", session={"truncation": "disabled"})
     error = error_of(table.send("conversation.item.create", item=user("x" * 1500)))
     assert error["code"] == "conversation_full"
     for _ in range(8):
@@ -1070,7 +1072,30 @@ def test_whatever_takes_room_in_a_conversation_counts(table: Table, item: Json) 
     assert error_of(table.send("conversation.item.create", item=parts))["param"] == "item.content"
 
 
+def test_a_full_conversation_gives_up_its_oldest_items_and_says_so(table: Table) -> None:
+    system = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "Be kind."}]}
+    table.send("conversation.item.create", item={"id": "rules", **system})
+    deleted: list[str] = []
+    for number in range(30):
+        told = table.send("conversation.item.create", item={"id": f"i{number}", **user("x")})
+        assert kinds(told)[-2:] == ["conversation.item.added", "conversation.item.done"]
+        deleted += [each["item_id"] for each in told if each["type"] == "conversation.item.deleted"]
+        assert len(table.state.items) <= 8
+    assert deleted == [f"i{number}" for number in range(len(deleted))]
+    assert "rules" in {item.id for item in table.state.items}
+    response_id = ask(table)
+    table.produce(response_id, TextDelta("y"), Finished("stop", Usage()))
+    assert len(table.state.items) <= 8
+    large = user("x" * 900)
+    for _ in range(4):
+        assert "error" not in kinds(table.send("conversation.item.create", item=large))
+    assert table.state.held <= table.state.limits.conversation_bytes
+    too_large = table.send("conversation.item.create", item=user("x" * 1500))
+    assert error_of(too_large)["code"] == "conversation_full"
+
+
 def test_a_reply_in_the_making_has_its_place_among_the_items(table: Table) -> None:
+    table.send("session.update", session={"truncation": "disabled"})
     for _ in range(6):
         table.send("conversation.item.create", item=user("x"))
     response_id = ask(table)

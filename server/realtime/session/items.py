@@ -9,7 +9,7 @@ from pipelines.events import (
 from server.realtime import wire
 from server.realtime.session.inputs import Output, Step, Stop
 from server.realtime.session.replies import CANCELLED, close_reply
-from server.realtime.session.state import Sound, State, check_room, new_id, splice, taken_ids
+from server.realtime.session.state import Sound, State, make_room, new_id, splice, taken_ids
 from server.realtime.wire import Item, WireError
 
 
@@ -18,15 +18,13 @@ def create_item(state: State, event: wire.ItemCreate) -> Step:
     item = event.item
     if item.type == "item_reference":
         raise WireError("invalid_value", "An item_reference can't be created as an item.", param="item.type")
-    check_room(state)
-    if state.held + item.size > state.limits.conversation_bytes:
-        raise WireError("conversation_full", f"The conversation holds {state.held} bytes; delete some of its items.")
     if item.id is None:
         state, id = new_id(state, "item")
         item = item.model_copy(update={"id": id})
     elif item.id in taken_ids(state):
         raise WireError("item_create_duplicate_item_id", f"The item {item.id!r} exists already.", param="item.id")
     item = _normal(item)
+    state, gone = make_room(state, item.size)
     at = _index_after(state, event.previous_item_id)
     before = state.items[at - 1].id if at else None
     state = splice(state, at, item)
@@ -34,6 +32,7 @@ def create_item(state: State, event: wire.ItemCreate) -> Step:
         serial = state.serial + 1  # not the item's id, which a client may use again
         state = replace(state, serial=serial, unscreened={**state.unscreened, item.id or "": serial})
     return state, [
+        *(wire.ItemDeleted(item_id=id) for id in gone),
         wire.ItemAdded(previous_item_id=before, item=item),
         wire.ItemDone(previous_item_id=before, item=item),
     ]

@@ -9,11 +9,11 @@ from pipelines.events import (
     Turn,
 )
 from server.realtime import wire
-from server.realtime.session.inputs import Begin, Step, Stop
+from server.realtime.session.inputs import Begin, Output, Step, Stop
 from server.realtime.session.reading import Given, items_read, messages_read
 from server.realtime.session.replies import CANCELLED, FILTERED, close_reply, failure_of
 from server.realtime.session.settings import NO_IMAGES, NO_PROMPTS, NO_VERDICTS, NO_VOICE, PCM_ONLY, said, speaker_of
-from server.realtime.session.state import Reply, Sound, State, check_room, delete_item, find_reply, new_id
+from server.realtime.session.state import Reply, Sound, State, delete_item, find_reply, make_room, new_id
 from server.realtime.session.tools import use_of, warnings_of
 from server.realtime.wire import WireError
 
@@ -25,6 +25,9 @@ def create_response(state: State, asked: wire.ResponseConfig) -> Step:
     """Begin a response. Raises: WireError when the session can't begin one."""
     out_of_band = asked.conversation == "none"
     _check_beginning(state, out_of_band=out_of_band)
+    gone: tuple[str, ...] = ()
+    if not out_of_band:
+        state, gone = make_room(state)
     items = items_read(state, asked)
     speech, audio, warnings = _speech(state, asked)
     state, response_id = new_id(state, "resp")
@@ -43,7 +46,8 @@ def create_response(state: State, asked: wire.ResponseConfig) -> Step:
     screens = tuple(item.id or "" for item, own in items if own and item.id in state.unscreened)
     reply = Reply(response_id, item_id, out_of_band, response, sound=Sound() if speech else None, screens=screens)
     state = replace(state, replies=(*state.replies, reply))
-    begun = [
+    begun: list[Output] = [
+        *(wire.ItemDeleted(item_id=id) for id in gone),
         wire.ResponseCreated(response=response, loquent=wire.Warnings(warnings=warnings) if warnings else None),
         wire.RateLimits(),
     ]
@@ -66,8 +70,6 @@ def _check_beginning(state: State, *, out_of_band: bool) -> None:
         )
     if len(state.replies) >= state.limits.responses:
         raise WireError("too_many_responses", f"{len(state.replies)} responses are in progress, which is the limit.")
-    if not out_of_band:
-        check_room(state)
 
 
 def _turn(state: State, response_id: str, asked: wire.ResponseConfig, items: Sequence[Given]) -> Turn:

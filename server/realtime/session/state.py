@@ -14,6 +14,8 @@ from server.names import ModelNames, VoiceNames
 from server.realtime import wire
 from server.realtime.wire import Item, SessionConfig, WireError
 
+SHARE_LEFT = 0.8  # of a full conversation, once its oldest items have gone
+
 
 @dataclass(frozen=True, slots=True)
 class Sound:
@@ -166,9 +168,32 @@ def delete_item(state: State, item: Item) -> State:
     )
 
 
-def check_room(state: State) -> None:
-    """Raises: WireError when the conversation can't take another item."""
+def make_room(state: State, size: int = 0) -> tuple[State, tuple[str, ...]]:
+    """The state with room for another item of ``size`` bytes, and the ids of items that went for it.
+
+    Unless the session's truncation is disabled, the oldest items go when the conversation is full, a fifth of it at
+    once, so that its beginning stays the same for many turns. Instructions stay, and what is still being generated.
+
+    Raises: WireError ``conversation_full`` where there is no room.
+    """
     active = state.active
     pending = 1 if active and not (active.opened or active.calls) else 0  # its first item will come
-    if len(state.items) + pending >= state.limits.items:
-        raise WireError("conversation_full", f"A conversation has at most {state.limits.items} items; delete some.")
+    most, most_bytes = state.limits.items, state.limits.conversation_bytes
+
+    def full(state: State) -> bool:
+        return len(state.items) + pending >= most or state.held + size > most_bytes
+
+    gone: list[str] = []
+    if full(state) and state.config.truncation != "disabled" and size <= most_bytes:
+        for item in state.items:
+            within = len(state.items) + pending < SHARE_LEFT * most and state.held + size <= SHARE_LEFT * most_bytes
+            if within and not full(state):
+                break
+            if item.role != "system" and item.status != "in_progress":
+                state = delete_item(state, item)
+                gone.append(item.id or "")
+    if len(state.items) + pending >= most:
+        raise WireError("conversation_full", f"A conversation has at most {most} items; delete some.")
+    if state.held + size > most_bytes:
+        raise WireError("conversation_full", f"The conversation holds {state.held} bytes; delete some of its items.")
+    return state, tuple(gone)
