@@ -5,7 +5,7 @@ PEERS := .venv-pipecat
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check
 PIPECAT := pipecat-ai[openai]==1.14.0
-BENCHES := startup stages streams company sizes agreement quality answers speech anomaly image
+BENCHES := startup stages streams company sizes agreement quality answers tools speech anomaly image
 OPTIONS ?= # of the benches that take longest: make bench OPTIONS=--quick tries them out
 
 .DEFAULT_GOAL := help

@@ -115,7 +115,7 @@ async def burst(new: New, count: int, seed: int, rounds: int, tokens: int = TOKE
 
 async def poisson(new: New, rate: float, seed: int, seconds: float = ARRIVING_SECONDS) -> Figures:
     """Users who come by chance, ``rate`` a second, whether or not the server keeps up."""
-    chance = random.Random(seed)  # noqa: S311 - the same arrivals for every server
+    chance = random.Random(seed)
     good: list[Reply] = []
     firsts: list[float] = []
     refused = 0

@@ -112,7 +112,7 @@ async def gaps(pipeline: Pipeline, number: int) -> list[float]:
 
 async def interruptions(server: str) -> tuple[list[float], list[float]]:
     """Seconds from a cancel to the last sound that came behind it, 0 where none did, and to ``response.done``."""
-    chance = random.Random(0)  # noqa: S311 - the same moments every time
+    chance = random.Random(0)
     sounds: list[float] = []
     dones: list[float] = []
     async with aiohttp.ClientSession() as http, http.ws_connect(f"{server}/v1/realtime") as socket:

@@ -29,6 +29,7 @@ CACHED = 64  # compiled grammars
 CACHED_CHARACTERS = 4 * 1024 * 1024  # of their sources together
 LEAST_RESERVE = 32  # tokens for a short text's end; a long schema has more to say
 CHARACTERS_A_TOKEN = 8  # of a schema, about, for a token of its shortest text
+SIGNS, TRIES = 32, 1000  # that are tried behind one token, and in a reply: each costs two masks
 LOCATED = 256  # parts of a refused schema that are compiled to find the one at fault
 
 # Bounds of one grammar. Masks are computed between two forward passes of all streams, so a grammar whose mask takes
@@ -245,6 +246,7 @@ class GrammarConstraint:
         self.reserve = reserve  # tokens that bringing the text to its end may take
         self._matcher = matcher
         self._closing = closing
+        self._tries = TRIES  # that are left
         self._seen: set[bytes] = set()  # states since a string's closing began, at most one a token
         self._words = -(-vocabulary // 32)
 
@@ -296,7 +298,8 @@ class GrammarConstraint:
         """
         signs = [id for id in closing.signs if mask[id // 32] >> np.uint32(id % 32) & 1]
         self._seen.add(self._state(mask, closing))
-        for id in signs:
+        for id in signs[: min(SIGNS, self._tries)]:
+            self._tries -= 1
             self._matcher.consume_token(id)
             state = self._state(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint32), closing)
             self._matcher.rollback(1)
