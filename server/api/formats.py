@@ -61,7 +61,8 @@ class ResponseFormat(BaseModel):
     def format(self) -> Format | None:
         """The pipeline's form; None where any text will do."""
         if self.type == "json_schema" and self.json_schema:
-            return schema_format(self.json_schema.definition, "response_format.json_schema.schema")
+            asked = self.json_schema
+            return schema_format(asked.definition, "response_format.json_schema.schema", strict=bool(asked.strict))
         if self.type == "json_object":
             if self.definition is not None:
                 return schema_format(self.definition, "response_format.schema")
@@ -96,7 +97,7 @@ class TextFormat(BaseModel):
     def format(self) -> Format | None:
         """The pipeline's form; None where any text will do."""
         if self.definition is not None and self.type != "text":
-            return schema_format(self.definition, "text.format.schema")
+            return schema_format(self.definition, "text.format.schema", strict=bool(self.strict))
         return Format("json", param="text.format") if self.type == "json_object" else None
 
     def echo(self) -> dict[str, Any]:
@@ -166,9 +167,9 @@ def _of(
     return found
 
 
-def schema_format(definition: dict[str, Any], param: str) -> Format:
-    """The format of what a JSON schema allows."""
-    return Format("json_schema", json.dumps(definition, ensure_ascii=False), param)
+def schema_format(definition: dict[str, Any], param: str, *, strict: bool = False) -> Format:
+    """The format of what a JSON schema allows; ``strict``: what can't be enforced of it is an error."""
+    return Format("json_schema", json.dumps(definition, ensure_ascii=False), param, strict)
 
 
 def _literal(text: str) -> str:

@@ -50,6 +50,8 @@ LENIENT: dict[str, Any] = COMPACT | {"lenient": True, "coerce_one_of": True}  # 
 
 Bits = npt.NDArray[np.uint32]
 
+BY_NAME = ("properties", "$defs", "definitions", "patternProperties")  # keywords that hold schemas by name
+
 # Tokens that end JSON values. "Ġ", "Ċ" and "▁" are white space in vocabularies.
 QUOTES = re.compile(r'[ĠĊ▁]*"{1,2}[\]}]*')
 BRACKETS = re.compile(r"[ĠĊ▁]*(\[\]|\{\})?[\]}]*(?<=[\]}])")
@@ -63,13 +65,19 @@ def closed(schema: Any) -> Any:
         return [closed(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {
-        key: value if key in ("enum", "const", "default", "examples") else closed(value)
-        for key, value in schema.items()
-    }
+    made = {key: _closed_within(key, value) for key, value in schema.items()}
     if isinstance(schema.get("properties"), dict) and "allOf" not in schema:
         made.setdefault("additionalProperties", False)
     return made
+
+
+def _closed_within(key: str, value: Any) -> Any:
+    """What a keyword of a schema holds: values, schemas by name, or schemas."""
+    if key in ("enum", "const", "default", "examples"):
+        return value
+    if key in BY_NAME and isinstance(value, dict):
+        return {name: closed(each) for name, each in value.items()}
+    return closed(value)
 
 
 def _source(grammar: Grammar) -> str:
@@ -196,7 +204,7 @@ def _parts(schema: Any) -> Iterator[tuple[list[str], dict[str, Any]]]:
     """The schemas directly within a schema, each with its path."""
     if not isinstance(schema, dict):
         return
-    for key in ("properties", "$defs", "definitions", "patternProperties"):
+    for key in BY_NAME:
         inner = schema.get(key)
         for name, each in inner.items() if isinstance(inner, dict) else ():
             if isinstance(each, dict):

@@ -209,3 +209,21 @@ def test_two_replies_of_one_grammar_do_not_share_where_they_stand(compiler: Comp
     first.take(tokenizer("ab", add_special_tokens=False)["input_ids"])
     assert first.done
     assert not second.done
+
+
+def test_objects_are_closed_where_the_schema_does_not_open_them() -> None:
+    of = {
+        "type": "object",
+        "properties": {
+            "properties": {"type": "object", "properties": {"x": {"enum": [{"properties": {}}]}}},
+            "open": {"type": "object", "properties": {}, "additionalProperties": True},
+        },
+        "$defs": {"any": {"type": "object"}},
+    }
+    made = grammars.closed(of)
+    assert made["additionalProperties"] is False
+    assert set(made["properties"]) == {"properties", "open"}
+    assert made["properties"]["properties"]["additionalProperties"] is False
+    assert made["properties"]["properties"]["properties"]["x"] == {"enum": [{"properties": {}}]}
+    assert made["properties"]["open"]["additionalProperties"] is True
+    assert made["$defs"] == {"any": {"type": "object"}}
