@@ -46,7 +46,7 @@ def given(schema: Json) -> str:
                     "json_schema": {"name": "x", "strict": True, "schema": SCHEMA},
                 }
             },
-            Format("json_schema", given(SCHEMA), "response_format.json_schema.schema"),
+            Format("json_schema", given(SCHEMA), "response_format.json_schema.schema", strict=True),
         ),
         (
             {"response_format": {"type": "json_object", "schema": SCHEMA}},
