@@ -3,9 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.chat.engine.detokenizer import Detokenizer, StopMatcher
@@ -15,7 +12,7 @@ from pipelines.chat.engine.penalties import Row, best_tokens
 from pipelines.chat.engine.sampling import Sampler
 from pipelines.chat.engine.slots import Slot
 from pipelines.chat.model.interface import LanguageModel, Segment
-from pipelines.chat.model.kernels import argmax
+from pipelines.chat.model.kernels import argmax, rule_out
 from pipelines.events import Finished, FinishReason, StageError, Started, TextDelta, TokenLogprob, Usage
 
 FORCED = 16  # tokens a step that a constraint leaves no choice of
@@ -191,14 +188,6 @@ class Stream:
         best, ids = logprobs.topk(min(self._request.sampling.logprobs or 0, len(logprobs)))
         likeliest = zip((self._decode([id]) for id in ids.tolist()), best.tolist(), strict=True)
         return TokenLogprob(self._decode([token]), float(logprobs[token]), tuple(likeliest))
-
-
-@torch.inference_mode()
-def rule_out(logits: Tensor, masks: NDArray[np.uint32]) -> None:
-    """Set, in place, the logits (N, V) of tokens whose bits are 0 in ``masks`` (N, V / 32) to minus infinity."""
-    size = logits.shape[-1]
-    bits = np.unpackbits(masks.view(np.uint8), axis=-1, count=size, bitorder="little")
-    logits.masked_fill_(torch.from_numpy(bits ^ 1).bool().to(logits.device), float("-inf"))
 
 
 def constrain(logits: Tensor, work: Sequence[tuple[Stream, Segment]]) -> list[tuple[Stream, Exception]]:

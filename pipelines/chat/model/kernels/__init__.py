@@ -13,6 +13,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -43,6 +45,7 @@ LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
 LIBRARY.define("gate(Tensor x) -> Tensor")
 LIBRARY.define("heads(Tensor(a) x, int begin, int end, int size) -> Tensor(a)")
 LIBRARY.define("argmax(Tensor x) -> Tensor")
+LIBRARY.define("rule_out(Tensor(a!) logits, Tensor masks) -> ()")
 
 
 class Form(IntEnum):
@@ -84,6 +87,18 @@ def argmax(logits: Tensor) -> list[int]:
         logits = logits.argmax(dim=-1)
     places: list[int] = logits.tolist()
     return places
+
+
+@torch.inference_mode()
+def rule_out(logits: Tensor, masks: npt.NDArray[np.uint32]) -> None:
+    """Set, in place, logits (N, V) of tokens whose bits are 0 in ``masks`` (N, at least V / 32) to minus infinity."""
+    fast = logits.device.type == "cpu" and logits.is_contiguous() and logits.dtype in (torch.bfloat16, torch.float32)
+    if fast and load():
+        torch.ops.loquent.rule_out(logits, torch.from_numpy(masks.view(np.int32)))
+        return
+    size = logits.shape[-1]
+    bits = np.unpackbits((~masks).view(np.uint8), axis=-1, count=size, bitorder="little")
+    logits.masked_fill_(torch.from_numpy(bits.view(np.bool_)).to(logits.device), float("-inf"))
 
 
 def _load() -> bool:

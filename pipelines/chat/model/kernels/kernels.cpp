@@ -95,4 +95,5 @@ TORCH_LIBRARY_IMPL(loquent, CPU, library) {
     library.impl("gate", gate);
     library.impl("heads", heads);
     library.impl("argmax", argmax);
+    library.impl("rule_out", rule_out);
 }

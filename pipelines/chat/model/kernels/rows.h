@@ -125,6 +125,21 @@ void argmax_of(const at::Tensor& x, int64_t* to) {
     });
 }
 
+// In place: numbers, as their bits, become ``lowest`` where a bit of the row's mask is 0.
+template <typename T>
+void rule_out_of(T* line, const uint32_t* mask, int64_t size, T lowest) {
+    for (int64_t word = 0; word * 32 < size; ++word) {
+        const uint32_t bits = mask[word];
+        T* to = line + word * 32;
+        if (bits == ~uint32_t(0)) continue;
+        if (word * 32 + 32 <= size) {
+            for (int bit = 0; bit < 32; ++bit) to[bit] = (bits >> bit) & 1 ? to[bit] : lowest;
+        } else {
+            for (int64_t bit = 0; word * 32 + bit < size; ++bit) to[bit] = (bits >> bit) & 1 ? to[bit] : lowest;
+        }
+    }
+}
+
 template <typename F>
 void by_type(const at::Tensor& x, F&& run) {
     if (x.scalar_type() == at::kBFloat16)
@@ -175,6 +190,21 @@ at::Tensor gate(const at::Tensor& x) {
     at::Tensor y = at::empty(shape, x.options());
     by_type(x, [&](auto type) { gate_of<decltype(type)>(x, y); });
     return y;
+}
+
+// In place: logits (N, V) of tokens whose bits are 0 in masks (N, >= V / 32), int32, become -infinity.
+void rule_out(const at::Tensor& logits, const at::Tensor& masks) {
+    const int64_t size = logits.size(-1), words = masks.size(-1);
+    TORCH_CHECK(logits.is_contiguous() && masks.is_contiguous() && masks.scalar_type() == at::kInt, "rows and masks");
+    TORCH_CHECK(masks.size(0) == logits.size(0) && words * 32 >= size, "a mask has a bit for each logit");
+    const auto* from = reinterpret_cast<const uint32_t*>(masks.data_ptr<int32_t>());
+    for (int64_t row = 0; row < logits.size(0); ++row) {
+        const uint32_t* mask = from + row * words;
+        if (logits.scalar_type() == at::kBFloat16)
+            rule_out_of(static_cast<uint16_t*>(logits.data_ptr()) + row * size, mask, size, uint16_t(0xff80));
+        else
+            rule_out_of(static_cast<uint32_t*>(logits.data_ptr()) + row * size, mask, size, uint32_t(0xff800000));
+    }
 }
 
 // x (N, V): the place of the first largest value of each row, (N); 0 where a row holds none.

@@ -4,6 +4,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -133,6 +134,19 @@ def test_the_likeliest_is_the_first_of_the_largest(size: int, dtype: torch.dtype
     expected = [max(range(size), key=row.__getitem__) for row in logits.tolist()]
     assert kernels.argmax(logits) == expected
     assert kernels.argmax(logits[:0]) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1, 31, 64, 1003])
+def test_what_a_mask_does_not_allow_is_ruled_out_in_place(size: int, dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(size)
+    masks = rng.integers(0, 2**32, (4, -(-size // 32) + 1), dtype=np.uint32)
+    masks[1], masks[2] = 0, 2**32 - 1
+    logits = torch.randn(4, size).to(dtype)
+    allowed = [[bool(int(masks[row, at // 32]) >> at % 32 & 1) for at in range(size)] for row in range(4)]
+    expected = torch.where(torch.tensor(allowed), logits, torch.tensor(float("-inf"), dtype=dtype))
+    kernels.rule_out(logits, masks)
+    assert torch.equal(logits, expected)
 
 
 def packed_at_random(
