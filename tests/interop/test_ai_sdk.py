@@ -56,4 +56,4 @@ def test_messages_of_use_chat_hold_calls_and_texts_of_two_turns(told: Cases) -> 
 
 
 def test_a_request_of_many_long_texts_is_embedded(told: Cases) -> None:
-    assert told["embeddings"] == {"count": 100, "length": 384}
+    assert told["embeddings"] == {"count": 40, "length": 384}

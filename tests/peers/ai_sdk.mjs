@@ -92,7 +92,7 @@ async function useChat(model) {
 }
 
 async function embeddings(address) {
-  const values = Array.from({ length: 100 }, (_, number) => `The number ${number}. `.repeat(50)); // 90 KB
+  const values = Array.from({ length: 40 }, (_, number) => `Number ${number}. `.repeat(170)); // 80 KB
   const model = provider(address).embedding("text-embedding-3-small");
   const told = await embedMany({ model, values, maxRetries: 0 });
   return { count: told.embeddings.length, length: told.embeddings[0].length };
