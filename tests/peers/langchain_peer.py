@@ -106,7 +106,7 @@ def embeddings(address: str) -> dict[str, int]:
     model = OpenAIEmbeddings(
         model="text-embedding-3-small", base_url=f"{address}/v1", api_key="none", check_embedding_ctx_length=False
     )
-    vectors = model.embed_documents([f"Number {number}. " * 170 for number in range(40)]  # 80 KB)
+    vectors = model.embed_documents([f"Number {number}. " * 170 for number in range(40)])  # 80 KB
     return {"count": len(vectors), "length": len(vectors[0])}
 
 
