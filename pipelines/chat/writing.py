@@ -12,6 +12,9 @@ from pipelines.events import Format, StageError, Tool, ToolUse, Turn
 
 CHARACTERS_A_TOKEN = 2  # of descriptions of functions, at the least
 JSON_OBJECT = '{"type": "object"}'
+# Behind a function's result a small model likes to go on with the markup of results, or with JSON: its text begins with
+# neither, and nowhere has a tag "<to…" or "</to…".
+WORDS = Grammar("regex", r"[^<{\[\s]([^<]|<+/?[^t/<]|<+/?t[^o<])*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Writing:
     callable: tuple[Tool, ...] = ()  # those that may be called
     parallel: bool = True
     format: Format | None = None  # of text
+    words: bool = False  # whether the text may not begin as markup or JSON does
 
     @property
     def exact(self) -> bool:
@@ -36,17 +40,22 @@ async def writing_of(turn: Turn, chooser: Chooser | None, context: int) -> Writi
     Raises: StageError for a function that is not there, and as ``Chooser.choose``.
     """
     use = turn.tools
+    text = Writing(format=turn.format, words=chooser is not None and _behind_result(turn))
     if use is None or not use.tools or use.mode == "none":
-        return Writing(format=turn.format)
+        return text
     may = _allowed(use)
     must = use.mode == "required"
     if chooser is None:
         return Writing(use.tools, must or None, may, use.parallel, turn.format)
     chosen = may if must and len(may) == 1 else await chooser.choose(turn.messages, may, must=must)
     if not chosen:
-        return Writing(format=turn.format)
+        return text
     described = use.tools if _size(use.tools) <= context * CHARACTERS_A_TOKEN else chosen
     return Writing(described, True, chosen, False, turn.format)  # a small model would not end after one
+
+
+def _behind_result(turn: Turn) -> bool:
+    return turn.format is None and bool(turn.messages) and turn.messages[-1].role == "tool"
 
 
 def _allowed(use: ToolUse) -> tuple[Tool, ...]:
@@ -67,6 +76,8 @@ def constraint_of(writing: Writing, tokenizer: Tokenizer, tenant: str) -> Constr
 
     Raises: StageError that names the parameter at fault.
     """
+    if writing.words:
+        return tokenizer.constrain(WORDS, tenant)
     if writing.calls is False:
         return None if writing.format is None else _of_format(writing.format, tokenizer, tenant)
     tools, quoted, parallel = writing.callable, tokenizer.quoted, writing.parallel
