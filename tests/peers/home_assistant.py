@@ -167,9 +167,9 @@ async def structured(address: str) -> dict[str, Any]:
         "properties": {
             "name": {"type": "string", "description": "Name of the character"},
             "age": {"type": ["number", "null"]},
-            "items": {"type": "array", "items": {"type": "string"}},
+            "size": {"type": "string", "enum": ["small", "large"]},
         },
-        "required": ["name", "age", "items"],
+        "required": ["name", "age", "size"],
         "strict": True,
         "additionalProperties": False,
     }
