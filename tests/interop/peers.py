@@ -1,4 +1,4 @@
-"""Runs clients of other projects, unmodified, in their own environments, and hands over what each of their cases gave."""
+"""Runs clients of other projects, unmodified, in their own environments, and returns the results of their cases."""
 
 import json
 import sys
@@ -14,6 +14,7 @@ INSTRUCTOR = ROOT / ".venv-instructor/bin/python"
 # These clients would report to their makers, or load lists of prices, while they run.
 QUIET = {
     "DO_NOT_TRACK": "1",
+    "PYTHONASYNCIODEBUG": "",
     "HAYSTACK_TELEMETRY_ENABLED": "False",
     "HF_HUB_OFFLINE": "1",
     "LANGSMITH_TRACING": "false",
@@ -25,7 +26,7 @@ QUIET = {
 
 
 class Cases:
-    """The results of a client's cases by their names; one that failed raises AssertionError with what the client said."""
+    """The results of a client's cases by name; a failed one raises AssertionError with the client's traceback."""
 
     def __init__(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         self._told = told
@@ -44,7 +45,7 @@ def cases(script: str, address: str, python: Path = PYTHON, **environment: str) 
     """
     assert python.exists(), "make interop sets this environment up"
     program = _node() if script.endswith(".mjs") else python
-    talk = run(program, ROOT / "tests/peers" / script, address, seconds=SECONDS, **QUIET, **environment)
+    talk = run(program, ROOT / "tests/peers" / script, address, seconds=SECONDS, env=QUIET | environment)
     assert talk.returncode == 0, talk.stderr
     told = json.loads(talk.stdout.splitlines()[-1])
     times = ", ".join(f"{name} {case['seconds']} s" for name, case in told.items())

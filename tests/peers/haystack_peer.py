@@ -50,9 +50,7 @@ def streamed(address: str) -> dict[str, Any]:
 
 
 def typed(address: str) -> dict[str, Any]:
-    generator = OpenAIChatGenerator(
-        model="gpt-4o-mini", generation_kwargs={"response_format": City}, **_to(address)
-    )
+    generator = OpenAIChatGenerator(model="gpt-4o-mini", generation_kwargs={"response_format": City}, **_to(address))
     told = generator.run(messages=[ChatMessage.from_user("The capital of France.")])
     return City.model_validate_json(told["replies"][0].text).model_dump()
 

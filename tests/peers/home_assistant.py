@@ -120,9 +120,7 @@ async def _converse(address: str, messages: list[Any], **options: Any) -> dict[s
                 messages.append({"type": "message", "role": "assistant", "content": text})
             for id, name, given in calls:
                 said.append({"name": name, "arguments": given})
-                messages.append(
-                    {"type": "function_call", "name": name, "arguments": json.dumps(given), "call_id": id}
-                )
+                messages.append({"type": "function_call", "name": name, "arguments": json.dumps(given), "call_id": id})
             for id, _name, _given in calls:
                 output = json.dumps({"response_type": "action_done", "data": {"success": []}})
                 messages.append({"type": "function_call_output", "call_id": id, "output": output})

@@ -98,7 +98,9 @@ async def streamed_events(address: str) -> list[str]:
 
 
 def completion(address: str) -> str:
-    model = OpenAI(model="gpt-3.5-turbo-instruct", base_url=f"{address}/v1", api_key="none", temperature=0, max_tokens=16)
+    model = OpenAI(
+        model="gpt-3.5-turbo-instruct", base_url=f"{address}/v1", api_key="none", temperature=0, max_tokens=16
+    )
     return model.invoke("The capital of France is")
 
 

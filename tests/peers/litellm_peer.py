@@ -64,8 +64,12 @@ def typed(address: str) -> dict[str, Any]:
 def reasoning(address: str) -> str:
     """What is sent to a model that reasons."""
     options = _to(address) | {"model": "openai/gpt-5-mini"}
-    told: Any = litellm.completion(messages=_messages()[:1] + [{"role": "user", "content": "Hello."}],
-                                   reasoning_effort="low", verbosity="low", **options)
+    told: Any = litellm.completion(
+        messages=[*_messages()[:1], {"role": "user", "content": "Hello."}],
+        reasoning_effort="low",
+        verbosity="low",
+        **options,
+    )
     return told.choices[0].message.content
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from cases import INSTRUCTIONS, QUESTION, Weather, report
 from livekit.agents import Agent, AgentSession, function_tool
+from livekit.agents.utils import http_context
 from livekit.plugins import openai
 
 
@@ -23,7 +24,7 @@ def _agent(weather: Weather) -> Agent:
 async def _loop(model: Any) -> dict[str, Any]:
     weather = Weather()
     errors: list[str] = []
-    async with AgentSession(llm=model) as session:
+    async with http_context.open(), AgentSession(llm=model) as session:
         session.on("error", lambda event: errors.append(str(event.error)))
         await session.start(_agent(weather))
         told = await session.run(user_input=QUESTION)
@@ -38,9 +39,7 @@ async def chat(address: str) -> dict[str, Any]:
 
 
 async def responses(address: str) -> dict[str, Any]:
-    model = openai.responses.LLM(
-        model="gpt-4.1", base_url=f"{address}/v1", api_key="none", use_websocket=False
-    )
+    model = openai.responses.LLM(model="gpt-4.1", base_url=f"{address}/v1", api_key="none", use_websocket=False)
     return await _loop(model)
 
 

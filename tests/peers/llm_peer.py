@@ -44,12 +44,16 @@ def chain_whole(address: str) -> dict[str, Any]:
 
 
 def schema(address: str) -> str:
-    return llm.get_model("loquent").prompt("The capital of France.", schema=llm.schema_dsl("name, country"), key="none").text()
+    return (
+        llm.get_model("loquent")
+        .prompt("The capital of France.", schema=llm.schema_dsl("name, country"), key="none")
+        .text()
+    )
 
 
 def command(address: str) -> str:
     program = Path(sys.executable).parent / "llm"
-    told = subprocess.run(  # noqa: S603 - the program under test
+    told = subprocess.run(
         [program, "-m", "loquent", "--key", "none", "What is the capital of France?"],
         capture_output=True,
         text=True,

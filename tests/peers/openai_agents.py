@@ -136,7 +136,9 @@ async def _realtime(address: str, modality: str) -> dict[str, Any]:
                 text = "".join(getattr(part, "text", None) or "" for part in event.item.content)
             if event.type == "history_updated":
                 said = [item for item in event.history if item.type == "message" and item.role == "assistant"]
-                texts = [getattr(p, "text", None) or getattr(p, "transcript", None) or "" for i in said for p in i.content]
+                texts = [
+                    getattr(p, "text", None) or getattr(p, "transcript", None) or "" for i in said for p in i.content
+                ]
                 text = "".join(texts)
             if event.type == "agent_end" and weather.calls and text:
                 break
