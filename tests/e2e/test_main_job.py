@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 from pipelines.build import build
 from pipelines.chat.settings import ChatSettings
 from server.config import Settings
-from tests.support import ROOT, eventually, run, running, text_of, user, validate
+from tests.support import eventually, run, running, text_of, user, validate
 
 pytestmark = pytest.mark.e2e
 
