@@ -8,7 +8,7 @@ from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.calls.grammar import arguments_of, of_calls, of_text_or_calls
 from pipelines.chat.model.grammar import REFUSED, closed
 from pipelines.chat.model.interface import Constraint, Grammar, Tokenizer
-from pipelines.events import Format, StageError, Tool, ToolUse, Turn
+from pipelines.events import Format, Message, StageError, Tool, ToolUse, Turn
 
 CHARACTERS_A_TOKEN = 2  # of descriptions of functions, at the least
 JSON_OBJECT = '{"type": "object"}'
@@ -47,6 +47,8 @@ async def writing_of(turn: Turn, chooser: Chooser | None, context: int) -> Writi
     must = use.mode == "required"
     if chooser is None:
         return Writing(use.tools, must or None, may, use.parallel, turn.format)
+    if must:
+        may = _not_called(turn.messages, may)
     chosen = may if must and len(may) == 1 else await chooser.choose(turn.messages, may, must=must)
     if not chosen:
         return text
@@ -65,6 +67,20 @@ def _allowed(use: ToolUse) -> tuple[Tool, ...]:
         text = f"There is no function {min(missing)!r:.100} among the tools; there are {known:.500}."
         raise StageError("invalid_request", "invalid_value", text, param="tool_choice")
     return tuple(tool for tool in use.tools if not use.allowed or tool.name in use.allowed)
+
+
+def _not_called(messages: Sequence[Message], tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
+    """The functions that were not called since the user's last message; all, if each one was.
+
+    The likeness of a message does not change with the results behind it. A client that requires a call in every step, and
+    ends with the function of its typed output, would have the first function called for ever.
+    """
+    called: set[str] = set()
+    for message in reversed(messages):
+        if message.role == "user":
+            break
+        called.update(call.name for call in message.calls)
+    return tuple(tool for tool in tools if tool.name not in called) or tools
 
 
 def _size(tools: Sequence[Tool]) -> int:

@@ -43,3 +43,8 @@ def test_a_text_is_completed(told: Cases) -> None:
 
 def test_a_request_of_many_long_texts_is_embedded(told: Cases) -> None:
     assert told["embeddings"] == {"count": 40, "length": 384}
+
+
+def test_a_loop_that_must_call_ends_with_its_typed_output(told: Cases) -> None:
+    assert told["agent_typed_with_function"]["calls"] == [{"city": "Paris"}]
+    assert set(told["agent_typed_with_function"]["output"]) == {"city", "weather"}

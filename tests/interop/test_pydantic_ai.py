@@ -22,3 +22,8 @@ def test_an_agent_calls_the_function_and_ends_with_words(told: Cases, case: str)
 
 def test_an_agents_words_are_streamed(told: Cases) -> None:
     assert told["streamed"]["chunks"] > 2
+
+
+def test_a_loop_that_must_call_ends_with_its_typed_output(told: Cases) -> None:
+    assert told["typed_with_function"]["calls"] == [{"city": "Paris"}]
+    assert set(told["typed_with_function"]["output"]) == {"city", "weather"}

@@ -5,6 +5,7 @@ from typing import Any
 
 from cases import INSTRUCTIONS, QUESTION, Weather, report
 from langchain.agents import create_agent
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, Field
@@ -15,6 +16,13 @@ class City(BaseModel):
 
     name: str = Field(description="The city's name")
     country: str
+
+
+class Report(BaseModel):
+    """The weather as it was found."""
+
+    city: str
+    weather: str
 
 
 def _model(address: str, **options: Any) -> ChatOpenAI:
@@ -68,6 +76,17 @@ def agent_typed(address: str) -> dict[str, Any]:
     return told.model_dump()
 
 
+def agent_typed_with_function(address: str) -> dict[str, Any]:
+    """Every step must call a function, the last one that of the output."""
+    weather = Weather()
+    agent = create_agent(
+        _model(address), tools=[_tool(weather)], system_prompt=INSTRUCTIONS, response_format=ToolStrategy(Report)
+    )
+    told = agent.invoke(_question(), {"recursion_limit": 12})["structured_response"]
+    assert isinstance(told, Report)
+    return {"calls": weather.calls, "output": told.model_dump()}
+
+
 def _structured(address: str, method: str, **options: Any) -> dict[str, Any]:
     model = _model(address, **options).with_structured_output(City, method=method)
     told = model.invoke("The capital of France, as JSON with name and country.")
@@ -118,6 +137,7 @@ report(
     agent_continued,
     agent_streamed,
     agent_typed,
+    agent_typed_with_function,
     schema_chat,
     schema_responses,
     schema_by_function,

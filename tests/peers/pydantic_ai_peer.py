@@ -17,6 +17,13 @@ class City(BaseModel):
     inhabitants: int
 
 
+class Report(BaseModel):
+    """The weather as it was found."""
+
+    city: str
+    weather: str
+
+
 def _chat(address: str) -> Any:
     return OpenAIChatModel("gpt-4o-mini", provider=OpenAIProvider(base_url=f"{address}/v1", api_key="none"))
 
@@ -68,6 +75,21 @@ async def responses(address: str) -> dict[str, Any]:
     return await _loop(_responses(address))
 
 
+async def typed_with_function(address: str) -> dict[str, Any]:
+    """Every step must call a function, the last one that of the output."""
+    weather = Weather()
+    agent = Agent(_chat(address), output_type=ToolOutput(Report), instructions=INSTRUCTIONS, retries=0)
+
+    @agent.tool_plain
+    def get_weather(city: str) -> str:
+        """Get the current weather of a city."""
+        return weather(city)
+
+    told = await agent.run(QUESTION)
+    assert isinstance(told.output, Report)
+    return {"calls": weather.calls, "output": told.output.model_dump()}
+
+
 async def streamed(address: str) -> dict[str, Any]:
     weather = Weather()
     async with _agent(_responses(address), weather).run_stream(QUESTION) as stream:
@@ -75,4 +97,4 @@ async def streamed(address: str) -> dict[str, Any]:
     return {"calls": weather.calls, "text": "".join(texts), "chunks": len(texts)}
 
 
-report(typed_by_function, typed_by_schema, typed_responses, chat, responses, streamed)
+report(typed_by_function, typed_by_schema, typed_responses, chat, responses, typed_with_function, streamed)
