@@ -69,7 +69,14 @@ def fits_weather(told: Mapping[str, Any]) -> None:
 
 
 def says_words(text: str) -> None:
-    """A text that holds words, and no function's JSON."""
+    """A text that holds words, and neither begins as a function's JSON nor has the markup of calls."""
     assert any(character.isalpha() for character in text), text
-    for machine in ("<tool", "get_weather", '"arguments"', "{"):
-        assert machine not in text, text
+    assert text.lstrip()[0] not in "{[<", text
+    for markup in ("<tool", "</tool", '"arguments"'):
+        assert markup not in text, text
+
+
+def fits_report(told: Mapping[str, Any]) -> None:
+    """The client called get_weather once, and ended with its typed output."""
+    assert told["calls"] == [{"city": "Paris"}]
+    assert set(told["output"]) == {"city", "weather"}

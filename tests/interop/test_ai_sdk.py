@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.peers import Cases, cases, fits_weather, says_words
+from tests.interop.peers import Cases, cases, fits_report, fits_weather, says_words
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,11 @@ def test_an_object_fits_its_schema(told: Cases, case: str) -> None:
 def test_an_object_is_streamed_in_parts(told: Cases) -> None:
     assert told["object_streamed"]["parts"] > 2
     _fits(told["object_streamed"]["object"])
+
+
+@pytest.mark.parametrize("case", ["output_with_function", "output_with_function_chat"])
+def test_a_loop_over_a_function_ends_with_its_object(told: Cases, case: str) -> None:
+    fits_report(told[case])
 
 
 @pytest.mark.parametrize("case", ["text_responses", "text_chat", "streamed_responses", "streamed_chat"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.interop.peers import Cases, cases, fits_weather, says_words
+from tests.interop.peers import Cases, cases, fits_report, fits_weather, says_words
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,10 @@ def test_a_streamed_run_gets_the_arguments_in_deltas(told: Cases) -> None:
 
 def test_a_typed_output_validates(told: Cases) -> None:
     assert set(told["typed"]) == {"name", "country"}
+
+
+def test_a_loop_over_a_function_ends_with_its_typed_output(told: Cases) -> None:
+    fits_report(told["typed_with_function"])
 
 
 def test_an_agent_hands_off_to_another(told: Cases) -> None:

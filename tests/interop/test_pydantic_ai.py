@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.interop.peers import Cases, cases, fits_weather
+from tests.interop.peers import Cases, cases, fits_report, fits_weather
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,6 @@ def test_an_agents_words_are_streamed(told: Cases) -> None:
     assert told["streamed"]["chunks"] > 2
 
 
-def test_a_loop_that_must_call_ends_with_its_typed_output(told: Cases) -> None:
-    assert told["typed_with_function"]["calls"] == [{"city": "Paris"}]
-    assert set(told["typed_with_function"]["output"]) == {"city", "weather"}
+@pytest.mark.parametrize("case", ["typed_with_function", "typed_with_function_responses", "schema_with_function"])
+def test_a_loop_over_a_function_ends_with_its_typed_output(told: Cases, case: str) -> None:
+    fits_report(told[case])

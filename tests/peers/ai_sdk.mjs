@@ -54,6 +54,20 @@ async function text(model) {
   return { calls: weather.calls, text: told.text, steps: told.steps.length };
 }
 
+async function outputWithFunction(model) {
+  const weather = new Weather();
+  const told = await generateText({
+    model,
+    maxRetries: 0,
+    instructions: INSTRUCTIONS,
+    tools: tools(weather),
+    stopWhen: isStepCount(4),
+    output: Output.object({ schema: z.object({ city: z.string(), weather: z.string() }) }),
+    prompt: QUESTION,
+  });
+  return { calls: weather.calls, output: told.output };
+}
+
 async function textStreamed(model) {
   const weather = new Weather();
   const errors = [];
@@ -103,6 +117,8 @@ await report({
   object_chat: (address) => object(chat(address)),
   object_streamed: (address) => objectStreamed(responses(address)),
   output_of_text: (address) => outputOfText(responses(address)),
+  output_with_function: (address) => outputWithFunction(responses(address)),
+  output_with_function_chat: (address) => outputWithFunction(chat(address)),
   text_responses: (address) => text(responses(address)),
   text_chat: (address) => text(chat(address)),
   streamed_responses: (address) => textStreamed(responses(address)),

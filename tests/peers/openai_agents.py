@@ -26,6 +26,13 @@ class City(BaseModel):
     country: str
 
 
+class Report(BaseModel):
+    """The weather as it was found."""
+
+    city: str
+    weather: str
+
+
 def _client(address: str) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
 
@@ -83,6 +90,15 @@ async def typed(address: str) -> dict[str, Any]:
     outcome = await Runner.run(agent, "The capital of France.")
     assert isinstance(outcome.final_output, City)
     return outcome.final_output.model_dump()
+
+
+async def typed_with_function(address: str) -> dict[str, Any]:
+    weather = Weather()
+    model = OpenAIResponsesModel("gpt-5-mini", _client(address))
+    agent = Agent(name="assistant", instructions=INSTRUCTIONS, model=model, tools=[_tool(weather)], output_type=Report)
+    outcome = await Runner.run(agent, QUESTION)
+    assert isinstance(outcome.final_output, Report)
+    return {"calls": weather.calls, "output": outcome.final_output.model_dump()}
 
 
 async def handed_off(address: str) -> dict[str, Any]:
@@ -160,6 +176,7 @@ report(
     responses_streamed,
     responses_chosen,
     typed,
+    typed_with_function,
     handed_off,
     continued,
     realtime,

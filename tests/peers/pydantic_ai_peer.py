@@ -75,10 +75,9 @@ async def responses(address: str) -> dict[str, Any]:
     return await _loop(_responses(address))
 
 
-async def typed_with_function(address: str) -> dict[str, Any]:
-    """Every step must call a function, the last one that of the output."""
+async def _report(model: Any, output: Any) -> dict[str, Any]:
     weather = Weather()
-    agent = Agent(_chat(address), output_type=ToolOutput(Report), instructions=INSTRUCTIONS, retries=0)
+    agent = Agent(model, output_type=output, instructions=INSTRUCTIONS, retries=0)
 
     @agent.tool_plain
     def get_weather(city: str) -> str:
@@ -90,6 +89,19 @@ async def typed_with_function(address: str) -> dict[str, Any]:
     return {"calls": weather.calls, "output": told.output.model_dump()}
 
 
+async def typed_with_function(address: str) -> dict[str, Any]:
+    """Every step must call a function, the last one that of the output."""
+    return await _report(_chat(address), ToolOutput(Report))
+
+
+async def typed_with_function_responses(address: str) -> dict[str, Any]:
+    return await _report(_responses(address), ToolOutput(Report))
+
+
+async def schema_with_function(address: str) -> dict[str, Any]:
+    return await _report(_chat(address), NativeOutput(Report))
+
+
 async def streamed(address: str) -> dict[str, Any]:
     weather = Weather()
     async with _agent(_responses(address), weather).run_stream(QUESTION) as stream:
@@ -97,4 +109,14 @@ async def streamed(address: str) -> dict[str, Any]:
     return {"calls": weather.calls, "text": "".join(texts), "chunks": len(texts)}
 
 
-report(typed_by_function, typed_by_schema, typed_responses, chat, responses, typed_with_function, streamed)
+report(
+    typed_by_function,
+    typed_by_schema,
+    typed_responses,
+    chat,
+    responses,
+    typed_with_function,
+    typed_with_function_responses,
+    schema_with_function,
+    streamed,
+)
