@@ -72,8 +72,8 @@ def _allowed(use: ToolUse) -> tuple[Tool, ...]:
 def _not_called(messages: Sequence[Message], tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
     """The functions that were not called since the user's last message; all, if each one was.
 
-    A message is as like a function whatever results stand behind it. So a client that requires a call in every step, and
-    ends with the function of its typed output, would have the first function called for ever.
+    A message is as like a function whatever results stand behind it. So a client that requires a call in every step,
+    and ends with the function of its typed output, would have the first function called for ever.
     """
     called: set[str] = set()
     for message in reversed(messages):
