@@ -31,6 +31,8 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
         nonlocal folder, defaults
         folder = yield from prepare(settings.model, stop)
         defaults = of_model(settings.model, folder)
+        if guide is not None:
+            yield from guide.prepare(stop)
 
     def load_model() -> LanguageModel:
         from pipelines.chat.model.load import load  # on the engine's thread: the server answers meanwhile
@@ -39,13 +41,24 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
 
     limits = EngineLimits(settings.streams, settings.waiting, settings.waiting_tokens)
     engine = Engine(load_model, limits, share=shared.cores.share(max(shared.cores.total // 2, 1)))
-    if settings.tools == "guided":
-        shared.embeds()
+    guide = shared.embeds() if settings.tools == "guided" else None  # else another stage brings one, or none
+
+    async def start() -> None:
+        await engine.start()
+        if guide is not None:
+            await guide.start()
+
     chooser = Chooser(lambda: shared.embedder)
     return replace(
         assemble(engine, settings, lambda: defaults, chooser),
         prepare=put_on_disk,
-        imports=("torch", "transformers.generation", "pipelines.chat.model.load"),
+        start=start,
+        imports=(
+            "torch",
+            "transformers.generation",
+            "pipelines.chat.model.load",
+            *(("sentence_transformers",) if guide else ()),
+        ),
     )
 
 

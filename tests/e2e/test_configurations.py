@@ -27,6 +27,19 @@ def ask(address: str, text: str) -> dict[str, Any]:
     return answer
 
 
+def called(address: str, text: str) -> str | None:
+    """The function that the model calls."""
+    tools = [
+        {"type": "function", "function": {"name": "get_weather", "description": "Get the weather of a city"}},
+        {"type": "function", "function": {"name": "play_music", "description": "Play a song"}},
+    ]
+    messages = [{"role": "user", "content": text}]
+    status, body = post(address, "/v1/chat/completions", messages=messages, tools=tools, max_tokens=30)
+    assert status == 200
+    calls = json.loads(body)["choices"][0]["message"].get("tool_calls")
+    return str(calls[0]["function"]["name"]) if calls else None
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(2 * START_SECONDS)
 @pytest.mark.parametrize(
@@ -40,6 +53,8 @@ def ask(address: str, text: str) -> dict[str, Any]:
         {"LOQUENT__PIPELINE__STAGES": '["anomaly", "image", "chat"]', "LOQUENT__IMAGE__WHEN": "mood"},
         {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__CHAT__WEIGHTS": "exact"},
         {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__CHAT__DTYPE": "float32"},
+        {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__CHAT__TOOLS": "guided"},
+        {"LOQUENT__PIPELINE__STAGES": '["tools", "chat"]', "LOQUENT__CHAT__TOOLS": "native"},
     ],
     ids=lambda environment: " ".join(f"{name.lower()[9:]}={value}" for name, value in environment.items()),
 )
@@ -56,5 +71,8 @@ def test_it_starts_answers_and_ends(loquent: str, environment: dict[str, str]) -
             assert post(address, "/v1/embeddings", input="hello")[0] == 200
         if "speech" in stages:
             assert post(address, "/v1/audio/speech", input="Hello.")[0] == 200
+        if environment.get("LOQUENT__CHAT__TOOLS") == "guided":
+            assert called(address, "What is the weather in Paris?") == "get_weather"
+            assert called(address, "Who wrote Hamlet?") is None
         if environment.get("LOQUENT__ANOMALY__MODE") == "enforce":
             assert ask(address, ATTACK)["choices"][0]["finish_reason"] == "content_filter"

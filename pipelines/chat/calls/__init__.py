@@ -1,1 +1,1 @@
-"""Function calls in a reply: how a model is told of functions, held to valid calls, and how its calls are read."""
+"""Function calls in a reply: how functions stand in a prompt, how calls are held to their schemas, and how they are read."""

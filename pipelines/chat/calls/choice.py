@@ -70,7 +70,7 @@ class Chooser:
 
     async def _embed(self, texts: Sequence[str]) -> Floats:
         embedder = self._embedder()
-        assert embedder is not None  # noqa: S101 - whoever asks looked at ``ready``
+        assert embedder is not None  # noqa: S101 - the caller looked at ``ready``
         return np.stack([each.whole for each in await embedder.embed([Passage(text) for text in texts])])
 
 
