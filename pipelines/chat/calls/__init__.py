@@ -1,1 +1,1 @@
-"""Function calls in a reply: how functions stand in a prompt, how calls are held to their schemas, and how they are read."""
+"""Function calls in a reply: how they stand in a prompt, are held to their schemas, and are read out of text."""
