@@ -66,7 +66,7 @@ def test_a_poem_about_the_sea_does_not_repeat_its_lines(loquent: str, server_url
 
 async def sdk_turn(connection: Any, text: str, **response: Any) -> list[dict[str, Any]]:
     await connection.conversation.item.create(item=user(text))
-    await connection.response.create(response={"output_modalities": ["text"], **response})
+    await connection.response.create(response=response)
     events: list[dict[str, Any]] = []
     while not events or events[-1]["type"] != "response.done":
         raw = json.loads(await connection.recv_bytes())
@@ -84,7 +84,13 @@ async def test_the_sdks_realtime_client_has_a_conversation(server_url: str) -> N
     ):
         assert (await connection.recv()).type == "session.created"
         assert (await connection.recv()).type == "conversation.created"
-        await connection.session.update(session={"type": "realtime", "instructions": "You are a helpful assistant."})
+        await connection.session.update(
+            session={
+                "type": "realtime",
+                "instructions": "You are a helpful assistant.",
+                "output_modalities": ["text"],
+            }
+        )
         updated = await connection.recv()
         assert updated.type == "session.updated"
         events = await sdk_turn(connection, QUESTION)

@@ -142,7 +142,7 @@ async def test_the_time_to_the_first_token_counts_what_comes_before_the_model() 
 
 
 def test_the_stages_that_come_along_are_found_by_their_part_module() -> None:
-    assert set(built_in()) == {"anomaly", "chat", "image", "speech"}
+    assert set(built_in()) == {"anomaly", "chat", "image", "speech", "tools"}
     for name in built_in():
         assert issubclass(settings_model(maker(name)), BaseModel)
 
