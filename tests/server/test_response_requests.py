@@ -167,7 +167,7 @@ async def test_built_in_tools_are_not_offered_and_that_is_said() -> None:
         ({"type": "json_object"}, Format("json", param="text.format")),
         (
             {"type": "json_schema", "name": "city", "schema": SCHEMA, "strict": True},
-            Format("json_schema", json.dumps(SCHEMA), "text.format.schema"),
+            Format("json_schema", json.dumps(SCHEMA), "text.format.schema", strict=True),
         ),
     ],
 )
