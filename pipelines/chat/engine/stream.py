@@ -16,7 +16,7 @@ from pipelines.chat.model.kernels import argmax, rule_out
 from pipelines.events import Finished, FinishReason, StageError, Started, TextDelta, TokenLogprob, Usage
 
 FORCED = 16  # tokens a step that a constraint leaves no choice of
-SHARE_FOR_CLOSING = 2  # of a reply's tokens may be left for bringing JSON to its end
+SHARE_FOR_CLOSING = 0.75  # of a reply's tokens may be left for bringing JSON to its end
 RULED_OUT = -9999.0  # the log-probability of what can't be, as OpenAI writes it
 
 
@@ -81,7 +81,7 @@ class Stream:
         if self._constraint is not None and segment.wanted:
             ahead = self._forced or self._drafts
             closing = self._last - len(self.slot.tokens) <= min(
-                self._reply // SHARE_FOR_CLOSING, self._constraint.reserve
+                int(self._reply * SHARE_FOR_CLOSING), self._constraint.reserve
             )
             rule_out(logits, self._constraint.masks(ahead, segment.wanted, closing=closing))
 

@@ -19,6 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pipelines.chat.model.interface import Grammar
+from pipelines.chat.model.shortest import least_tokens
 from pipelines.events import StageError
 
 log = logging.getLogger(__name__)
@@ -134,8 +135,7 @@ class Grammars:
         with self._lock:
             matcher = self._find(grammar, tenant)
         closing = self._closing if grammar.json or grammar.kind == "json_schema" else None
-        reserve = LEAST_RESERVE + len(grammar.source) // CHARACTERS_A_TOKEN
-        return GrammarConstraint(matcher.deep_copy(), self._vocabulary, closing, reserve)
+        return GrammarConstraint(matcher.deep_copy(), self._vocabulary, closing, _reserve(grammar))
 
     def _find(self, grammar: Grammar, tenant: str) -> LLMatcher:
         """The compiled grammar. Its time must not reveal another tenant's grammars."""
@@ -198,6 +198,17 @@ class Grammars:
         except StageError:
             return False
         return True
+
+
+def _reserve(grammar: Grammar) -> int:
+    """Tokens that bringing a text to its end may take, about."""
+    reserve = LEAST_RESERVE + len(grammar.source) // CHARACTERS_A_TOKEN
+    if grammar.kind != "json_schema":
+        return reserve
+    try:
+        return max(reserve, LEAST_RESERVE + least_tokens(json.loads(grammar.source)))
+    except (ValueError, TypeError, AttributeError, RecursionError):  # keywords of other types than they have
+        return reserve
 
 
 def _parts(schema: Any) -> Iterator[tuple[list[str], dict[str, Any]]]:

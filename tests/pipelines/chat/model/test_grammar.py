@@ -16,9 +16,10 @@ from pipelines.chat.model import grammar as grammars
 from pipelines.chat.model.files import prepare
 from pipelines.chat.model.grammar import Bits, GrammarConstraint, Grammars
 from pipelines.chat.model.interface import Grammar
+from pipelines.chat.model.shortest import least_tokens
 from pipelines.downloads.progress import finish
 from pipelines.events import StageError
-from tests.schemas import random_schema
+from tests.schemas import Schema, random_schema
 from tests.support import valid
 
 Compiler = tuple[PreTrainedTokenizerBase, Grammars]
@@ -227,3 +228,29 @@ def test_objects_are_closed_where_the_schema_does_not_open_them() -> None:
     assert made["properties"]["properties"]["properties"]["x"] == {"enum": [{"properties": {}}]}
     assert made["properties"]["open"]["additionalProperties"] is True
     assert made["$defs"] == {"any": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("of", "least"),
+    [
+        ({"type": "string"}, 8),
+        ({"type": "string", "minLength": 300}, 102),
+        ({"type": "array", "items": {"$ref": "#/$defs/one"}, "minItems": 10, "$defs": {"one": {"type": "null"}}}, 92),
+        ({"type": "object", "properties": {"abc": {"const": "abc"}, "x": {"type": "null"}}, "required": ["abc"]}, 18),
+        ({"$ref": "#/$defs/self", "$defs": {"self": {"$ref": "#/$defs/self"}}}, 2),
+        ({"anyOf": [{"type": "null"}, {"enum": ["x" * 30]}]}, 12),
+    ],
+)
+def test_what_is_left_for_the_end_grows_with_what_must_be_said(of: Schema, least: int) -> None:
+    assert least_tokens(of) == least
+
+
+def test_a_schema_of_wrong_types_is_no_fault_of_its_estimate(compiler: Compiler) -> None:
+    wrongs: list[object] = [
+        {"type": "array", "items": {}, "minItems": "x"},
+        {"properties": {}, "required": 3},
+        {"$defs": []},
+    ]
+    for wrong in wrongs:
+        with suppress(StageError):
+            compiler[1].constrain(schema(wrong))
