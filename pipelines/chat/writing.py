@@ -97,10 +97,14 @@ def constraint_of(writing: Writing, tokenizer: Tokenizer, tenant: str) -> Constr
     if writing.calls is False:
         return None if writing.format is None else _of_format(writing.format, tokenizer, tenant)
     tools, quoted, parallel = writing.callable, tokenizer.quoted, writing.parallel
-    if writing.calls:
-        grammar = of_calls(tools, quoted, parallel=parallel)
-    else:
-        grammar = of_text_or_calls(tools, quoted, parallel=parallel, text=writing.format)
+    try:
+        if writing.calls:
+            grammar = of_calls(tools, quoted, parallel=parallel)
+        else:
+            grammar = of_text_or_calls(tools, quoted, parallel=parallel, text=writing.format)
+    except RecursionError:
+        text = "tools: the parameters of a function are nested too deeply."
+        raise StageError("invalid_request", REFUSED, text, param="tools") from None
     try:
         return tokenizer.constrain(grammar, tenant)
     except StageError as error:

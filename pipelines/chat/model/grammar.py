@@ -31,7 +31,7 @@ CACHED_CHARACTERS = 4 * 1024 * 1024  # of their sources together
 LEAST_RESERVE = 32  # tokens for a short text's end; a long schema has more to say
 CHARACTERS_A_TOKEN = 8  # of a schema, about, for a token of its shortest text
 SIGNS, TRIES = 32, 4000  # that are tried behind one token, and in a reply: each costs two masks
-LOCATED = 256  # parts of a refused schema that are compiled to find the one at fault
+LOCATED = 64  # parts of a refused schema that are compiled to find the one at fault
 
 # Bounds of one grammar. Masks are computed between two forward passes of all streams, so a grammar whose mask takes
 # long ends its own stream. Fuel is about 14,000 a millisecond, items about 20,000.

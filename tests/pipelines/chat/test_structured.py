@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -159,6 +160,20 @@ async def test_a_wrong_schema_names_the_parameter_and_takes_no_permit(stage: Cha
         await events_of(stage, "wrong", tools=tools)
     assert error.value.param == "tools"
     assert stage.engine.queued == 0
+
+
+async def test_a_schema_that_is_nested_deeply_is_refused_and_no_fault_of_the_server(stage: ChatStage) -> None:
+    for depth in (50, 100, 200, 300):
+        deep: dict[str, Any] = {}
+        for _ in range(depth):
+            deep = {"type": "object", "properties": {"a": deep}}
+        for asked in ({"tools": ToolUse((Tool("f", "", deep),), "required")}, {"format": _nested(depth)}):
+            with suppress(StageError):  # any other exception fails the test
+                await events_of(stage, f"deep-{depth}", sampling=Sampling(max_tokens=4), **asked)
+
+
+def _nested(depth: int) -> Format:
+    return Format("json_schema", '{"type": "array", "items": ' * depth + "{}" + "}" * depth, "response_format")
 
 
 async def test_with_required_the_model_always_calls_a_function_with_valid_arguments(stage: ChatStage) -> None:
