@@ -17,7 +17,7 @@ from server.errors import ApiError, first_problem
 
 Request = TypeVar("Request", bound=BaseModel)
 Harmless = tuple[Any, ...] | Literal["any"]
-BIG_EXPONENT = re.compile(rb"\d[eE]\+?\d{3}")  # only such a number can be beyond what a float holds
+BIG = re.compile(rb"\d[eE]\+?\d{3}|\d{300}")  # only such a number can be beyond what a float holds
 
 
 async def body(request: web.Request) -> bytes:
@@ -45,7 +45,7 @@ def read(raw: bytes, kind: type[Request], *, ignored: Mapping[str, Harmless], re
         raise ApiError(400, "invalid_json", f"The body is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise ApiError(400, "invalid_json", "The body is a JSON object.")
-    if BIG_EXPONENT.search(raw) and not _finite(data):
+    if BIG.search(raw) and not _finite(data):
         raise ApiError(400, "invalid_json", "The body is not JSON that can be answered: a number is too large.")
     known: dict[str, Any] = {}
     for name, value in data.items():

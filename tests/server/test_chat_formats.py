@@ -306,8 +306,9 @@ async def test_what_changes_the_answer_and_can_not_be_had_is_a_400(asked: Json, 
     assert error.value.param == param
 
 
-async def test_a_number_beyond_all_bounds_is_no_json() -> None:
-    body = b'{"messages": [{"role": "user", "content": "x"}], "guided_json": {"maximum": 1e999}}'
+@pytest.mark.parametrize("number", ["1e999", "-1E+400", "1" * 400 + ".5", "9" * 5000])
+async def test_a_number_beyond_all_bounds_is_no_json(number: str) -> None:
+    body = '{"messages": [{"role": "user", "content": "x"}], "guided_json": {"maximum": X}}'.replace("X", number)
     async with (
         running(Scripted(text("Hi")).pipeline) as server,
         server.http.post(f"{server.url}/v1/chat/completions", data=body) as response,
