@@ -104,7 +104,9 @@ class Grammars:
         self._vocabulary = max(vocabulary or 0, len(tokenizer))
         self._tokenizer: LLTokenizer | None = None
         self._closing: Closing | None = None
-        self._compiled: OrderedDict[tuple[str, Grammar], LLMatcher] = OrderedDict()  # the most recently used last
+        self._compiled: OrderedDict[tuple[str, Grammar], tuple[LLMatcher, int]] = (
+            OrderedDict()
+        )  # the most recently used last
         self._characters = 0  # of their sources
         self._lock = threading.Lock()
         self._thread = threading.Thread(
@@ -133,28 +135,28 @@ class Grammars:
         if len(grammar.source) > LARGEST:
             raise _refused(f"it has {len(grammar.source)} characters, and {LARGEST} are the most")
         with self._lock:
-            matcher = self._find(grammar, tenant)
+            matcher, reserve = self._find(grammar, tenant)
         closing = self._closing if grammar.json or grammar.kind == "json_schema" else None
-        return GrammarConstraint(matcher.deep_copy(), self._vocabulary, closing, _reserve(grammar))
+        return GrammarConstraint(matcher.deep_copy(), self._vocabulary, closing, reserve)
 
-    def _find(self, grammar: Grammar, tenant: str) -> LLMatcher:
-        """The compiled grammar. Its time must not reveal another tenant's grammars."""
+    def _find(self, grammar: Grammar, tenant: str) -> tuple[LLMatcher, int]:
+        """The compiled grammar, and the tokens that its end may take. Its time reveals no other tenant's grammars."""
         key = (tenant, grammar)
-        if (matcher := self._compiled.get(key)) is not None:
+        if (found := self._compiled.get(key)) is not None:
             self._compiled.move_to_end(key)
-            return matcher
+            return found
         try:
             matcher = self._compile(grammar)
         except StageError as error:
             if grammar.kind != "json_schema" or error.code != REFUSED:
                 raise
             raise StageError(error.kind, error.code, error.message, param=self._fault(grammar)) from None
-        self._compiled[key] = matcher
+        found = self._compiled[key] = matcher, _reserve(grammar)
         self._characters += len(grammar.source)
         while len(self._compiled) > CACHED or self._characters > CACHED_CHARACTERS:
             (_, oldest), _ = self._compiled.popitem(last=False)
             self._characters -= len(oldest.source)
-        return matcher
+        return found
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
         self._thread.join()

@@ -254,3 +254,9 @@ def test_a_schema_of_wrong_types_is_no_fault_of_its_estimate(compiler: Compiler)
     for wrong in wrongs:
         with suppress(StageError):
             compiler[1].constrain(schema(wrong))
+
+
+def test_a_schema_that_refers_to_itself_in_many_ways_is_estimated_at_once() -> None:
+    itself = {"$ref": "#/$defs/self"}
+    many = {"anyOf": [itself] * 100, "properties": {str(number): itself for number in range(100)}}
+    assert least_tokens({"$ref": "#/$defs/self", "$defs": {"self": many}}) == 2
