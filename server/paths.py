@@ -13,7 +13,6 @@ ELSEWHERE = (  # beginnings of OpenAI's paths, below /v1/
     "batches",
     "chatkit",
     "containers",
-    "conversations",
     "evals",
     "files",
     "fine_tuning",
