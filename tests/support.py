@@ -6,7 +6,10 @@ import json
 import os
 import re
 import subprocess
+import sys
+import sysconfig
 import threading
+import venv
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -508,6 +511,17 @@ def started(command: Sequence[str], environment: Mapping[str, str] | None = None
         assert process.wait(timeout=60) == 0, log
         reader.join(timeout=10)
     assert not [line for line in log if '"error"' in line or "Traceback" in line], log
+
+
+def environment_with(package: Path, folder: Path) -> Path:
+    """The interpreter of an environment in ``folder`` that has the server's packages, and this one installed."""
+    venv.create(folder, with_pip=False)
+    packages = folder / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    (packages / "server.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
+    done = run(*pip, "--target", packages, package, seconds=300)
+    assert done.returncode == 0, done.stderr
+    return folder / "bin/python"
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import sys
-import sysconfig
-import venv
 from collections.abc import AsyncGenerator, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +15,7 @@ from websockets.asyncio.client import connect
 
 from pipelines.events import Event, Finished, Message, TextDelta, TextDone, Turn, Usage
 from pipelines.flow import Next, flow
-from tests.support import ROOT, START_SECONDS, Client, realtime, run, started, text_of
+from tests.support import ROOT, START_SECONDS, Client, environment_with, realtime, run, started, text_of
 
 ASKS = "List three made-up email addresses."
 ENVIRONMENT = {
@@ -32,15 +29,7 @@ ENVIRONMENT = {
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the server's packages, and the example installed into it."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False)
-    python = folder / "bin/python"
-    packages = folder / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    (packages / "server.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
-    done = run(*pip, "--target", packages, ROOT / "examples/stage", seconds=300)
-    assert done.returncode == 0, done.stderr
-    return python
+    return environment_with(ROOT / "examples/stage", tmp_path_factory.mktemp("environment"))
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,13 @@
 import json
 import re
 import sys
-import sysconfig
 import urllib.request
-import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import ROOT, START_SECONDS, run, started
+from tests.support import ROOT, START_SECONDS, environment_with, run, started
 
 MCP = {"command": [sys.executable, str(ROOT / "tests/peers/mcp_server.py"), "stdio"], "allow": ["add"]}
 ENVIRONMENT = {
@@ -26,14 +24,7 @@ ENVIRONMENT = {
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the server's packages, and the example installed into it."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False)
-    packages = folder / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    (packages / "server.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
-    done = run(*pip, "--target", packages, ROOT / "examples/tools", seconds=300)
-    assert done.returncode == 0, done.stderr
-    return folder / "bin/python"
+    return environment_with(ROOT / "examples/tools", tmp_path_factory.mktemp("environment"))
 
 
 def ask(address: str, *messages: tuple[str, str], **body: Any) -> dict[str, Any]:
