@@ -39,18 +39,18 @@ class Pipeline:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages, outermost first."""
-        return tuple(part.stage for part in self.parts)
+        return tuple(part.stage for part in self.parts if part.stage is not None)
 
     def find(self, kind: type[Kind]) -> Kind | None:
-        """The stage of this kind, where the pipeline has one."""
-        return next((part.stage for part in self.parts if isinstance(part.stage, kind)), None)
+        """The stage or the service of this kind, where the pipeline has one."""
+        return next((each for part in self.parts if isinstance(each := part.service or part.stage, kind)), None)
 
     async def find_loaded(self, kind: type[Kind]) -> Kind | None:
-        """The stage of this kind, where the pipeline has one; waits while its part is still being loaded."""
+        """What ``find`` finds; waits while its part is still being loaded."""
         for part in self.parts:
-            if isinstance(part.stage, kind):
+            if isinstance(found := part.service or part.stage, kind):
                 await self.wait_until(part.ready)
-                return part.stage
+                return found
         return None
 
     async def start(self, show: Callable[[Progress], None]) -> None:
@@ -158,7 +158,7 @@ def _import(parts: Sequence[Part]) -> None:
 
 
 def build(settings: Mapping[str, BaseModel]) -> Pipeline:
-    """The pipeline of these stages, outermost first, with the settings of each; not started yet.
+    """The pipeline of these stages, outermost first, and services, with the settings of each; not started yet.
 
     Raises: StageUnavailableError where a stage can't be loaded.
     """

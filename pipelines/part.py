@@ -1,4 +1,4 @@
-"""How a stage's package describes itself: how it is prepared, started, closed and measured.
+"""How a package describes its part of the server: how it is prepared, started, closed and measured.
 
 A package exports one function, ``part(settings, shared) -> Part``. The annotation of ``settings`` is the model of its
 section in the configuration.
@@ -44,10 +44,10 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One stage and its life cycle."""
+    """One stage and its life cycle, or that of something else which a server's sessions use."""
 
     name: str
-    stage: Stage
+    stage: Stage | None
     required: bool = True  # turns wait until it is ready; another part starts behind that
     prepare: Prepare = _no_preparation  # puts what it loads on the disk; runs in a thread, and looks at the event
     imports: tuple[str, ...] = ()  # modules that take seconds; imported one after the other, before any part starts
@@ -56,6 +56,7 @@ class Part:
     ready: Callable[[], bool] = lambda: True
     missing: str = ""  # why it will never be ready, where that is known and no error
     metrics: tuple[Collector, ...] = field(default=())
+    service: object | None = None  # where it is no stage: what is used of it
 
 
 MakePart = Callable[[Any, Shared], Part]

@@ -15,6 +15,7 @@ import pipelines
 from pipelines.part import MakePart
 
 GROUP = "loquent.stages"
+SERVICES = ("listening",)  # parts that are no stage of a turn
 
 
 class StageUnavailableError(ValueError):
@@ -24,7 +25,7 @@ class StageUnavailableError(ValueError):
 def built_in() -> tuple[str, ...]:
     """The stages that come with the server."""
     packages = (module.name for module in pkgutil.iter_modules(pipelines.__path__) if module.ispkg)
-    return tuple(name for name in packages if find_spec(f"pipelines.{name}.part") is not None)
+    return tuple(name for name in packages if name not in SERVICES and find_spec(f"pipelines.{name}.part") is not None)
 
 
 def offered() -> Mapping[str, EntryPoint]:
@@ -43,10 +44,14 @@ def check(name: str) -> None:
 
 
 def maker(name: str) -> MakePart:
-    """The function that makes a stage's part. Raises: StageUnavailableError where it can't be imported."""
-    check(name)
+    """The function that makes the part of a stage or a service.
+
+    Raises: StageUnavailableError where it can't be imported.
+    """
+    if name not in SERVICES:
+        check(name)
     try:
-        if name in built_in():
+        if name in (*SERVICES, *built_in()):
             make: MakePart = importlib.import_module(f"pipelines.{name}.part").part
             return make
         loaded: MakePart = offered()[name].load()

@@ -17,6 +17,7 @@ from pipelines.embedding.minilm import NAME as EMBEDDER
 from pipelines.events import Event, Picture, StageError, Turn, shutting_down
 from pipelines.flow import Next, flow
 from pipelines.image.stage import ImageStage
+from pipelines.listening.hearing import Hearing
 from pipelines.speech.stage import SpeechStage
 from server.auth import AccessControl
 from server.config import Settings
@@ -164,6 +165,12 @@ class Backend:
     def reports_verdicts(self) -> bool:
         """Whether clients can ask for the verdicts on their messages."""
         return self.settings.anomaly.verdicts and self.pipeline.find(AnomalyStage) is not None
+
+    @property
+    def hearing(self) -> Hearing | None:
+        """What listens, where something does."""
+        hearing = self.pipeline.find(Hearing)
+        return None if hearing is None or hearing.missing else hearing
 
     @property
     def ready(self) -> bool:

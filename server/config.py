@@ -28,6 +28,7 @@ from pydantic_settings import (
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.chat.settings import ChatSettings
 from pipelines.image.settings import ImageSettings
+from pipelines.listening.settings import ListeningSettings
 from pipelines.part import settings_model
 from pipelines.speech.settings import SpeechSettings
 from pipelines.stages import StageUnavailableError, check, maker
@@ -107,6 +108,8 @@ class LimitSettings(_Section):
     message_bytes: Bytes = 64 * 1024
     body_bytes: Bytes = 8 * 1024 * 1024
     audio_message_bytes: Bytes = 1024 * 1024
+    audio_seconds: Annotated[float, Field(ge=1, le=600)] = 120.0
+    audio_bytes: Annotated[int, Field(ge=0)] = 4 * 1024 * 1024
     items: Annotated[int, Field(ge=1)] = 500
     conversation_bytes: Bytes = 2 * 1024 * 1024
     responses: Annotated[int, Field(ge=1)] = 4
@@ -190,6 +193,7 @@ class Settings(BaseSettings):
     responses: ResponsesSettings = ResponsesSettings()
     chat: ChatSettings = ChatSettings()
     speech: SpeechSettings = SpeechSettings()
+    listening: ListeningSettings = ListeningSettings()
     anomaly: AnomalySettings = AnomalySettings()
     image: ImageSettings = ImageSettings()
     tools: ToolsSettings = ToolsSettings()
@@ -264,7 +268,9 @@ def read(explicit: str | None = None, command_line: Mapping[str, Any] | None = N
 
 
 def stage_settings(settings: Settings, origins: Mapping[str, str] | None = None) -> dict[str, BaseModel]:
-    """The settings of each configured stage, outermost first; those of other packages are checked by their own model.
+    """The settings of each configured stage, outermost first, and of what listens.
+
+    Those of other packages are checked by their own model.
 
     Raises: ConfigError that names the key.
     """
@@ -281,6 +287,8 @@ def stage_settings(settings: Settings, origins: Mapping[str, str] | None = None)
             raise ConfigError("\n".join(_explain(problem, origins or {}) for problem in problems)) from None
         except (StageUnavailableError, TypeError) as error:
             raise ConfigError(f"pipeline.stages: {error}") from None
+    if settings.listening.model:
+        found["listening"] = settings.listening
     for name in settings.stages:
         if name not in found:
             raise ConfigError(f"stages.{name}: [pipeline] stages lacks {name!r}; add it, or remove this section.")

@@ -12,7 +12,9 @@ from contextlib import suppress
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from pipelines.events import AudioDelta, Turn
+from pipelines.events import AudioDelta, StageError, Turn
+from pipelines.listening.events import Ended, Hears, Report, Transcribed
+from pipelines.listening.listener import Listener
 from server.auth import BETA_SUBPROTOCOL, TENANT, offered, subprotocols
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError, as_stage_error
@@ -35,6 +37,10 @@ class Connection:
         self._request = request
         self._backend = backend
         self._limits = backend.settings.limits
+        self._hearing = backend.hearing
+        self._listener: Listener | None = None  # from the first audio on
+        self._hears: Hears | None = None
+        self._listening: asyncio.Task[None] | None = None
         self._state = State(
             id=secrets.token_hex(8),
             names=backend.names,
@@ -43,6 +49,9 @@ class Connection:
             voices=backend.voices,
             verdicts=backend.reports_verdicts,
             draws=backend.draws,
+            listens=self._hearing is not None,
+            languages=self._hearing.languages if self._hearing else (),
+            transcribes=request.query.get("intent") == "transcription",
             beta_header="realtime=v1" in request.headers.get("OpenAI-Beta", ""),
         )
         self._inbox: ByteQueue[Input] = ByteQueue(INBOX)
@@ -70,10 +79,13 @@ class Connection:
             log.exception("a realtime connection failed")
             self._failed = True
         finally:
-            tasks = (writer, *others, *self._turns.values(), *([self._pinging] if self._pinging else []))
+            more = (task for task in (self._pinging, self._listening) if task is not None)
+            tasks = (writer, *others, *self._turns.values(), *more)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            if self._listener is not None and self._hearing is not None:
+                self._hearing.capacity.release(self._state.tenant)
         if self._failed:
             await self._close(WSCloseCode.INTERNAL_ERROR)
 
@@ -89,7 +101,8 @@ class Connection:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                     given = self._parse(message.data)
                     with heartbeat.paused():
-                        await self._inbox.put(given, 0 if isinstance(given, wire.AudioAppend) else len(message.data))
+                        await self._room_for(given)
+                        await self._inbox.put(given, len(message.data))
                 elif message.type is WSMsgType.PING:
                     await self._backend.deliver(self._request, self._socket.pong(message.data))
         except ConnectionError:
@@ -97,6 +110,16 @@ class Connection:
         finally:
             heartbeat.stop()
         await self._inbox.put(session.Disconnected())
+
+    async def _room_for(self, given: Input) -> None:
+        """Hold the client back while much of its audio waits to be heard, or the models that hear it are loaded."""
+        if not isinstance(given, wire.AudioAppend) or self._hearing is None:
+            return
+        if self._listener is None:
+            hearing = self._hearing
+            await self._backend.pipeline.wait_until(lambda: hearing.ready)
+        else:
+            await self._listener.room()
 
     def _ping(self) -> None:
         """Start a task that sends a ping, unless one is still sending."""
@@ -117,13 +140,18 @@ class Connection:
         """The only task that changes the state."""
         given: Input = session.Connected()
         while True:
-            self._state, outputs = session.advance(self._state, given)
-            for output in outputs:
-                await self._perform(output)
+            await self._advance(given)
             if self._state.closed or (self._state.draining and not self._state.replies):
                 break
             given = await self._inbox.get()
         await self._outgoing.put(None)
+
+    async def _advance(self, given: Input) -> None:
+        self._state, outputs = session.advance(self._state, given)
+        for output in outputs:
+            await self._perform(output)
+        if self._listener is not None:
+            self._listener.replying(active=self._state.active is not None)
 
     async def _perform(self, output: session.Output) -> None:
         match output:
@@ -134,10 +162,56 @@ class Connection:
             case Stop(response_id):
                 if response_id in self._turns:
                     self._turns[response_id].cancel()
+            case session.Configure(hears):
+                self._hears = hears
+                if self._listener is not None:
+                    self._listener.configure(hears)
+            case session.Hear(data):
+                await self._hear(data)
+            case session.CommitAudio(serial):
+                if self._listener is not None:
+                    self._listener.commit(serial)
+            case session.ClearAudio():
+                if self._listener is not None:
+                    self._listener.clear()
+            case session.Silence():
+                if self._listener is not None:
+                    self._listener.silenced()
             case wire.ServerEvent():
+                self._tell_listener(output)
                 self._sent += 1
                 text = wire.dump(output, f"event_{self._state.id}{self._sent}")
                 await self._outgoing.put(text, len(text))
+
+    async def _hear(self, data: bytes) -> None:
+        """Pass audio to the session's ears, which begin with the first of it."""
+        if self._listener is None:
+            if self._listening is not None or self._hearing is None or self._hears is None:
+                return  # they can't be had, and the client knows
+            try:
+                self._hearing.check()
+                self._hearing.capacity.acquire(self._state.tenant)
+            except StageError as error:
+                self._listening = asyncio.create_task(asyncio.sleep(0), name="realtime-deaf")
+                await self._advance(session.Rejected(wire.WireError(error.code, error.message)))
+                return
+            self._listener = Listener(self._hearing, self._hears, self._report)
+            self._listening = asyncio.create_task(self._listener.run(), name="realtime-listen")
+        self._listener.push(data)
+
+    async def _report(self, report: Report) -> None:
+        """Queue what was heard for the owner."""
+        size = len(report.pcm) if isinstance(report, Ended | Transcribed) else 0
+        await self._inbox.put(session.Heard(report), size)
+
+    def _tell_listener(self, event: wire.ServerEvent) -> None:
+        """The ears must know what the client hears, or they take its echo for the user."""
+        if self._listener is None:
+            return
+        if isinstance(event, wire.AudioDelta):
+            self._listener.sounded(len(event.delta) * 3 // 8, "")
+        elif isinstance(event, wire.TranscriptDelta):
+            self._listener.sounded(0, event.delta)
 
     async def _respond(self, response_id: str, turn: Turn) -> None:
         """Run one turn and queue its events for the owner."""
@@ -173,7 +247,7 @@ class Connection:
 
 def _check_wanted(request: web.Request, backend: Backend) -> None:
     """Raises: ApiError or StageError where the handshake asks for what is not here."""
-    if request.query.get("intent") == "transcription":
+    if request.query.get("intent") == "transcription" and backend.hearing is None:
         text = "This server has no speech recognition: there are no transcription sessions."
         raise ApiError(400, "transcription_not_supported", text, "intent")
     if "call_id" in request.query:

@@ -7,14 +7,20 @@ its ``done``, every ``response.created`` gets exactly one ``response.done``, and
 
 from server.realtime.session.inputs import (
     Begin,
+    ClearAudio,
+    CommitAudio,
+    Configure,
     Connected,
     Disconnected,
     Draining,
     Failed,
+    Hear,
+    Heard,
     Input,
     Output,
     Produced,
     Rejected,
+    Silence,
     Stop,
 )
 from server.realtime.session.state import Sound, State
@@ -22,14 +28,20 @@ from server.realtime.session.transition import advance
 
 __all__ = [
     "Begin",
+    "ClearAudio",
+    "CommitAudio",
+    "Configure",
     "Connected",
     "Disconnected",
     "Draining",
     "Failed",
+    "Hear",
+    "Heard",
     "Input",
     "Output",
     "Produced",
     "Rejected",
+    "Silence",
     "Sound",
     "State",
     "Stop",

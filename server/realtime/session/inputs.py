@@ -7,6 +7,7 @@ from pipelines.events import (
     StageError,
     Turn,
 )
+from pipelines.listening.events import Hears, Report
 from server.realtime import wire
 from server.realtime.session.state import State
 from server.realtime.wire import WireError
@@ -50,7 +51,14 @@ class Failed:
     error: StageError
 
 
-Input = wire.ClientEvent | Connected | Disconnected | Draining | Rejected | Produced | Failed
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Something was heard in the user's audio."""
+
+    report: Report
+
+
+Input = wire.ClientEvent | Connected | Disconnected | Draining | Rejected | Produced | Failed | Heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +76,36 @@ class Stop:
     response_id: str
 
 
-Output = wire.ServerEvent | Begin | Stop
+@dataclass(frozen=True, slots=True)
+class Hear:
+    """Hear this audio, in the encoding of the session."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Hear what comes from now on in this way."""
+
+    hears: Hears
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAudio:
+    """The user's turn is over: its words are wanted, as ``Transcribed`` with this serial."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearAudio:
+    """Forget the audio since the last turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """The client plays no more of what was said."""
+
+
+Output = wire.ServerEvent | Begin | Stop | Hear | Configure | CommitAudio | ClearAudio | Silence
 Step = tuple[State, list[Output]]

@@ -7,7 +7,7 @@ from pipelines.events import (
     AUDIO_RATE,
 )
 from server.realtime import wire
-from server.realtime.session.inputs import Output, Step, Stop
+from server.realtime.session.inputs import Output, Silence, Step, Stop
 from server.realtime.session.replies import CANCELLED, close_reply
 from server.realtime.session.state import Sound, State, make_room, new_id, splice, taken_ids
 from server.realtime.wire import Item, WireError
@@ -57,7 +57,7 @@ def _normal(item: Item) -> Item:
 
 def _normal_part(part: wire.Content, side: Literal["input", "output"]) -> wire.Content:
     kind = "audio" if "audio" in part.type else "text"
-    return part.model_copy(update={"type": f"{side}_{kind}"})
+    return part.model_copy(update={"type": f"{side}_{kind}", "audio": None})
 
 
 def _index_after(state: State, previous: str | None) -> int:
@@ -89,8 +89,15 @@ def truncate_item(state: State, event: wire.ItemTruncate) -> Step:
         state, outputs = close_reply(state, reply, "cancelled", CANCELLED)
         outputs.insert(0, Stop(reply.id))
         item = known_item(state, event.item_id, "item_truncate_invalid_item_id")
-    sound = state.sounds.get(event.item_id, Sound())
-    end = min(event.audio_end_ms, sound.milliseconds)
+    state, truncated = truncate_to(state, item, event.audio_end_ms, event.content_index)
+    return state, [*outputs, Silence(), truncated]
+
+
+def truncate_to(state: State, item: Item, end: int, content_index: int = 0) -> tuple[State, wire.ItemTruncated]:
+    """Cut a spoken reply behind so many milliseconds, or where it ends."""
+    id = item.id or ""
+    sound = state.sounds.get(id, Sound())
+    end = min(end, sound.milliseconds)
     if end < sound.milliseconds:
         heard = tuple(word for word in sound.heard if word.samples <= end * AUDIO_RATE // 1000)
         transcript = "".join(part.transcript or "" for part in item.content or ())
@@ -98,6 +105,5 @@ def truncate_item(state: State, event: wire.ItemTruncate) -> Step:
         cut = item.model_copy(update={"content": [wire.Content(type="output_audio", transcript=heard_text)]})
         state = splice(state, state.items.index(item), cut, removed=1)
         left = Sound(end * AUDIO_RATE // 1000, heard)
-        state = replace(state, sounds={**state.sounds, event.item_id: left})
-    truncated = wire.ItemTruncated(item_id=event.item_id, content_index=event.content_index, audio_end_ms=end)
-    return state, [*outputs, truncated]
+        state = replace(state, sounds={**state.sounds, id: left})
+    return state, wire.ItemTruncated(item_id=id, content_index=content_index, audio_end_ms=end)

@@ -9,11 +9,11 @@ from pipelines.events import (
     Turn,
 )
 from server.realtime import wire
-from server.realtime.session.inputs import Begin, Output, Step, Stop
+from server.realtime.session.inputs import Begin, Output, Silence, Step, Stop
 from server.realtime.session.reading import Given, items_read, messages_read
 from server.realtime.session.replies import CANCELLED, FILTERED, close_reply, failure_of
 from server.realtime.session.settings import NO_IMAGES, NO_PROMPTS, NO_VERDICTS, NO_VOICE, PCM_ONLY, said, speaker_of
-from server.realtime.session.state import Reply, Sound, State, delete_item, find_reply, make_room, new_id
+from server.realtime.session.state import Reply, Sound, State, delete_item, find_reply, make_room, new_id, put_reply
 from server.realtime.session.tools import use_of, warnings_of
 from server.realtime.wire import WireError
 
@@ -33,6 +33,7 @@ def create_response(state: State, asked: wire.ResponseConfig) -> Step:
     state, response_id = new_id(state, "resp")
     state, item_id = new_id(state, "item")
     turn = _turn(state, response_id, asked, items)
+    waits = any(item.id in state.pending for item, own in items if own)
     warnings += _not_had(state, asked, turn)
     response = wire.Response(
         id=response_id,
@@ -43,24 +44,74 @@ def create_response(state: State, asked: wire.ResponseConfig) -> Step:
         max_output_tokens=asked.max_output_tokens or state.config.max_output_tokens,
         metadata=asked.metadata,
     )
-    screens = tuple(item.id or "" for item, own in items if own and item.id in state.unscreened)
-    reply = Reply(response_id, item_id, out_of_band, response, sound=Sound() if speech else None, screens=screens)
+    sound = Sound() if speech else None
+    reply = Reply(response_id, item_id, out_of_band, response, sound=sound, screens=_screened(state, items))
     state = replace(state, replies=(*state.replies, reply))
     begun: list[Output] = [
         *(wire.ItemDeleted(item_id=id) for id in gone),
         wire.ResponseCreated(response=response, loquent=wire.Warnings(warnings=warnings) if warnings else None),
         wire.RateLimits(),
     ]
+    if waits:  # for what was said last
+        return replace(state, waiting={**state.waiting, response_id: asked}), begun
+    state, running = _run(state, reply, asked, replace(turn, speech=speech))
+    return state, [*begun, *running]
+
+
+def _screened(state: State, items: Sequence[Given]) -> tuple[str, ...]:
+    """The items that this turn is the first to have screened."""
+    return tuple(item.id or "" for item, own in items if own and item.id in state.unscreened)
+
+
+def _run(state: State, reply: Reply, asked: wire.ResponseConfig, turn: Turn) -> Step:
+    """Begin the turn of a reply, or end it where its functions can't be had."""
     try:
         tools = use_of(state.config, asked)
     except StageError as error:
-        state, closing = close_reply(state, reply, "failed", failure_of(error))
-        return state, [*begun, *closing]
-    return state, [*begun, Begin(response_id, replace(turn, speech=speech, tools=tools))]
+        return close_reply(state, reply, "failed", failure_of(error))
+    return state, [Begin(reply.id, replace(turn, tools=tools))]
+
+
+def begin_waiting(state: State, item_id: str, failure: StageError | None) -> Step:
+    """Begin the responses that waited for an item's words alone; without words, end those that it is the last of."""
+    outputs: list[Output] = []
+    for response_id, asked in state.waiting.items():
+        reply = find_reply(state, response_id)
+        if reply is not None:
+            state, more = _begin_waiting(state, reply, asked, item_id, failure)
+            outputs += more
+    waiting = {id: asked for id, asked in state.waiting.items() if _waits(state, id, asked)}
+    return replace(state, waiting=waiting), outputs
+
+
+def _waits(state: State, response_id: str, asked: wire.ResponseConfig) -> bool:
+    if find_reply(state, response_id) is None:
+        return False
+    return any(own and item.id in state.pending for item, own in items_read(state, asked))
+
+
+def _begin_waiting(
+    state: State, reply: Reply, asked: wire.ResponseConfig, item_id: str, failure: StageError | None
+) -> Step:
+    try:
+        items = items_read(state, asked)
+        if any(own and item.id in state.pending for item, own in items):
+            return state, []
+        last = next((item for item, own in reversed(items) if item.role == "user"), None)
+        if failure is not None and last is not None and last.id == item_id:
+            return close_reply(state, reply, "failed", failure_of(failure))
+        turn = _turn(state, reply.id, asked, items)
+    except WireError as error:
+        return close_reply(state, reply, "failed", failure_of(StageError("invalid_request", error.code, error.message)))
+    speech, _, _ = _speech(state, asked)
+    reply = replace(reply, screens=_screened(state, items))
+    return _run(put_reply(state, reply), reply, asked, replace(turn, speech=speech))
 
 
 def _check_beginning(state: State, *, out_of_band: bool) -> None:
     """Raises: WireError when the session can't begin a response."""
+    if state.transcribes:
+        raise WireError("transcription_session", "This session only recognises words; it has no responses.")
     if state.draining:
         raise WireError("server_shutting_down", "The server is shutting down; connect again.")
     if not out_of_band and state.active:
@@ -147,4 +198,4 @@ def cancel_response(state: State, event: wire.ResponseCancel) -> Step:
     if reply is None:
         raise WireError("response_cancel_not_active", "There is no such response in progress.", param="response_id")
     state, closing = close_reply(state, reply, "cancelled", CANCELLED)
-    return state, [Stop(reply.id), *closing]
+    return state, [Stop(reply.id), *([] if reply.out_of_band else [Silence()]), *closing]

@@ -21,6 +21,8 @@ NO_IMAGES = "This server does not draw."
 NO_PROMPTS = "This server has no stored prompts: prompt has no effect."
 NOT_LISTENING = "This server does not listen: turn_detection stays null."
 PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
+NO_NOISE_REDUCTION = "This server reduces no noise: noise_reduction stays null."
+NO_LANGUAGE = "The language is not one that is recognised here; the one that is heard is taken."
 
 
 REPLACED = ("tracing", "truncation", "tool_choice", "prompt")  # free-form values are replaced, not merged
@@ -29,6 +31,16 @@ REPLACED = ("tracing", "truncation", "tool_choice", "prompt")  # free-form value
 def modalities_of(state: State) -> list[wire.Modality]:
     """How a session replies that does not say how: aloud where a voice is loaded, as OpenAI's does."""
     return ["text"] if state.voices is None else ["audio"]
+
+
+def initial_config(state: State) -> SessionConfig:
+    """A session's settings before its client has said anything: as OpenAI's are, as far as they can be had."""
+    config = state.config.model_copy(update={"output_modalities": modalities_of(state)})
+    if not state.listens:
+        return config
+    detection = wire.TurnDetection(type="server_vad").complete()
+    listening = config.audio.input.model_copy(update={"turn_detection": detection})
+    return config.model_copy(update={"audio": config.audio.model_copy(update={"input": listening})})
 
 
 def _without_nulls(settings: dict[str, Any]) -> dict[str, Any]:
@@ -42,15 +54,19 @@ def _without_nulls(settings: dict[str, Any]) -> dict[str, Any]:
 
 def update_session(state: State, event: wire.SessionUpdate) -> Step:
     """Merge the client's settings into the current ones. Raises: WireError."""
-    asked = event.session
-    if asked.get("type", "realtime") != "realtime":
-        raise WireError("invalid_value", "The only supported session type is 'realtime'.", param="session.type")
+    asked = dict(event.session)
+    kind = asked.pop("type", "transcription" if state.transcribes else "realtime")
+    if kind not in ("realtime", "transcription"):
+        raise WireError("invalid_value", "A session's type is 'realtime' or 'transcription'.", param="session.type")
+    if kind == "transcription" and not state.listens:
+        raise WireError("invalid_value", "This server has no speech recognition.", param="session.type")
+    state = replace(state, transcribes=kind == "transcription")
     whole = {key: asked[key] for key in REPLACED if key in asked}
     merged = wire.merge(state.config.model_dump(), asked) | whole
     if merged["output_modalities"] is None:
         merged["output_modalities"] = modalities_of(state)
     if isinstance(merged["audio"], dict):
-        merged["audio"] = _without_nulls(merged["audio"])
+        merged["audio"] = _with_detection(_without_nulls(merged["audio"]), asked)
     try:
         config = SessionConfig.model_validate({key: value for key, value in merged.items() if value is not None})
     except ValidationError as error:
@@ -70,21 +86,49 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
         warnings.append(NO_VERDICTS)
     if said("image", config.loquent) and not state.draws:
         warnings.append(NO_IMAGES)
-    if config.audio.input.turn_detection is not None:
+    listening = config.audio.input
+    if listening.turn_detection is not None and not state.listens:
         warnings.append(NOT_LISTENING)
+    if listening.noise_reduction is not None:
+        warnings.append(NO_NOISE_REDUCTION)
     if config.prompt is not None:
         warnings.append(NO_PROMPTS)
     warnings += warnings_of(config.tools)
-    listening = config.audio.input.model_copy(update={"turn_detection": None})
+    detection = listening.turn_detection.complete() if listening.turn_detection and state.listens else None
+    listening = listening.model_copy(update={"turn_detection": detection, "noise_reduction": None})
     update["audio"] = config.audio.model_copy(update={"input": listening, "output": output})
     config = config.model_copy(update=update)
     state = replace(state, config=config)
+    named = listening.transcription and listening.transcription.language
+    if named and state.languages and not language_of(state):
+        warnings.append(NO_LANGUAGE)
     own = wire.Warnings(warnings=warnings) if warnings else None
     return state, [wire.SessionUpdated(session=session_of(state), loquent=own)]
 
 
-def session_of(state: State) -> wire.Session:
+def _with_detection(audio: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Audio settings with the asked turn detection as a whole where it is of another type than before."""
+    given = asked.get("audio") or {}
+    given = (given.get("input") or {}) if isinstance(given, dict) else {}
+    detection = given.get("turn_detection") if isinstance(given, dict) else None
+    if not isinstance(detection, dict) or "type" not in detection or not isinstance(audio.get("input"), dict):
+        return audio
+    return audio | {"input": audio["input"] | {"turn_detection": _without_nulls(detection)}}
+
+
+def language_of(state: State) -> str:
+    """The language that the session names, as far as it is known here."""
+    transcription = state.config.audio.input.transcription
+    named = transcription and (transcription.language or next(iter(transcription.languages or ()), None))
+    code = (named or "").lower().replace("_", "-").split("-")[0]
+    return code if code in state.languages else ""
+
+
+def session_of(state: State) -> wire.Session | wire.TranscriptionSession:
     """The session as clients see it."""
+    if state.transcribes:
+        audio = wire.TranscriptionAudio(input=state.config.audio.input)
+        return wire.TranscriptionSession(id=f"sess_{state.id}", audio=audio, include=state.config.include)
     config = state.config.model_copy(update={"model": state.names.here})
     if state.voices is not None and config.audio.output.voice is None:
         output = config.audio.output.model_copy(update={"voice": state.voices.here})

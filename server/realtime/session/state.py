@@ -84,6 +84,14 @@ class Limits(Protocol):
     def responses(self) -> int:
         """Responses in progress."""
 
+    @property
+    def audio_seconds(self) -> float:
+        """Of the user's audio in one turn."""
+
+    @property
+    def audio_bytes(self) -> int:
+        """Of the user's audio that is stored, to be retrieved."""
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -107,7 +115,18 @@ class State:
     serial: int = 0
     beta_header: bool = False  # the client's handshake had the header of the beta protocol
     ga: bool = False  # the client has shown that it speaks the GA protocol
+    listens: bool = False  # whether the user's audio is heard
+    languages: tuple[str, ...] = ()  # that are known, as ISO 639-1 codes
+    transcribes: bool = False  # the session only recognises words
     deaf: bool = False  # the client knows that its audio is not heard
+    uncommitted: int = 0  # milliseconds of audio since the last turn
+    full: bool = False  # the client knows that there is too much of it
+    speech: str | None = None  # the id of the item that the user's speech will be
+    partial: str = ""  # of its words, what the client knows
+    pending: Mapping[str, int] = field(default_factory=dict)  # items whose words are not there yet, with their serial
+    waiting: Mapping[str, wire.ResponseConfig] = field(default_factory=dict)  # responses that wait for such words
+    owed: bool = False  # an answer is to begin once the conversation has no response in progress
+    audio: Mapping[str, bytes] = field(default_factory=dict)  # of items, at most ``limits.audio_bytes``
     draining: bool = False
     closed: bool = False
     refused: tuple[int, str] | None = None  # the close code and reason of a session that the server ended
@@ -118,6 +137,13 @@ class State:
         return f"conv_{self.id}"
 
     @property
+    def last_spoken(self) -> str | None:
+        """The id of the last message that is or was spoken in the conversation."""
+        if (reply := self.active) is not None and reply.opened and reply.sound is not None:
+            return reply.item_id
+        return next((item.id for item in reversed(self.items) if item.id in self.sounds), None)
+
+    @property
     def active(self) -> Reply | None:
         """The response in progress in the conversation."""
         return next((reply for reply in self.replies if not reply.out_of_band), None)
@@ -126,6 +152,11 @@ class State:
 def find_reply(state: State, response_id: str) -> Reply | None:
     """The response in progress with this id."""
     return next((reply for reply in state.replies if reply.id == response_id), None)
+
+
+def find_item(state: State, id: str) -> Item | None:
+    """The item of the conversation with this id."""
+    return next((item for item in state.items if item.id == id), None)
 
 
 def put_reply(state: State, reply: Reply) -> State:
@@ -146,7 +177,7 @@ def new_id(state: State, kind: str) -> tuple[State, str]:
 
 def taken_ids(state: State) -> set[str | None]:
     """The ids of all items, including those of replies in progress."""
-    ids = {item.id for item in state.items}
+    ids = {item.id for item in state.items} | {state.speech}
     for reply in state.replies:
         ids |= {reply.item_id, *(item.id for item in reply.output), *([reply.call.item_id] if reply.call else [])}
     return ids
@@ -165,6 +196,7 @@ def delete_item(state: State, item: Item) -> State:
         state,
         sounds={id: sound for id, sound in state.sounds.items() if id != item.id},
         unscreened={id: serial for id, serial in state.unscreened.items() if id != item.id},
+        audio={id: pcm for id, pcm in state.audio.items() if id != item.id},
     )
 
 

@@ -5,11 +5,22 @@ from dataclasses import replace
 from server.realtime import wire
 from server.realtime.session import beta
 from server.realtime.session.beta import shape_of
+from server.realtime.session.hearing import (
+    answer,
+    append_audio,
+    clear_audio,
+    commit_audio,
+    hears_of,
+    take_report,
+    with_audio,
+)
 from server.realtime.session.inputs import (
+    Configure,
     Connected,
     Disconnected,
     Draining,
     Failed,
+    Heard,
     Input,
     Output,
     Produced,
@@ -20,7 +31,7 @@ from server.realtime.session.inputs import (
 from server.realtime.session.items import create_item, known_item, truncate_item
 from server.realtime.session.replies import CANCELLED, close_reply, failure_of, take_event
 from server.realtime.session.responses import block_response, cancel_response, create_response
-from server.realtime.session.settings import modalities_of, session_of, update_session
+from server.realtime.session.settings import initial_config, session_of, update_session
 from server.realtime.session.state import State, delete_item, find_reply
 from server.realtime.wire import WireError
 
@@ -29,14 +40,19 @@ def advance(state: State, given: Input) -> Step:
     """Apply one input. Nothing is raised: a client's mistake becomes an ``error`` event."""
     if state.closed:
         return state, []
+    state, outputs = _apply(state, given)
+    if state.owed and state.active is None and not state.closed and not state.draining:
+        state, more = answer(state)
+        outputs += more
+    return state, outputs
+
+
+def _apply(state: State, given: Input) -> Step:
     match given:
         case Connected():
-            state = replace(state, config=state.config.model_copy(update={"output_modalities": modalities_of(state)}))
-            conversation = wire.Conversation(id=state.conversation_id)
-            return state, [
-                wire.SessionCreated(session=session_of(state)),
-                wire.ConversationCreated(conversation=conversation),
-            ]
+            return _connect(state)
+        case Heard(report):
+            return take_report(state, report)
         case Produced(response_id, event):
             reply = find_reply(state, response_id)
             return take_event(state, reply, event) if reply else (state, [])
@@ -63,10 +79,19 @@ def advance(state: State, given: Input) -> Step:
                 return state, [_error(error, given.event_id)]
 
 
+def _connect(state: State) -> Step:
+    state = replace(state, config=initial_config(state))
+    created: list[Output] = [wire.SessionCreated(session=session_of(state))]
+    if not state.transcribes:
+        created.append(wire.ConversationCreated(conversation=wire.Conversation(id=state.conversation_id)))
+    return state, [*created, *([Configure(hears_of(state))] if state.listens else [])]
+
+
 def _client(state: State, event: wire.ClientEvent) -> Step:
     match event:
         case wire.SessionUpdate():
-            return update_session(state, event)
+            state, outputs = update_session(state, event)
+            return state, [*outputs, *([Configure(hears_of(state))] if state.listens else [])]
         case wire.ItemCreate():
             return create_item(state, event)
         case wire.ItemDelete():
@@ -76,13 +101,19 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
             return delete_item(state, item), [wire.ItemDeleted(item_id=event.item_id)]
         case wire.ItemRetrieve():
             item = known_item(state, event.item_id, "item_retrieve_invalid_item_id")
-            return state, [wire.ItemRetrieved(item=item)]
+            return state, [wire.ItemRetrieved(item=with_audio(state, item))]
         case wire.ItemTruncate():
             return truncate_item(state, event)
         case wire.ResponseCreate():
             return create_response(state, event.response or wire.ResponseConfig())
         case wire.ResponseCancel():
             return cancel_response(state, event)
+        case wire.AudioAppend() if state.listens:
+            return append_audio(state, event)
+        case wire.AudioClear() if state.listens:
+            return clear_audio(state)
+        case wire.AudioCommit() if state.listens:
+            return commit_audio(state)
         case wire.AudioAppend():
             if state.deaf:
                 return state, []

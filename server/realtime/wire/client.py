@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Field,
     ValidationError,
-    field_validator,
 )
 from pydantic_core import from_json
 
@@ -63,12 +62,7 @@ class AudioAppend(ClientEvent):
     """More of the user's audio."""
 
     type: Literal["input_audio_buffer.append"] = "input_audio_buffer.append"
-    audio: str
-
-    @field_validator("audio")
-    @classmethod
-    def _dropped(cls, audio: str) -> str:
-        return ""  # there is no speech recognition yet, so the audio is not stored
+    audio: Annotated[str, Field(repr=False)]  # base64
 
 
 class AudioCommit(ClientEvent):

@@ -11,7 +11,7 @@ from pydantic import (
 from pipelines.events import Usage
 from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire
 from server.realtime.wire.items import Item
-from server.realtime.wire.settings import Metadata, ResponseAudio, Session
+from server.realtime.wire.settings import Metadata, ResponseAudio, Session, TranscriptionSession
 
 
 class ServerEvent(Wire):
@@ -41,7 +41,7 @@ class SessionCreated(ServerEvent):
     """The first event."""
 
     type: Literal["session.created"] = "session.created"
-    session: Session
+    session: Session | TranscriptionSession
 
 
 class Warnings(Wire):
@@ -54,7 +54,7 @@ class SessionUpdated(ServerEvent, Sparse):
     """The configuration after the update."""
 
     type: Literal["session.updated"] = "session.updated"
-    session: Session
+    session: Session | TranscriptionSession
     loquent: Warnings | None = None
 
 
@@ -359,40 +359,3 @@ class ArgumentsDone(_OfCall):
     type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
     name: str
     arguments: str
-
-
-SERVER_EVENTS: dict[str, type[ServerEvent]] = {
-    event.model_fields["type"].default: event
-    for event in (
-        Error,
-        SessionCreated,
-        SessionUpdated,
-        ConversationCreated,
-        ItemAdded,
-        ItemDone,
-        ItemDeleted,
-        ItemRetrieved,
-        ItemTruncated,
-        AudioCleared,
-        ResponseCreated,
-        ResponseDone,
-        RateLimits,
-        OutputItemAdded,
-        OutputItemDone,
-        PartAdded,
-        PartDone,
-        TextDelta,
-        TextDone,
-        AudioDelta,
-        AudioDone,
-        TranscriptDelta,
-        TranscriptDone,
-        ArgumentsDelta,
-        ArgumentsDone,
-    )
-}
-
-
-def dump(event: ServerEvent, event_id: str) -> str:
-    """The event as JSON text. ``event_id`` must need no escaping."""
-    return f'{{"event_id":"{event_id}",{event.model_dump_json()[1:]}'

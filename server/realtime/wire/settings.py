@@ -72,34 +72,51 @@ PCM = AudioFormat(type="audio/pcm", rate=24000)
 
 
 class Transcription(Sparse):
-    """Speech recognition; accepted and returned, not used."""
+    """How the words of input audio are recognised; there is one model."""
 
     model: str | None = None
     language: str | None = None
     languages: Annotated[list[str], Field(fail_fast=True)] | None = None
-    prompt: str | None = None
+    prompt: Annotated[str, Field(max_length=4096)] | None = None
     keywords: Annotated[list[str], Field(fail_fast=True)] | None = None
-    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None  # any: words come while they are spoken
 
 
 class NoiseReduction(Sparse):
-    """Noise reduction of input audio; accepted and returned, not used."""
+    """Noise reduction of input audio; accepted, and replaced by null."""
 
     type: Literal["near_field", "far_field"] | None = None
     strength: float | None = None
 
 
 class TurnDetection(Sparse):
-    """End-of-turn detection; accepted and replaced by null."""
+    """When the user's turn begins and ends, and what follows from it."""
 
     type: Literal["server_vad", "semantic_vad"]
     create_response: bool | None = None
     interrupt_response: bool | None = None
-    prefix_padding_ms: int | None = None
-    silence_duration_ms: int | None = None
-    idle_timeout_ms: int | None = None
-    threshold: float | None = None
+    prefix_padding_ms: Annotated[int, Field(ge=0, le=2000)] | None = None
+    silence_duration_ms: Annotated[int, Field(ge=0, le=30_000)] | None = None
+    idle_timeout_ms: Annotated[int, Field(ge=1000, le=600_000)] | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     eagerness: Literal["low", "medium", "high", "auto"] | None = None
+
+    def complete(self) -> "TurnDetection":
+        """It, with a value for each field that its type has, and none for the others."""
+        both: dict[str, Any] = {
+            "type": self.type,
+            "create_response": self.create_response is not False,
+            "interrupt_response": self.interrupt_response is not False,
+        }
+        if self.type == "semantic_vad":
+            return TurnDetection(**both, eagerness=self.eagerness or "auto")
+        return TurnDetection(
+            **both,
+            threshold=0.5 if self.threshold is None else self.threshold,
+            prefix_padding_ms=300 if self.prefix_padding_ms is None else self.prefix_padding_ms,
+            silence_duration_ms=500 if self.silence_duration_ms is None else self.silence_duration_ms,
+            idle_timeout_ms=self.idle_timeout_ms,
+        )
 
 
 class AudioInput(Wire):
@@ -231,6 +248,22 @@ class SessionConfig(Sparse):
         """Without its id it has no effect anywhere, and clients could not read it."""
         nameless = isinstance(prompt, dict) and not isinstance(prompt.get("id"), str)
         return None if nameless or isinstance(prompt, str) else prompt
+
+
+class TranscriptionAudio(Wire):
+    """What a transcription session has of audio."""
+
+    input: AudioInput
+
+
+class TranscriptionSession(Sparse):
+    """A session that only recognises words, as the server reports it."""
+
+    id: str
+    object: Literal["realtime.transcription_session"] = "realtime.transcription_session"
+    type: Literal["transcription"] = "transcription"
+    audio: TranscriptionAudio
+    include: list[str] | None = None
 
 
 class Session(SessionConfig):

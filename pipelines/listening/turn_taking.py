@@ -1,0 +1,281 @@
+"""The transitions of ``Turns``: each takes it and one thing that happened, and gives it back with what follows."""
+
+from dataclasses import replace
+
+from pipelines.listening.interface import FRAME, Transcript
+from pipelines.listening.turns import (
+    AGAIN,
+    BEGIN,
+    COMPLETE,
+    FIRST_LOOK,
+    LONGEST_SEGMENT,
+    NEXT_LOOK,
+    PARTIAL,
+    PAUSE,
+    RELEASE,
+    SEGMENT,
+    TAIL,
+    Await,
+    Decision,
+    Dropped,
+    Ended,
+    Idled,
+    Judge,
+    Partly,
+    Recognise,
+    Speech,
+    Started,
+    Turns,
+    samples,
+)
+from pipelines.listening.words import Meaning, Said, imagined
+
+Step = tuple[Turns, list[Decision]]
+
+
+def hear(turns: Turns, probability: float, level: float, unheard: int = 0) -> Step:
+    """One frame: the probability of speech in it, its level, and how many samples of a reply are still to be heard."""
+    turns = replace(turns, now=turns.now + FRAME, unheard=unheard)
+    speech = turns.speech
+    if speech is None:
+        return _quiet(turns, probability)
+    if probability >= turns.policy.threshold - RELEASE:
+        return _voice(turns, speech, probability, level)
+    return _pause(turns, speech)
+
+
+def _quiet(turns: Turns, probability: float) -> Step:
+    """Nobody was speaking before this frame."""
+    if probability < turns.policy.threshold:
+        return _idle(replace(turns, run=0))
+    run = turns.run + FRAME
+    if run < BEGIN:
+        return replace(turns, run=run), []
+    begun = turns.now - run
+    begin = max(begun - samples(turns.policy.prefix_ms), 0)
+    speech = Speech(begun, turns.now, run, probability * run / FRAME, segment=begin, looked=begun)
+    turns = replace(turns, run=0, idled=False)
+    if turns.policy.interrupts and turns.audible:
+        return replace(turns, speech=speech), []  # it must first mean something
+    return replace(turns, speech=replace(speech, announced=True)), [Started(begun, interrupts=False)]
+
+
+def _idle(turns: Turns) -> Step:
+    if turns.audible:
+        return replace(turns, quiet_since=turns.now, idled=False), []
+    wanted = turns.policy.idle_ms
+    if wanted is None or turns.idled or turns.now - turns.quiet_since < samples(wanted):
+        return turns, []
+    return replace(turns, idled=True), [Idled(turns.quiet_since, turns.now)]
+
+
+def _voice(turns: Turns, speech: Speech, probability: float, level: float) -> Step:
+    """The speech goes on, perhaps behind a pause."""
+    decisions: list[Decision] = []
+    if speech.generation and turns.now - speech.last > FRAME:
+        speech, decisions = _resumed(speech)
+    speech = replace(
+        speech, last=turns.now, voiced=speech.voiced + FRAME, certainty=speech.certainty + probability, judged=0
+    )
+    if turns.now - speech.segment > LONGEST_SEGMENT - TAIL and (not speech.quietest[1] or level <= speech.quietest[0]):
+        speech = replace(speech, quietest=(level, turns.now - FRAME // 2))
+    turns = replace(turns, speech=speech)
+    if turns.now - speech.begun >= samples(turns.policy.longest_ms) or turns.now - speech.segment >= LONGEST_SEGMENT:
+        turns, more = _cut(turns, speech)
+        return turns, [*decisions, *more]
+    first, following = (PARTIAL, PARTIAL) if speech.announced else (FIRST_LOOK, NEXT_LOOK)
+    looked_at = turns.now - speech.looked
+    if looked_at >= (first if speech.looked == speech.begun else following):
+        turns, ask = _ask(turns, replace(speech, looked=turns.now), urgent=not speech.announced)
+        return turns, [*decisions, ask]
+    return turns, decisions
+
+
+def _resumed(speech: Speech) -> tuple[Speech, list[Decision]]:
+    """The pause was none at the end of the turn. The words before a pause in long speech are final."""
+    heard = speech.heard
+    fresh = replace(speech, generation=0, heard=None, answered=False, complete=False, judged=0)
+    if heard is None or speech.last - speech.segment < SEGMENT:
+        return fresh, []
+    before = heard if speech.before is None else speech.before + heard
+    decisions: list[Decision] = [Partly(before.text)] if speech.announced else []
+    return replace(
+        fresh, before=before, segment=speech.last, partial="", sent=before.text, quietest=(0.0, 0)
+    ), decisions
+
+
+def _cut(turns: Turns, speech: Speech) -> Step:
+    """Speech without a pause: its words are asked for up to the quietest frame, or the turn ends by force."""
+    ends = turns.now - speech.begun >= samples(turns.policy.longest_ms)
+    at = turns.now if ends or not speech.quietest[1] else speech.quietest[1]
+    turns, ask = _ask(turns, replace(speech, last=turns.now), urgent=True, end=at)
+    assert turns.speech is not None  # noqa: S101 - it was put there just now
+    speech = replace(turns.speech, closing=ends, generation=turns.generation, last=at)
+    return replace(turns, speech=speech), [ask, Await(turns.generation)]
+
+
+def _ask(turns: Turns, speech: Speech, *, urgent: bool, end: int | None = None) -> tuple[Turns, Recognise]:
+    generation = turns.generation + 1
+    ask = Recognise(generation, speech.segment, turns.now if end is None else end, urgent)
+    return replace(turns, speech=speech, generation=generation), ask
+
+
+def _pause(turns: Turns, speech: Speech) -> Step:
+    """A frame of silence behind speech."""
+    silence = turns.now - speech.last
+    decisions: list[Decision] = []
+    if not speech.generation and silence >= PAUSE:
+        turns, ask = _ask(turns, speech, urgent=True)
+        speech = replace(speech, generation=turns.generation)
+        turns = replace(turns, speech=speech)
+        decisions.append(ask)
+    semantic = turns.policy.kind == "semantic_vad"
+    if (
+        semantic
+        and silence >= PAUSE
+        and not speech.complete
+        and turns.now - max(speech.judged, speech.last) >= (AGAIN if speech.judged else PAUSE)
+    ):
+        speech = replace(speech, judged=turns.now)
+        decisions.append(Judge(speech.generation, max(speech.begun - samples(turns.policy.prefix_ms), 0), turns.now))
+    longest = samples(turns.policy.patience_ms if semantic and not speech.complete else turns.policy.silence_ms)
+    turns = replace(turns, speech=speech)
+    if silence < longest or (semantic and decisions):
+        return turns, decisions
+    return _close(turns, speech, decisions)
+
+
+def _close(turns: Turns, speech: Speech, decisions: list[Decision]) -> Step:
+    """The silence ends the turn, as soon as its words are there."""
+    if not speech.generation:  # the silence that ends a turn is shorter than a pause
+        turns, ask = _ask(turns, speech, urgent=True)
+        speech = replace(speech, generation=turns.generation)
+        decisions = [*decisions, ask]
+    speech = replace(speech, closing=True)
+    turns = replace(turns, speech=speech)
+    if not speech.answered:
+        return turns, [*decisions, Await(speech.generation)]
+    turns, ending = _finish(turns, speech)
+    return turns, [*decisions, *ending]
+
+
+def judged(turns: Turns, generation: int, probability: float) -> Step:
+    """Whether the turn sounds as if it were over."""
+    speech = turns.speech
+    if speech is None or speech.generation != generation or probability < COMPLETE:
+        return turns, []
+    speech = replace(speech, complete=True)
+    turns = replace(turns, speech=speech)
+    if turns.now - speech.last < samples(turns.policy.silence_ms):
+        return turns, []
+    return _close(turns, speech, [])
+
+
+def recognised(turns: Turns, generation: int, transcript: Transcript | None) -> Step:
+    """The words that were asked for; None where they can't be recognised."""
+    speech = turns.speech
+    if speech is None:
+        return turns, []
+    if speech.generation == generation:
+        speech = replace(speech, heard=transcript, answered=True)
+        turns = replace(turns, speech=speech)
+        if speech.closing:
+            return _finish(turns, speech)
+        if turns.now - speech.segment >= LONGEST_SEGMENT:  # a cut
+            speech, decisions = _resumed(speech)
+            return replace(turns, speech=speech), decisions
+    elif speech.generation:
+        return turns, []  # a look at the words, which the pause's own question has overtaken
+    if transcript is None:
+        return turns, []
+    if not speech.announced:
+        return _considered(turns, speech, transcript, over=speech.generation == generation)
+    return _looked(turns, speech, transcript)
+
+
+def _considered(turns: Turns, speech: Speech, transcript: Transcript, *, over: bool) -> Step:
+    """Whether words over a reply interrupt it."""
+    said = transcript if speech.before is None else speech.before + transcript
+    meaning = turns.vocabulary.meaning(said, turns.said, _certainty(speech))
+    lasted = over or speech.voiced >= samples(turns.policy.interrupt_ms)
+    if meaning is Meaning.STOP or (meaning is Meaning.SOMETHING and lasted and not _graced(turns, speech)):
+        interrupts = turns.audible
+        speech = replace(speech, announced=True)
+        return replace(turns, speech=speech), [Started(speech.begun, interrupts)]
+    return turns, []
+
+
+def _looked(turns: Turns, speech: Speech, transcript: Transcript) -> Step:
+    """What two looks at the words agree on is certain."""
+    text = transcript.text if speech.before is None else f"{speech.before.text} {transcript.text}"
+    certain = _agreed(speech.partial, text)
+    speech = replace(speech, partial=text)
+    if len(certain) <= len(speech.sent) or imagined(transcript, certainty=_certainty(speech)):
+        return replace(turns, speech=speech), []
+    return replace(turns, speech=replace(speech, sent=certain)), [Partly(certain)]
+
+
+def _agreed(one: str, other: str) -> str:
+    """The words at the beginning that both have; the last of them may still grow."""
+    words = []
+    for word, against in zip(one.split(), other.split(), strict=False):
+        if word != against:
+            break
+        words.append(word)
+    return " ".join(words)
+
+
+def _certainty(speech: Speech) -> float:
+    return speech.certainty * FRAME / speech.voiced if speech.voiced else 0.0
+
+
+def _finish(turns: Turns, speech: Speech) -> Step:
+    """The words of a turn that is over are there."""
+    before, heard = speech.before, speech.heard
+    begin = max(speech.begun - samples(turns.policy.prefix_ms), 0)
+    certainty = _certainty(speech)
+    turns = replace(turns, speech=None, quiet_since=turns.now, run=0)
+    if heard is not None and imagined(heard, certainty=certainty):
+        heard = Transcript("", heard.language)
+    text = heard if before is None or heard is None else before + heard
+    if text is not None and not text.text:
+        return turns, [Dropped(speech.announced, "no words")]
+    decisions: list[Decision] = []
+    if not speech.announced:
+        if text is None:
+            return turns, [Dropped(announced=False, why="not recognised")]
+        meaning = turns.vocabulary.meaning(text, turns.said, certainty)
+        if meaning in (Meaning.NOTHING, Meaning.ECHO) or (meaning is Meaning.AGREEMENT and turns.audible):
+            return turns, [Dropped(announced=False, why=meaning.name.lower())]
+        if turns.audible and meaning is Meaning.SOMETHING and _graced(turns, speech):
+            return turns, [Dropped(announced=False, why="grace")]
+        decisions.append(Started(speech.begun, interrupts=turns.audible))
+    return turns, [*decisions, Ended(begin, speech.last, text)]
+
+
+def _graced(turns: Turns, speech: Speech) -> bool:
+    """Whether all of the speech lies in the first moments of a reply, where it does not count."""
+    return turns.sound_begun is not None and speech.last < turns.sound_begun + samples(turns.policy.grace_ms)
+
+
+def replying(turns: Turns, *, active: bool) -> Turns:
+    """A reply is being made from now on, or no longer; what was sent of it may still be heard."""
+    if active and not turns.replying:
+        return replace(turns, replying=True, said=turns.said if turns.audible else Said(), sound_begun=None)
+    return replace(turns, replying=active)
+
+
+def sounded(turns: Turns, text: str) -> Turns:
+    """Sound of the reply was sent, and this text with it."""
+    begun = turns.now if turns.sound_begun is None else turns.sound_begun
+    return replace(turns, said=turns.said + text, sound_begun=begun)
+
+
+def silenced(turns: Turns) -> Turns:
+    """The reply has stopped, and nothing of it is heard any more."""
+    return replace(turns, replying=False, unheard=0, sound_begun=None)
+
+
+def cleared(turns: Turns) -> Turns:
+    """What was being said is forgotten."""
+    return replace(turns, speech=None, run=0, quiet_since=turns.now)

@@ -1,0 +1,149 @@
+"""What words mean for a turn: nothing at all, agreement, an order to stop, an echo of the reply, or something."""
+
+import re
+import unicodedata
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from functools import cache
+from pathlib import Path
+
+from pipelines.listening.interface import Transcript
+
+ECHO_SECONDS = 12.0  # of the reply's words, in which an echo is looked for
+ECHO_SHARE = 0.6  # of the words that are heard, beyond which they are one
+MOST_SAID = 400  # characters of the reply in which an echo is looked for
+SURE = -0.7  # mean log-probability of words that are believed though they are often imagined
+UNBELIEVED = -1.1  # likewise, of words that are not believed at all
+SILENT = 0.6  # probability of no speech, beyond which words that are not certain are not believed
+REPEATED = 4  # times that a recogniser says the same thing when it hears none
+
+# What Whisper hears in noise: it learned from subtitles.
+IN_BRACKETS = re.compile(r"[\[(（【*♪♫][^\])）】*♪♫]*(?:[\])）】*♪♫]|$)")
+
+
+@cache
+def _imagined() -> frozenset[str]:
+    """What Whisper hears in noise: it learned from subtitles."""
+    lines = Path(__file__).with_name("imagined.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(map(plain, lines))
+
+
+class Meaning(Enum):
+    """What words over a reply are."""
+
+    NOTHING = auto()
+    AGREEMENT = auto()
+    ECHO = auto()
+    STOP = auto()
+    SOMETHING = auto()
+
+
+def plain(text: str) -> str:
+    """Lower case, without accents, punctuation and what stands in brackets: words with a space between them."""
+    text = IN_BRACKETS.sub(" ", text)
+    text = unicodedata.normalize("NFKD", text.casefold())
+    text = "".join(
+        " " if sign in "-–—/" or sign.isspace() else sign
+        for sign in text
+        if sign.isalnum() or sign.isspace() or sign in "-–—/"
+    )
+    return " ".join(text.split())
+
+
+def imagined(transcript: Transcript, *, certainty: float = 1.0) -> bool:
+    """Whether a recogniser heard these words where nothing was said.
+
+    ``certainty`` is the mean probability of speech over the turn.
+    """
+    words = plain(transcript.text)
+    if not words:
+        return True
+    if transcript.logprob < UNBELIEVED:
+        return True
+    if transcript.no_speech > SILENT and transcript.logprob < SURE:
+        return True
+    if words in _imagined() and (transcript.logprob < SURE or transcript.no_speech > SILENT / 2 or certainty < 0.8):
+        return True
+    return repeated(words)
+
+
+def repeated(words: str, times: int = REPEATED) -> bool:
+    """Whether a few words come again and again, and little else does."""
+    parts = words.split()
+    for size in (1, 2, 3, 4):
+        if len(parts) >= size * times and len(set(zip(*(parts[i:] for i in range(size)), strict=False))) <= size:
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The end of what a reply has said."""
+
+    text: str = ""
+
+    def __add__(self, text: str) -> "Said":
+        return replace(self, text=(self.text + text)[-MOST_SAID:]) if text else self
+
+    def echoes(self, words: str) -> bool:
+        """Whether most of these words are those of the reply, in its order."""
+        heard, said = words.split(), plain(self.text).split()
+        if not heard or not said:
+            return False
+        return _common(heard, said) >= ECHO_SHARE * len(heard)
+
+
+def _common(one: list[str], other: list[str]) -> int:
+    """The length of the longest subsequence that both have."""
+    lengths = [0] * (len(other) + 1)
+    for word in one:
+        before = 0
+        for index, against in enumerate(other, start=1):
+            held = lengths[index]
+            lengths[index] = before + 1 if word == against else max(held, lengths[index - 1])
+            before = held
+    return lengths[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Words that stop a reply at once, and words that only say that somebody listens; plain ones."""
+
+    stop: frozenset[str] = frozenset()
+    agreement: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, stop: tuple[str, ...], agreement: tuple[str, ...]) -> "Vocabulary":
+        """From words as people write them."""
+        return cls(frozenset(map(plain, stop)), frozenset(map(plain, agreement)))
+
+    def meaning(self, transcript: Transcript, said: Said, certainty: float) -> Meaning:
+        """What words that are heard over a reply mean."""
+        words = plain(transcript.text)
+        if words and self._stops(words) and transcript.logprob > UNBELIEVED and not said.echoes(words):
+            return Meaning.STOP
+        if imagined(transcript, certainty=certainty):
+            return Meaning.NOTHING
+        if self._agrees(words):
+            return Meaning.AGREEMENT
+        if said.echoes(words):
+            return Meaning.ECHO
+        return Meaning.SOMETHING
+
+    def _stops(self, words: str) -> bool:
+        """Whether the words are an order to stop, perhaps with a few around it."""
+        return any(
+            words == order or words.startswith(order + " ") or words.endswith(" " + order) for order in self.stop
+        )
+
+    def _agrees(self, words: str) -> bool:
+        """Whether all of the words only say that somebody listens."""
+        rest = words.split()
+        while rest:
+            for size in range(min(3, len(rest)), 0, -1):
+                if " ".join(rest[:size]) in self.agreement:
+                    rest = rest[size:]
+                    break
+            else:
+                return False
+        return True
