@@ -224,6 +224,12 @@ class Configuration:
     origins: Mapping[str, str]  # "chat.model" -> "config.toml", "environment", "command line"; absent: the default
     stages: Mapping[str, BaseModel]  # the settings of each configured stage, outermost first
 
+    @property
+    def parts(self) -> Mapping[str, BaseModel]:
+        """The settings of each part of the server: the stages, and what listens."""
+        listening = self.settings.listening
+        return {**self.stages, **({"listening": listening} if listening.model else {})}
+
 
 def find_file(explicit: str | None) -> Path | None:
     """The configuration file: ``--config``, ``LOQUENT_CONFIG``, ``./config.toml``, the user's folder; or none.
@@ -268,9 +274,7 @@ def read(explicit: str | None = None, command_line: Mapping[str, Any] | None = N
 
 
 def stage_settings(settings: Settings, origins: Mapping[str, str] | None = None) -> dict[str, BaseModel]:
-    """The settings of each configured stage, outermost first, and of what listens.
-
-    Those of other packages are checked by their own model.
+    """The settings of each configured stage, outermost first; those of other packages are checked by their own model.
 
     Raises: ConfigError that names the key.
     """
@@ -287,8 +291,6 @@ def stage_settings(settings: Settings, origins: Mapping[str, str] | None = None)
             raise ConfigError("\n".join(_explain(problem, origins or {}) for problem in problems)) from None
         except (StageUnavailableError, TypeError) as error:
             raise ConfigError(f"pipeline.stages: {error}") from None
-    if settings.listening.model:
-        found["listening"] = settings.listening
     for name in settings.stages:
         if name not in found:
             raise ConfigError(f"stages.{name}: [pipeline] stages lacks {name!r}; add it, or remove this section.")

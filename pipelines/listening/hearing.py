@@ -83,11 +83,6 @@ class Hearing:
         """Pieces of audio whose words are waited for."""
         return self._words.waiting
 
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Those that are known, as ISO 639-1 codes."""
-        return self._words.model.languages if self._words.model is not None else ()
-
     def check(self) -> None:
         """Raises: StageError while nothing is heard."""
         if not self.ready:

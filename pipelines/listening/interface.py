@@ -51,7 +51,7 @@ class Transcript:
 class Request:
     """How to recognise a piece of audio."""
 
-    language: str = ""  # "": the one that is heard
+    language: str = ""  # ISO 639-1; "", or one that is not known: the one that is heard
     likely: str = "en"  # the language where what is heard is uncertain
     prompt: str = ""  # what was said before, or words that may occur
     tokens: bool = False  # whether their log-probabilities are wanted
@@ -80,10 +80,6 @@ class EndModel(Protocol):
 
 class Recogniser(Protocol):
     """Recognises words. Blocking, and used by one thread."""
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Those that it knows, as ISO 639-1 codes."""
 
     def __call__(self, samples: "Samples", request: Request) -> Transcript:
         """What is said in at most 30 seconds."""

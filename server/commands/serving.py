@@ -45,7 +45,7 @@ def serve(configuration: Configuration) -> bool:
     except Refusal as refusal:
         raise Failure(Exit.USAGE, str(refusal)) from None
     try:
-        pipeline = build(configuration.stages)
+        pipeline = build(configuration.parts)
     except StageUnavailableError as error:
         raise Failure(Exit.USAGE, str(error)) from None
     try:

@@ -50,7 +50,6 @@ class Connection:
             verdicts=backend.reports_verdicts,
             draws=backend.draws,
             listens=self._hearing is not None,
-            languages=self._hearing.languages if self._hearing else (),
             transcribes=request.query.get("intent") == "transcription",
             beta_header="realtime=v1" in request.headers.get("OpenAI-Beta", ""),
         )
@@ -102,7 +101,8 @@ class Connection:
                     given = self._parse(message.data)
                     with heartbeat.paused():
                         await self._room_for(given)
-                        await self._inbox.put(given, len(message.data))
+                        held = self._hearing is not None or not isinstance(given, wire.AudioAppend)
+                        await self._inbox.put(given, len(message.data) if held else 0)
                 elif message.type is WSMsgType.PING:
                     await self._backend.deliver(self._request, self._socket.pong(message.data))
         except ConnectionError:
@@ -132,9 +132,12 @@ class Connection:
 
     def _parse(self, raw: bytes) -> Input:
         try:
-            return wire.parse(raw, message_bytes=self._limits.message_bytes)
+            event = wire.parse(raw, message_bytes=self._limits.message_bytes)
         except wire.WireError as error:
             return session.Rejected(error)
+        if isinstance(event, wire.AudioAppend) and self._hearing is None:
+            return event.model_copy(update={"audio": ""})  # it is answered, and not held
+        return event
 
     async def _own(self) -> None:
         """The only task that changes the state."""
@@ -196,8 +199,16 @@ class Connection:
                 await self._advance(session.Rejected(wire.WireError(error.code, error.message)))
                 return
             self._listener = Listener(self._hearing, self._hears, self._report)
-            self._listening = asyncio.create_task(self._listener.run(), name="realtime-listen")
+            self._listening = asyncio.create_task(self._listen(self._listener), name="realtime-listen")
         self._listener.push(data)
+
+    async def _listen(self, listener: Listener) -> None:
+        try:
+            await listener.run()
+        except Exception:
+            log.exception("listening failed")
+            error = wire.WireError("listening_failed", "The server can't hear this session any more; connect again.")
+            await self._inbox.put(session.Rejected(error))
 
     async def _report(self, report: Report) -> None:
         """Queue what was heard for the owner."""

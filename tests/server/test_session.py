@@ -54,6 +54,7 @@ class Table:
     events: list[Json] = field(default_factory=list)
     turns: dict[str, Turn] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
+    asked: list[Output] = field(default_factory=list)  # of the session's ears
 
     def give(self, given: session.Input) -> list[Json]:
         """Apply one input; returns the events it caused, as a client reads them."""
@@ -81,7 +82,9 @@ class Table:
         if isinstance(output, Stop):
             self.stopped.add(output.response_id)
             return None
-
+        if not isinstance(output, wire.ServerEvent):
+            self.asked.append(output)
+            return None
         event: Json = json.loads(wire.dump(output, "event_1"))
         validate(event)
         return event

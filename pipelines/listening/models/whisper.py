@@ -41,11 +41,7 @@ class Whisper:
             raise ListeningError(f"{folder} is not a Whisper model for CTranslate2: {error}") from None
         self._model = self._whisper.model
         self._multilingual = bool(self._model.is_multilingual)
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Those that it knows, as ISO 639-1 codes."""
-        return tuple(self._whisper.supported_languages)
+        self._languages = frozenset(self._whisper.supported_languages)
 
     def __call__(self, samples: "Samples", request: Request) -> Transcript:
         """What is said in at most 30 seconds."""
@@ -94,7 +90,7 @@ class Whisper:
     def _language_of(self, encoded: Any, request: Request) -> str:
         if not self._multilingual:
             return "en"
-        if request.language:
+        if request.language in self._languages:
             return request.language
         token, probability = self._model.detect_language(encoded)[0][0]
         return str(token)[2:-2] if probability >= SURE else request.likely

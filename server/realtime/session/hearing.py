@@ -16,7 +16,6 @@ from server.realtime.session.inputs import ClearAudio, CommitAudio, Hear, Output
 from server.realtime.session.items import truncate_to
 from server.realtime.session.replies import close_reply, failure_of
 from server.realtime.session.responses import begin_waiting, create_response
-from server.realtime.session.settings import language_of
 from server.realtime.session.state import State, find_item, make_room, new_id, splice
 from server.realtime.wire import Item, WireError
 
@@ -34,7 +33,7 @@ def hears_of(state: State) -> Hears:
     """How the session's audio is to be heard."""
     given = state.config.audio.input
     transcription = given.transcription
-    spoken = language_of(state) if transcription else ""
+    spoken = _language(transcription) if transcription else ""
     words = ", ".join(transcription.keywords or ()) if transcription else ""
     prompt = " ".join(each for each in (words, (transcription.prompt or "") if transcription else "") if each)
     return Hears(
@@ -44,6 +43,12 @@ def hears_of(state: State) -> Hears:
         looks=state.transcribes or bool(transcription and transcription.delay),
         longest_ms=int(state.limits.audio_seconds * 1000),
     )
+
+
+def _language(transcription: wire.Transcription) -> str:
+    """The language that the session names: "de" of "de-AT", "" for the one that is heard."""
+    named = transcription.language or next(iter(transcription.languages or ()), "")
+    return named.lower().replace("_", "-").split("-")[0]
 
 
 def _policy(detection: wire.TurnDetection | None) -> Policy | None:

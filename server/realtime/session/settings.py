@@ -21,8 +21,7 @@ NO_IMAGES = "This server does not draw."
 NO_PROMPTS = "This server has no stored prompts: prompt has no effect."
 NOT_LISTENING = "This server does not listen: turn_detection stays null."
 PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
-NO_NOISE_REDUCTION = "This server reduces no noise: noise_reduction stays null."
-NO_LANGUAGE = "The language is not one that is recognised here; the one that is heard is taken."
+NO_NOISE_REDUCTION = "This server reduces no noise: noise_reduction has no effect."
 
 
 REPLACED = ("tracing", "truncation", "tool_choice", "prompt")  # free-form values are replaced, not merged
@@ -95,13 +94,10 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
         warnings.append(NO_PROMPTS)
     warnings += warnings_of(config.tools)
     detection = listening.turn_detection.complete() if listening.turn_detection and state.listens else None
-    listening = listening.model_copy(update={"turn_detection": detection, "noise_reduction": None})
+    listening = listening.model_copy(update={"turn_detection": detection})
     update["audio"] = config.audio.model_copy(update={"input": listening, "output": output})
     config = config.model_copy(update=update)
     state = replace(state, config=config)
-    named = listening.transcription and listening.transcription.language
-    if named and state.languages and not language_of(state):
-        warnings.append(NO_LANGUAGE)
     own = wire.Warnings(warnings=warnings) if warnings else None
     return state, [wire.SessionUpdated(session=session_of(state), loquent=own)]
 
@@ -114,14 +110,6 @@ def _with_detection(audio: dict[str, Any], asked: dict[str, Any]) -> dict[str, A
     if not isinstance(detection, dict) or "type" not in detection or not isinstance(audio.get("input"), dict):
         return audio
     return audio | {"input": audio["input"] | {"turn_detection": _without_nulls(detection)}}
-
-
-def language_of(state: State) -> str:
-    """The language that the session names, as far as it is known here."""
-    transcription = state.config.audio.input.transcription
-    named = transcription and (transcription.language or next(iter(transcription.languages or ()), None))
-    code = (named or "").lower().replace("_", "-").split("-")[0]
-    return code if code in state.languages else ""
 
 
 def session_of(state: State) -> wire.Session | wire.TranscriptionSession:

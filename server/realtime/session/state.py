@@ -116,7 +116,6 @@ class State:
     beta_header: bool = False  # the client's handshake had the header of the beta protocol
     ga: bool = False  # the client has shown that it speaks the GA protocol
     listens: bool = False  # whether the user's audio is heard
-    languages: tuple[str, ...] = ()  # that are known, as ISO 639-1 codes
     transcribes: bool = False  # the session only recognises words
     deaf: bool = False  # the client knows that its audio is not heard
     uncommitted: int = 0  # milliseconds of audio since the last turn

@@ -62,7 +62,7 @@ class AudioAppend(ClientEvent):
     """More of the user's audio."""
 
     type: Literal["input_audio_buffer.append"] = "input_audio_buffer.append"
-    audio: Annotated[str, Field(repr=False)]  # base64
+    audio: str = Field(repr=False)  # base64
 
 
 class AudioCommit(ClientEvent):

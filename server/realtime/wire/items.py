@@ -17,7 +17,7 @@ class Content(Sparse):
     type: Literal["input_text", "output_text", "text", "input_audio", "output_audio", "audio", "input_image"]
     text: str | None = None
     transcript: str | None = None
-    audio: Annotated[str, Field(repr=False)] | None = None  # base64, of an item that is retrieved
+    audio: str | None = Field(default=None, repr=False)  # base64, of an item that is retrieved
 
     @model_validator(mode="after")
     def _readable(self) -> "Content":

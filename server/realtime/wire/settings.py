@@ -83,7 +83,7 @@ class Transcription(Sparse):
 
 
 class NoiseReduction(Sparse):
-    """Noise reduction of input audio; accepted, and replaced by null."""
+    """Noise reduction of input audio; accepted and returned, not used."""
 
     type: Literal["near_field", "far_field"] | None = None
     strength: float | None = None
