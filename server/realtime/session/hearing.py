@@ -178,7 +178,7 @@ def _add_item(state: State) -> tuple[State, str, list[Output]]:
     """Append the user's audio as an item, whose words are not there yet. Raises: WireError where there is no room."""
     state, gone = make_room(state)
     state, id = _speech_id(state)
-    item = Item(
+    item = Item.model_construct(  # a client's would need its words
         id=id,
         object="realtime.item",
         type="message",
