@@ -5,6 +5,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -137,15 +138,11 @@ class Hearing:
         while len(samples):
             cut = _cut(samples)
             prompt = f"{request.prompt} {whole.text}".strip()
-            made = await self.recognise(samples[:cut], _with(request, prompt))
+            made = await self.recognise(samples[:cut], replace(request, prompt=prompt))
             if not imagined(made):
                 whole = whole + made if whole.text else made
             samples = samples[cut:]
         return whole
-
-
-def _with(request: Request, prompt: str) -> Request:
-    return Request(request.language, request.likely, prompt, request.tokens)
 
 
 def _cut(samples: "Samples") -> int:

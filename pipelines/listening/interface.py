@@ -55,6 +55,7 @@ class Request:
     likely: str = "en"  # the language where what is heard is uncertain
     prompt: str = ""  # what was said before, or words that may occur
     tokens: bool = False  # whether their log-probabilities are wanted
+    thorough: bool = True  # whether words that are not certain are worth several times the work
 
 
 class Activity(Protocol):

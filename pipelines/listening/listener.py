@@ -76,6 +76,7 @@ class Listener:
         self._heard_out = float("-inf")  # when all sound that was sent will have been played
         self._asked: dict[int, asyncio.Task[Transcript | None]] = {}  # by generation; at most two
         self._awaited: int | None = None
+        self._hears_now = False  # a step is being taken
         self._spoken = False  # since the last turn that the client ended, somebody did
         self._begin = 0  # where the client's turn begins
 
@@ -94,6 +95,21 @@ class Listener:
         while self._bytes > ROOM:
             self._freed.clear()
             await self._freed.wait()
+
+    @property
+    def behind(self) -> bool:
+        """Whether something that was pushed, or its words, is still to be considered."""
+        return bool(self._given or self._frames or self._asked or self._hears_now)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of audio that wait to be heard."""
+        return self._bytes
+
+    @property
+    def recorded_bytes(self) -> int:
+        """Bytes of audio that may still belong to a turn."""
+        return 2 * (self._recording.end - self._recording.begin)
 
     def configure(self, hears: Hears) -> None:
         """Hear what is pushed from now on in this way."""
@@ -156,6 +172,13 @@ class Listener:
                 changed.cancel()
 
     async def _take(self) -> None:
+        self._hears_now = True
+        try:
+            await self._take_next()
+        finally:
+            self._hears_now = False
+
+    async def _take_next(self) -> None:
         match self._given[0]:
             case bytearray() as audio:
                 data = bytes(audio[:SLICE])
@@ -298,7 +321,8 @@ class Listener:
         before = speech.before.text if speech is not None and speech.before is not None else ""
         prompt = f"{self._hears.request.prompt} {before}".strip()
         heard = self._recording.samples(ask.begin, ask.end)
-        recognising = self._hearing.recognise(heard, replace(self._hears.request, prompt=prompt), urgent=ask.urgent)
+        request = replace(self._hears.request, prompt=prompt, thorough=ask.thorough)
+        recognising = self._hearing.recognise(heard, request, urgent=ask.urgent)
         self._asked[ask.generation] = asyncio.create_task(self._patiently(recognising), name="recognise")
 
     async def _patiently(self, recognising: Awaitable[Transcript]) -> Transcript | None:

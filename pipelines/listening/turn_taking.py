@@ -9,11 +9,13 @@ from pipelines.listening.turns import (
     COMPLETE,
     FIRST_LOOK,
     LONGEST_SEGMENT,
+    MOST_ECHOES,
     NEXT_LOOK,
     PARTIAL,
     PAUSE,
     RELEASE,
     SEGMENT,
+    SHORT_PAUSE,
     TAIL,
     Await,
     Decision,
@@ -83,7 +85,7 @@ def _voice(turns: Turns, speech: Speech, probability: float, level: float) -> St
     if turns.now - speech.begun >= samples(turns.policy.longest_ms) or turns.now - speech.segment >= LONGEST_SEGMENT:
         turns, more = _cut(turns, speech)
         return turns, [*decisions, *more]
-    first, following = (PARTIAL, PARTIAL) if speech.announced else (FIRST_LOOK, NEXT_LOOK)
+    first, following = (PARTIAL, PARTIAL) if speech.announced else (FIRST_LOOK, NEXT_LOOK << speech.echoes)
     looked_at = turns.now - speech.looked
     if looked_at >= (first if speech.looked == speech.begun else following):
         turns, ask = _ask(turns, replace(speech, looked=turns.now), urgent=not speech.announced)
@@ -116,7 +118,10 @@ def _cut(turns: Turns, speech: Speech) -> Step:
 
 def _ask(turns: Turns, speech: Speech, *, urgent: bool, end: int | None = None) -> tuple[Turns, Recognise]:
     generation = turns.generation + 1
-    ask = Recognise(generation, speech.segment, turns.now if end is None else end, urgent)
+    over = end is not None or turns.now > speech.last
+    ask = Recognise(
+        generation, speech.segment, turns.now if end is None else end, urgent, thorough=over and speech.announced
+    )
     return replace(turns, speech=speech, generation=generation), ask
 
 
@@ -124,7 +129,7 @@ def _pause(turns: Turns, speech: Speech) -> Step:
     """A frame of silence behind speech."""
     silence = turns.now - speech.last
     decisions: list[Decision] = []
-    if not speech.generation and silence >= PAUSE:
+    if not speech.generation and silence >= (PAUSE if speech.announced else SHORT_PAUSE):
         turns, ask = _ask(turns, speech, urgent=True)
         speech = replace(speech, generation=turns.generation)
         turns = replace(turns, speech=speech)
@@ -184,7 +189,7 @@ def recognised(turns: Turns, generation: int, transcript: Transcript | None) -> 
         if turns.now - speech.segment >= LONGEST_SEGMENT:  # a cut
             speech, decisions = _resumed(speech)
             return replace(turns, speech=speech), decisions
-    elif speech.generation:
+    elif speech.generation and speech.announced:
         return turns, []  # a look at the words, which the pause's own question has overtaken
     if transcript is None:
         return turns, []
@@ -202,7 +207,8 @@ def _considered(turns: Turns, speech: Speech, transcript: Transcript, *, over: b
         interrupts = turns.audible
         speech = replace(speech, announced=True)
         return replace(turns, speech=speech), [Started(speech.begun, interrupts)]
-    return turns, []
+    echoes = min(speech.echoes + 1, MOST_ECHOES) if meaning is Meaning.ECHO else 0
+    return replace(turns, speech=replace(speech, echoes=echoes)), []
 
 
 def _looked(turns: Turns, speech: Speech, transcript: Transcript) -> Step:

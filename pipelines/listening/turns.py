@@ -16,10 +16,12 @@ from pipelines.listening.words import Said, Vocabulary
 BEGIN = 3 * FRAME  # of speech, before it counts as such: about a tenth of a second
 RELEASE = 0.15  # by how much the probability must fall below the threshold for speech to end
 PAUSE = RATE // 5  # of silence, after which words are recognised and the end of the turn is considered
+SHORT_PAUSE = RATE // 10  # likewise, over a reply
 AGAIN = RATE * 2 // 5  # of silence between two considerations
 COMPLETE = 0.5  # probability beyond which a turn is over
 FIRST_LOOK = RATE // 4  # of speech over a reply, after which its words are looked at
-NEXT_LOOK = RATE * 3 // 10
+NEXT_LOOK = RATE * 3 // 10  # and twice that after each echo of the reply, up to MOST_ECHOES times
+MOST_ECHOES = 2
 PARTIAL = RATE  # of speech between two looks at its words
 SEGMENT = 8 * RATE  # after which a pause ends a segment: its words are final, and what follows is recognised alone
 LONGEST_SEGMENT = 24 * RATE  # a recogniser hears at most 30 seconds
@@ -68,6 +70,7 @@ class Recognise:
     begin: int
     end: int
     urgent: bool  # somebody waits for it
+    thorough: bool  # the words are those of a turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ class Speech:
     closing: bool = False  # the silence was long enough: only the words are still missing
     partial: str = ""  # the last look at the words, which the next one must confirm
     sent: str = ""
+    echoes: int = 0  # looks that found the reply's own words
     quietest: tuple[float, int] = (0.0, 0)  # level and place, near the end of a long segment
 
 

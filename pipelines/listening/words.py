@@ -15,9 +15,11 @@ MOST_SAID = 400  # characters of the reply in which an echo is looked for
 SURE = -0.7  # mean log-probability of words that are believed though they are often imagined
 UNBELIEVED = -1.1  # likewise, of words that are not believed at all
 SILENT = 0.6  # probability of no speech, beyond which words that are not certain are not believed
+FEW = 2  # words that are not believed over a reply where it may be that nothing was said
 REPEATED = 4  # times that a recogniser says the same thing when it hears none
 
 # What Whisper hears in noise: it learned from subtitles.
+HUM = re.compile(r"(?:m+|h+m+|u+h+|u+m+|a+h+|e+h+|h+u+h+|e+r+m*)+")
 IN_BRACKETS = re.compile(r"[\[(（【*♪♫][^\])）】*♪♫]*(?:[\])）】*♪♫]|$)")
 
 
@@ -120,9 +122,11 @@ class Vocabulary:
     def meaning(self, transcript: Transcript, said: Said, certainty: float) -> Meaning:
         """What words that are heard over a reply mean."""
         words = plain(transcript.text)
-        if words and self._stops(words) and transcript.logprob > UNBELIEVED and not said.echoes(words):
+        if transcript.logprob > UNBELIEVED and self._stops(words, plain(said.text)):
             return Meaning.STOP
-        if imagined(transcript, certainty=certainty):
+        if imagined(transcript, certainty=certainty) or transcript.logprob < SURE:
+            return Meaning.NOTHING
+        if len(words.split()) <= FEW and transcript.no_speech > SILENT / 2 and not self._agrees(words):
             return Meaning.NOTHING
         if self._agrees(words):
             return Meaning.AGREEMENT
@@ -130,14 +134,18 @@ class Vocabulary:
             return Meaning.ECHO
         return Meaning.SOMETHING
 
-    def _stops(self, words: str) -> bool:
-        """Whether the words are an order to stop, perhaps with a few around it."""
+    def _stops(self, words: str, said: str) -> bool:
+        """Whether the words are an order to stop, perhaps with a few around it, that is none of the reply's own."""
         return any(
-            words == order or words.startswith(order + " ") or words.endswith(" " + order) for order in self.stop
+            f" {order} " not in f" {said} "
+            and (words == order or words.startswith(order + " ") or words.endswith(" " + order))
+            for order in self.stop
         )
 
     def _agrees(self, words: str) -> bool:
         """Whether all of the words only say that somebody listens."""
+        if HUM.fullmatch(words.replace(" ", "")):
+            return True
         rest = words.split()
         while rest:
             for size in range(min(3, len(rest)), 0, -1):

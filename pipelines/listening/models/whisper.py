@@ -2,7 +2,7 @@
 
 Whisper reads 30 seconds, and what is shorter with silence behind it; its encoder is most of the work. It reads a
 shorter window nearly as well as long as there is some silence, in a fifth of the time. Where the window is too short
-for the words, it says the same again and again: then it reads all of 30 seconds.
+for the words, it says the same again and again, or is not sure of them: then it reads all of 30 seconds.
 """
 
 from pathlib import Path
@@ -24,6 +24,7 @@ FRAMES = 100  # of a second
 FEWEST_TOKENS = 16
 TOKENS = 12  # for a second of speech, at most
 PROMPT_TOKENS = 100  # of what was said before
+DOUBTFUL = -1.0  # mean log-probability, below which the words are read again in the longest window
 SURE = 0.5  # probability of a language, beyond which it is believed
 
 
@@ -48,9 +49,11 @@ class Whisper:
         seconds = len(samples) / RATE
         window = min(max(SHORTEST, -int(-(seconds + SILENCE) // STEP) * STEP), LONGEST)
         transcript = self._read(samples, window, request)
-        if window < LONGEST and repeated(plain(transcript.text), 3):
-            return self._read(samples, LONGEST, request)
-        return transcript
+        doubtful = request.thorough and transcript.logprob < DOUBTFUL
+        if window == LONGEST or not (doubtful or repeated(plain(transcript.text), 3)):
+            return transcript
+        again = self._read(samples, LONGEST, request)
+        return again if again.logprob > transcript.logprob or repeated(plain(transcript.text), 3) else transcript
 
     def _read(self, samples: "Samples", window: int, request: Request) -> Transcript:
         encoded = self._encode(samples, window)
