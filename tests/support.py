@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from jsonschema import Draft202012Validator, FormatChecker
-from openai.types.realtime import RealtimeSessionCreateResponse
+from openai.types.realtime import RealtimeSessionCreateResponse, RealtimeTranscriptionSessionCreateResponse
 from openai.types.realtime.realtime_server_event import RealtimeServerEvent
 from pydantic import BaseModel, TypeAdapter
 from websockets.asyncio.client import ClientConnection, connect
@@ -432,6 +432,7 @@ _EVENTS = {
     for member in get_args(get_args(RealtimeServerEvent)[0])
 }
 _SESSION = TypeAdapter(RealtimeSessionCreateResponse)
+_TRANSCRIPTION_SESSION = TypeAdapter(RealtimeTranscriptionSessionCreateResponse)
 
 
 def validate(event: dict[str, Any]) -> None:
@@ -440,7 +441,8 @@ def validate(event: dict[str, Any]) -> None:
     if "session" in event:
         # The type of a session as the server tells it lacks what the request's type, checked below, has.
         told = {key: value for key, value in event["session"].items() if key != "parallel_tool_calls"}
-        _no_extras(_SESSION.validate_python(told, strict=True), "session")
+        kind = _TRANSCRIPTION_SESSION if told.get("type") == "transcription" else _SESSION
+        _no_extras(kind.validate_python(told, strict=True), "session")
         # The event's own type for it is the request's, which lacks what only the server can tell.
         session = {key: value for key, value in event["session"].items() if key not in ("id", "object")}
         event = event | {"session": session}

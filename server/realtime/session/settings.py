@@ -115,7 +115,11 @@ def _with_detection(audio: dict[str, Any], asked: dict[str, Any]) -> dict[str, A
 def session_of(state: State) -> wire.Session | wire.TranscriptionSession:
     """The session as clients see it."""
     if state.transcribes:
-        audio = wire.TranscriptionAudio(input=state.config.audio.input)
+        given = state.config.audio.input
+        if given.turn_detection is not None:  # what a response would follow is unknown to this type of session
+            unknown = dict.fromkeys(("create_response", "interrupt_response", "idle_timeout_ms", "eagerness"))
+            given = given.model_copy(update={"turn_detection": given.turn_detection.model_copy(update=unknown)})
+        audio = wire.TranscriptionAudio(input=given)
         return wire.TranscriptionSession(id=f"sess_{state.id}", audio=audio, include=state.config.include)
     config = state.config.model_copy(update={"model": state.names.here})
     if state.voices is not None and config.audio.output.voice is None:
