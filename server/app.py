@@ -13,7 +13,7 @@ from aiohttp import web
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
 from server import bodies, logs, paths
-from server.api import chat, completions, embeddings, images, models, moderations, speech
+from server.api import chat, completions, embeddings, images, models, moderations, speech, transcriptions
 from server.api.responses import conversations, handler, stored
 from server.api.responses.state import RESPONSES, responses
 from server.auth import AccessControl
@@ -66,6 +66,8 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     app.router.add_get("/v1/conversations/{id}/items/{item}", conversations.retrieve_item)
     app.router.add_delete("/v1/conversations/{id}/items/{item}", conversations.delete_item)
     app.router.add_post("/v1/audio/speech", speech.create)
+    app.router.add_post("/v1/audio/transcriptions", transcriptions.transcribe)
+    app.router.add_post("/v1/audio/translations", transcriptions.translate)
     app.router.add_post("/v1/images/generations", images.create)
     app.router.add_get(IMAGES + "{id}.png", images.file)
     app.router.add_post("/v1/moderations", moderations.create)

@@ -25,7 +25,7 @@ from server.image_store import ImageStore
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
 
-Endpoint = Literal["embeddings", "moderations", "images", "speech"]
+Endpoint = Literal["embeddings", "moderations", "images", "speech", "transcriptions"]
 DETECTOR = "loquent-anomaly"
 DRAWER = "loquent-mood"  # until the generator is loaded, which has a name of its own
 
@@ -124,6 +124,7 @@ class Backend:
             "moderations": DETECTOR,
             "images": drawing.drawer.words.name if drawing is not None and drawing.ready else DRAWER,
             "speech": self.voice,
+            "transcriptions": public_name(self.settings.listening.model),
         }
         aliases: tuple[str, ...] = getattr(models, endpoint)
         return ModelNames(here[endpoint], aliases, models.unknown)

@@ -5,8 +5,8 @@ of text take some milliseconds and 8 MiB of empty lists a third of a second; hen
 counted first.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
@@ -15,7 +15,9 @@ from server.backend import Backend
 from server.errors import RETRY_AFTER, ApiError
 
 LARGE = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/moderations")
+UPLOADS = ("/v1/audio/transcriptions", "/v1/audio/translations")  # forms, which are read piece by piece
 HELD = 32  # bodies of the largest size, which all large ones together may take
+FORM_BYTES = 64 * 1024  # of a form besides its file
 BRACKETS = 20_000  # of one large body
 TEXTS = 20_000
 COMMAS = 1_000_000  # numbers are cheap
@@ -32,6 +34,10 @@ async def admitted(request: web.Request, backend: Backend) -> AsyncIterator[None
     if encoding not in ENCODINGS:
         raise ApiError(415, "unsupported_encoding", f"Content-Encoding: there are {', '.join(ENCODINGS[1:])}.")
     limits = backend.settings.limits
+    if request.path in UPLOADS:
+        with _counted(request, backend, limits.upload_bytes + FORM_BYTES):
+            yield
+        return
     limit = limits.body_bytes if request.path in LARGE else limits.message_bytes
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
@@ -39,16 +45,27 @@ async def admitted(request: web.Request, backend: Backend) -> AsyncIterator[None
     if not request.can_read_body or (known and (request.content_length or 0) <= limits.message_bytes):
         yield
         return
-    size = request.content_length if known and request.content_length else limit
-    if backend.large_bodies + size > HELD * limits.body_bytes:
-        raise ApiError(503, "server_overloaded", "Too many large requests are in progress.", retry_after=RETRY_AFTER)
-    backend.large_bodies += size
-    try:
+    with _counted(request, backend, limit):
         raw = await requests.body(request)  # aiohttp keeps it for who reads it next
         if len(raw) > limit:
             raise _too_large(limit)
         if len(raw) > limits.message_bytes:
             _check_structure(raw)
+        yield
+
+
+@contextmanager
+def _counted(request: web.Request, backend: Backend, limit: int) -> Iterator[None]:
+    """Count a large body while the block runs. Raises: ApiError 413, 503."""
+    size = request.content_length or 0
+    if size > limit:
+        raise _too_large(limit)
+    if not size or request.headers.get("Content-Encoding"):
+        size = limit
+    if backend.large_bodies + size > HELD * backend.settings.limits.body_bytes:
+        raise ApiError(503, "server_overloaded", "Too many large requests are in progress.", retry_after=RETRY_AFTER)
+    backend.large_bodies += size
+    try:
         yield
     finally:
         backend.large_bodies -= size

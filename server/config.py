@@ -110,6 +110,7 @@ class LimitSettings(_Section):
     audio_message_bytes: Bytes = 1024 * 1024
     audio_seconds: Annotated[float, Field(ge=1, le=600)] = 120.0
     audio_bytes: Annotated[int, Field(ge=0)] = 4 * 1024 * 1024
+    upload_bytes: Bytes = 25 * 1024 * 1024
     items: Annotated[int, Field(ge=1)] = 500
     conversation_bytes: Bytes = 2 * 1024 * 1024
     responses: Annotated[int, Field(ge=1)] = 4
@@ -169,6 +170,7 @@ class ModelsSettings(_Section):
     moderations: tuple[str, ...] = ("default", "omni-moderation-*", "text-moderation-*")
     images: tuple[str, ...] = ("default", "loquent-mood", "gpt-image-*", "chatgpt-image-*", "dall-e-*")
     speech: tuple[str, ...] = ("default", "tts-1*", "gpt-4o-mini-tts*")
+    transcriptions: tuple[str, ...] = ("default", "whisper-1", "gpt-4o-transcribe*", "gpt-4o-mini-transcribe*")
 
 
 class ResponsesSettings(_Section):

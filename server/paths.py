@@ -7,8 +7,6 @@ from yarl import URL
 
 ELSEWHERE = (  # beginnings of OpenAI's paths, below /v1/
     "assistants",
-    "audio/transcriptions",
-    "audio/translations",
     "audio/voices",
     "batches",
     "chatkit",

@@ -44,6 +44,8 @@ from pipelines.image.painter import Painter
 from pipelines.image.settings import ImageSettings
 from pipelines.image.stage import ImageStage
 from pipelines.image.weights import Drawer
+from pipelines.listening import part as listening_part
+from pipelines.listening.hearing import Hearing
 from pipelines.part import Shared
 from pipelines.speech import part as speech_part
 from pipelines.speech.settings import SpeechSettings
@@ -249,6 +251,7 @@ def scripted_pipeline(
     speech: SpeechStage | None = None,
     anomaly: AnomalyStage | None = None,
     image: ImageStage | None = None,
+    hearing: Hearing | None = None,
     **chat: Any,
 ) -> Pipeline:
     """A pipeline around a scripted model, not started."""
@@ -263,6 +266,8 @@ def scripted_pipeline(
         parts.append(anomaly_part.assemble(anomaly))
     if speech is not None:
         parts.append(speech_part.assemble(speech))
+    if hearing is not None:
+        parts.append(listening_part.assemble(hearing))
     return Pipeline(parts[::-1], shared)
 
 

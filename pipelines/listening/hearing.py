@@ -4,7 +4,7 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,10 @@ from pipelines.listening.interface import (
     Activity,
     ActivityModel,
     EndModel,
+    Reading,
     Recogniser,
     Request,
+    Segment,
     Transcript,
 )
 from pipelines.listening.settings import ListeningSettings
@@ -143,6 +145,42 @@ class Hearing:
                 whole = whole + made if whole.text else made
             samples = samples[cut:]
         return whole
+
+    async def read(self, pcm: bytes, reading: Reading) -> AsyncGenerator[Segment]:
+        """What is said in a recording of any length; sessions that wait for words come between its steps.
+
+        Raises: StageError.
+        """
+        self.check()
+        model = self._words.model
+        if reading.translate and model is not None and not model.translates:
+            raise StageError("invalid_request", "unsupported_value", "The configured model does not translate.")
+        samples = floats(pcm)
+        steps: Iterator[Segment] = iter(())
+
+        def begin(model: Recogniser) -> None:
+            nonlocal steps
+            steps = model.read(samples, reading)
+
+        def step(model: Recogniser) -> Segment | None:
+            begun = time.perf_counter()
+            try:
+                return next(steps, None)
+            finally:
+                self.busy_seconds += time.perf_counter() - begun
+
+        try:
+            await self._words.ask(begin, urgent=False)
+            while (segment := await self._words.ask(step, urgent=False)) is not None:
+                heard = Transcript(segment.text, logprob=segment.logprob, no_speech=segment.no_speech)
+                if not imagined(heard):
+                    yield segment
+        except StageError:
+            raise
+        except Exception as error:
+            _report("a recording", error)
+            text = "The recording could not be recognised."
+            raise StageError("internal", "transcription_failed", text) from None
 
 
 def _cut(samples: "Samples") -> int:

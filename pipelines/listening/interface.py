@@ -1,6 +1,6 @@
 """The seams of listening: what hears speech, what hears the end of a turn, and what recognises words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,6 +58,42 @@ class Request:
     thorough: bool = True  # whether words that are not certain are worth several times the work
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a segment, and when it is said, in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a recording, in seconds from its beginning, and what is said in it."""
+
+    start: float
+    end: float
+    text: str
+    language: str = ""
+    tokens: tuple[int, ...] = ()
+    logprob: float = 0.0  # mean of the tokens'
+    no_speech: float = 0.0
+    compression: float = 1.0  # of the text: repetitions make it large
+    temperature: float = 0.0
+    words: tuple[Word, ...] = ()  # only where they were asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to recognise a recording."""
+
+    language: str = ""  # as ``Request`` has it
+    prompt: str = ""
+    translate: bool = False  # into English
+    words: bool = False  # whether the times of words are wanted
+    temperature: float | None = None  # None: greedy, and more where that fails
+
+
 class Activity(Protocol):
     """Hears speech in one stream of audio, frame by frame."""
 
@@ -84,3 +120,10 @@ class Recogniser(Protocol):
 
     def __call__(self, samples: "Samples", request: Request) -> Transcript:
         """What is said in at most 30 seconds."""
+
+    @property
+    def translates(self) -> bool:
+        """Whether it can translate into English."""
+
+    def read(self, samples: "Samples", reading: Reading) -> Iterator[Segment]:
+        """What is said in a recording of any length. Each step may take a second or more."""

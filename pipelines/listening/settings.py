@@ -15,6 +15,7 @@ class ListeningSettings(BaseModel):
     model: str = "whisper-base"
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     streams: Annotated[int, Field(ge=1)] = 16
+    file_seconds: Annotated[float, Field(ge=1, le=36_000)] = 1800.0
     interrupt_ms: Milliseconds = 500
     grace_ms: Milliseconds = 1000
     stop_words: tuple[str, ...] = ("stop", "wait", "hold on", "be quiet", "shut up", "cancel")

@@ -21,6 +21,8 @@ def _all(backend: Backend) -> list[ModelNames]:
     found = [backend.names]
     if backend.pipeline.find(SpeechStage) is not None:
         found.append(backend.names_of("speech"))
+    if backend.hearing is not None:
+        found.append(backend.names_of("transcriptions"))
     if backend.pipeline.find(AnomalyStage) is not None:
         found.append(backend.names_of("moderations"))
     if backend.pipeline.find(ImageStage) is not None:

@@ -5,12 +5,13 @@ shorter window nearly as well as long as there is some silence, in a fifth of th
 for the words, it says the same again and again, or is not sure of them: then it reads all of 30 seconds.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.listening.interface import RATE, ListeningError, Request, Token, Transcript
+from pipelines.listening.interface import RATE, ListeningError, Reading, Request, Segment, Token, Transcript, Word
 from pipelines.listening.words import plain, repeated
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ SHORTEST = 10  # seconds of a window; less gives wrong words for short audio
 SILENCE = 2.0  # seconds behind the audio
 STEP = 2  # seconds by which windows differ
 FRAMES = 100  # of a second
+BEAMS = 5  # for a recording, whose words can wait
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # one after the other, while the words are unlikely or repeat themselves
 FEWEST_TOKENS = 16
 TOKENS = 12  # for a second of speech, at most
 PROMPT_TOKENS = 100  # of what was said before
@@ -54,6 +57,39 @@ class Whisper:
             return transcript
         again = self._read(samples, LONGEST, request)
         return again if again.logprob > transcript.logprob or repeated(plain(transcript.text), 3) else transcript
+
+    @property
+    def translates(self) -> bool:
+        """Whether it can translate into English."""
+        return self._multilingual
+
+    def read(self, samples: "Samples", reading: Reading) -> Iterator[Segment]:
+        """What is said in a recording of any length. Each step may take a second or more."""
+        known = reading.language in self._languages
+        segments, info = self._whisper.transcribe(
+            samples,
+            language=reading.language if known else None if self._multilingual else "en",
+            task="translate" if reading.translate else "transcribe",
+            beam_size=BEAMS,
+            temperature=TEMPERATURES if reading.temperature is None else reading.temperature,
+            initial_prompt=reading.prompt or None,
+            word_timestamps=reading.words,
+            vad_filter=True,  # words are imagined in silence
+            condition_on_previous_text=False,  # one mistake would be repeated to the end
+        )
+        for segment in segments:
+            yield Segment(
+                segment.start,
+                segment.end,
+                segment.text,
+                info.language,
+                tuple(segment.tokens),
+                segment.avg_logprob,
+                segment.no_speech_prob,
+                segment.compression_ratio,
+                segment.temperature or 0.0,
+                tuple(Word(word.word.strip(), word.start, word.end) for word in segment.words or ()),
+            )
 
     def _read(self, samples: "Samples", window: int, request: Request) -> Transcript:
         encoded = self._encode(samples, window)

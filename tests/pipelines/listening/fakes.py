@@ -1,7 +1,7 @@
 """Fakes at the seams of listening: loud frames are speech, and words are those of a script."""
 
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.events import AUDIO_RATE
 from pipelines.listening.hearing import Hearing
-from pipelines.listening.interface import FRAME, RATE, Request, Transcript
+from pipelines.listening.interface import FRAME, RATE, Reading, Request, Segment, Transcript, Word
 from pipelines.listening.settings import ListeningSettings
 
 LOUD = 0.05
@@ -46,7 +46,8 @@ class ScriptedRecogniser:
     error: Exception | None = None
     gate: threading.Semaphore | None = None
     asked: list[tuple[float, Request]] = field(default_factory=list)
-    languages: tuple[str, ...] = ("en",)
+    translates: bool = True
+    read_as: list[Reading] = field(default_factory=list)
 
     def __call__(self, samples: Floats, request: Request) -> Transcript:
         if self.gate is not None:
@@ -56,6 +57,13 @@ class ScriptedRecogniser:
         if self.error is not None:
             raise self.error
         return Transcript(self.text if isinstance(self.text, str) else self.text(seconds), "en", -0.1, 0.02)
+
+    def read(self, samples: Floats, reading: Reading) -> Iterator[Segment]:
+        self.read_as.append(reading)
+        for start in range(0, max(len(samples) // RATE, 1), 10):
+            text = self(samples[start * RATE : (start + 10) * RATE], Request()).text
+            words = tuple(Word(word, start, start + 1) for word in text.split()) if reading.words else ()
+            yield Segment(start, start + 10, " " + text, "en", (1, 2), -0.1, 0.02, words=words)
 
 
 def hearing_with(
