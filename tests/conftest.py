@@ -85,10 +85,10 @@ def _wait_for_every_stage(address: str) -> None:
     while time.monotonic() < until:
         with urllib.request.urlopen(f"{address}/metrics", timeout=10) as response:  # noqa: S310 - our own server
             lines = response.read().decode().splitlines()
-        if {"loquent_anomaly_ready 1.0", "loquent_image_ready 1.0"} <= set(lines):
+        if {"loquent_anomaly_ready 1.0", "loquent_image_ready 1.0", "loquent_listening_ready 1.0"} <= set(lines):
             return
         time.sleep(0.1)
-    raise AssertionError("the detector or the generator was never loaded")
+    raise AssertionError("the detector, the generator or the recogniser was never loaded")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,151 @@
+"""Speech in, through the real server with its bundled models: heard, answered, and spoken."""
+
+import asyncio
+import base64
+import io
+import wave
+
+import aiohttp
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.support import Client, realtime, sound_of
+
+pytestmark = pytest.mark.e2e
+
+PIECE = 4800  # bytes of a client's audio event: 0.1 s
+BRIEF = "Answer in one short sentence."
+SILENCE = bytes(48_000)  # a second
+
+
+async def speak(http: aiohttp.ClientSession, url: str, text: str, format: str = "pcm") -> bytes:
+    """The text in the bundled voice."""
+    async with http.post(f"{url}/v1/audio/speech", json={"input": text, "response_format": format}) as response:
+        assert response.status == 200
+        return await response.read()
+
+
+async def send(client: Client, audio: bytes) -> None:
+    for begin in range(0, len(audio), PIECE):
+        await client.send("input_audio_buffer.append", audio=base64.b64encode(audio[begin : begin + PIECE]).decode())
+
+
+async def words(http: aiohttp.ClientSession, url: str, file: bytes) -> str:
+    form = aiohttp.FormData()
+    form.add_field("file", file, filename="speech.wav")
+    async with http.post(f"{url}/v1/audio/transcriptions", data=form) as response:
+        assert response.status == 200, await response.text()
+        text: str = (await response.json())["text"]
+        return text
+
+
+def plain(text: str) -> str:
+    return "".join(sign for sign in text.lower() if sign.isalnum() or sign.isspace()).strip()
+
+
+async def test_a_spoken_question_is_heard_answered_and_spoken(server_url: str) -> None:
+    async with aiohttp.ClientSession() as http, connect(realtime(server_url), max_size=None) as socket:
+        client = Client(socket)
+        await client.greet()
+        await client.send(
+            "session.update",
+            session={
+                "type": "realtime",
+                "instructions": BRIEF,
+                "audio": {"input": {"transcription": {"model": "whisper-1"}}},
+            },
+        )
+        question = await speak(http, server_url, "What is the capital of France?")
+        await send(client, SILENCE + question + SILENCE + SILENCE)
+        events = await client.until("response.done")
+        kinds = [event["type"] for event in events]
+        order = [
+            "input_audio_buffer.speech_started",
+            "input_audio_buffer.speech_stopped",
+            "input_audio_buffer.committed",
+            "conversation.item.input_audio_transcription.completed",
+            "response.created",
+            "response.output_audio.delta",
+        ]
+        assert sorted(order, key=kinds.index) == order
+        heard = next(event for event in events if event["type"].endswith("transcription.completed"))
+        assert plain(heard["transcript"]) == "what is the capital of france"
+        said = next(event for event in events if event["type"] == "response.output_audio_transcript.done")
+        assert "Paris" in said["transcript"]
+        assert "paris" in plain(await words(http, server_url, wave_of(sound_of(events))))
+
+
+async def test_push_to_talk_is_answered(server_url: str) -> None:
+    async with aiohttp.ClientSession() as http, connect(realtime(server_url), max_size=None) as socket:
+        client = Client(socket)
+        await client.greet()
+        await client.send(
+            "session.update",
+            session={
+                "type": "realtime",
+                "instructions": BRIEF,
+                "output_modalities": ["text"],
+                "audio": {"input": {"turn_detection": None, "transcription": {"model": "whisper-1"}}},
+            },
+        )
+        await send(client, await speak(http, server_url, "What is the capital of France?"))
+        await client.send("input_audio_buffer.commit")
+        await client.send("response.create")
+        events = await client.until("response.done")
+        kinds = [event["type"] for event in events]
+        assert kinds.index("response.created") < kinds.index("response.output_text.delta")
+        text = next(event for event in events if event["type"] == "response.output_text.done")["text"]
+        assert "Paris" in text
+
+
+@pytest.mark.parametrize("format", ["wav", "mp3", "flac", "opus"])
+async def test_what_the_server_says_it_hears_in_every_format(server_url: str, format: str) -> None:
+    sentence = "The library opens at nine in the morning."
+    async with aiohttp.ClientSession() as http:
+        heard = await words(http, server_url, await speak(http, server_url, sentence, format))
+        assert plain(heard).replace("9", "nine") == plain(sentence)
+
+
+async def test_a_transcription_session_reports_words_and_answers_nothing(server_url: str) -> None:
+    async with aiohttp.ClientSession() as http:
+        question = await speak(http, server_url, "What is the capital of France?")
+        async with connect(f"{realtime(server_url)}?intent=transcription", max_size=None) as socket:
+            client = Client(socket)
+            created = await client.until("session.created")
+            assert created[-1]["session"]["type"] == "transcription"
+            await client.send(
+                "session.update",
+                session={"type": "transcription", "audio": {"input": {"transcription": {"model": "whisper-1"}}}},
+            )
+            await send(client, SILENCE + question + SILENCE)
+            events = await client.until("conversation.item.input_audio_transcription.completed")
+            deltas = [event["delta"] for event in events if event["type"].endswith("transcription.delta")]
+            assert "".join(deltas) == events[-1]["transcript"]
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await client.until("response.created")
+
+
+async def test_silence_and_noise_are_no_turn(server_url: str) -> None:
+    chance = np.random.default_rng(0)
+    noise = (chance.normal(0, 0.02, 24_000 * 10) * 32767).astype("<i2").tobytes()
+    hum = (0.1 * 32767 * np.sin(2 * np.pi * 50 * np.arange(24_000 * 10) / 24_000)).astype("<i2").tobytes()
+    async with connect(realtime(server_url), max_size=None) as socket:
+        client = Client(socket)
+        await client.greet()
+        await send(client, SILENCE * 10 + noise + hum)
+        await client.send("conversation.item.retrieve", item_id="none")  # its error comes behind all that was heard
+        events = await client.until("error")
+        assert not [event for event in events if event["type"].startswith("input_audio_buffer")]
+
+
+def wave_of(pcm: bytes) -> bytes:
+    """A WAV file of PCM with 24,000 samples a second."""
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(24_000)
+        file.writeframes(pcm)
+    return target.getvalue()
