@@ -59,11 +59,11 @@ $(VENV)/.venv:
 $(VENV)/.server: $(VENV)/.venv pyproject.toml constraints.txt
 	@echo "Installing Loquent and PyTorch; this takes minutes, once."
 	$(BIN)/python $(PIP) install --progress-bar on -c constraints.txt torch | grep -v -e "^WARNING" -e "^Requirement" || true
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,ears]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.coqui
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,tools,train,dev]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,ears,sound,tools,train,dev]'
 	@$(BIN)/python -c 'import sounddevice' 2>/dev/null || (apt-get update -q && apt-get install -y -q libportaudio2) \
 		>/dev/null 2>&1 || echo "PortAudio (libportaudio2) is not installed: playing sound will not be tested."
 	@touch $@
@@ -77,7 +77,7 @@ $(VENV)/.coqui: $(VENV)/.server
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,sound,tools,train,dev,bench]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,ears,sound,tools,train,dev,bench]'
 	@touch $@
 
 # Clients of other projects, unmodified, in environments of their own. Node comes from PyPI too: the JavaScript packages need

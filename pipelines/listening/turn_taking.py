@@ -15,6 +15,7 @@ from pipelines.listening.turns import (
     PAUSE,
     RELEASE,
     SEGMENT,
+    SENTENCE,
     SHORT_PAUSE,
     TAIL,
     Await,
@@ -24,6 +25,7 @@ from pipelines.listening.turns import (
     Idled,
     Judge,
     Partly,
+    Policy,
     Recognise,
     Speech,
     Started,
@@ -129,7 +131,8 @@ def _pause(turns: Turns, speech: Speech) -> Step:
     """A frame of silence behind speech."""
     silence = turns.now - speech.last
     decisions: list[Decision] = []
-    if not speech.generation and silence >= (PAUSE if speech.announced else SHORT_PAUSE):
+    semantic = turns.policy.kind == "semantic_vad"
+    if not speech.generation and silence >= (SHORT_PAUSE if semantic or not speech.announced else PAUSE):
         turns, ask = _ask(turns, speech, urgent=True)
         speech = replace(speech, generation=turns.generation)
         turns = replace(turns, speech=speech)
@@ -143,11 +146,19 @@ def _pause(turns: Turns, speech: Speech) -> Step:
     ):
         speech = replace(speech, judged=turns.now)
         decisions.append(Judge(speech.generation, max(speech.begun - samples(turns.policy.prefix_ms), 0), turns.now))
-    longest = samples(turns.policy.patience_ms if semantic and not speech.complete else turns.policy.silence_ms)
+    longest = samples(_silence_ms(turns.policy, speech))
     turns = replace(turns, speech=speech)
     if silence < longest or (semantic and decisions):
         return turns, decisions
     return _close(turns, speech, decisions)
+
+
+def _silence_ms(policy: Policy, speech: Speech) -> int:
+    """The silence that ends this turn."""
+    if policy.kind == "server_vad" or speech.complete:
+        return policy.silence_ms
+    ends = speech.heard is not None and speech.heard.text.endswith((".", "?", "!", "。", "？", "！"))
+    return policy.patience_ms // SENTENCE if ends else policy.patience_ms
 
 
 def _close(turns: Turns, speech: Speech, decisions: list[Decision]) -> Step:

@@ -16,7 +16,8 @@ from pipelines.listening.words import Said, Vocabulary
 BEGIN = 3 * FRAME  # of speech, before it counts as such: about a tenth of a second
 RELEASE = 0.15  # by how much the probability must fall below the threshold for speech to end
 PAUSE = RATE // 5  # of silence, after which words are recognised and the end of the turn is considered
-SHORT_PAUSE = RATE // 10  # likewise, over a reply
+SHORT_PAUSE = RATE // 10  # likewise, over a reply, and where a turn may end soon
+SENTENCE = 4  # part of the patience that a turn gets whose words end a sentence
 AGAIN = RATE * 2 // 5  # of silence between two considerations
 COMPLETE = 0.5  # probability beyond which a turn is over
 FIRST_LOOK = RATE // 4  # of speech over a reply, after which its words are looked at

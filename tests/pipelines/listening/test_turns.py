@@ -204,16 +204,22 @@ class TestSemantic:
         assert Talk(self.policy).voice(800).silence(256).outcome == ["Started", "Ended"]
 
     def test_an_incomplete_one_waits_for_more(self) -> None:
-        talk = Talk(self.policy, complete=0.1).voice(800).silence(2000)
+        talk = Talk(self.policy, "I would like to", complete=0.1).voice(800).silence(2000)
         assert talk.outcome == ["Started"]
         assert talk.voice(500).outcome == ["Started"]
 
     def test_but_not_for_ever(self) -> None:
-        talk = Talk(self.policy, complete=0.1).voice(800).silence(4100)
-        assert talk.outcome == ["Started", "Ended"]
+        talk = Talk(self.policy, "I would like to", complete=0.1).voice(800).silence(3900)
+        assert talk.outcome == ["Started"]
+        assert talk.silence(200).outcome == ["Started", "Ended"]
+
+    def test_one_whose_words_end_a_sentence_waits_less(self) -> None:
+        talk = Talk(self.policy, "What is it?", complete=0.1).voice(800).silence(900)
+        assert talk.outcome == ["Started"]
+        assert talk.silence(200).outcome == ["Started", "Ended"]
 
     def test_it_is_considered_again_as_the_silence_lasts(self) -> None:
-        talk = Talk(self.policy, complete=0.1).voice(800).silence(1500)
+        talk = Talk(self.policy, "I would like to", complete=0.1).voice(800).silence(1500)
         assert len(talk.all(Judge)) > 2
         talk.complete = 0.9
         assert talk.silence(500).outcome == ["Started", "Ended"]
