@@ -140,7 +140,8 @@ async def test_two_sessions_hear_their_own_users() -> None:
             await send(client, tone(milliseconds) + silence(700))
             return text_of(await client.until("response.done"))
 
-        assert await asyncio.gather(talk(one, 3000), talk(other, 500)) == ["user: long", "user: short"]
+        said = list(await asyncio.gather(talk(one, 3000), talk(other, 500)))
+        assert said == ["user: long", "user: short"]
 
 
 @pytest.mark.parametrize("audio", ["!", "AAA", "A" * 1001, "\u00e9\u00e9\u00e9\u00e9", " AAAA"])
