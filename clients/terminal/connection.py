@@ -23,6 +23,7 @@ CLOSE_SECONDS = 2.0
 LOADING_SECONDS = 120.0  # at most, while a server loads its model
 RETRY_SECONDS = 0.5
 SILENCE_SECONDS = 120.0  # without a message amid a reply, after which the server counts as lost
+AUDIO_BYTES = 48_000  # of one event: a second
 MESSAGE_BYTES = 4 * 1024 * 1024
 
 
@@ -174,7 +175,7 @@ class Session:
     async def begin(self, settings: dict[str, Any]) -> None:
         """Wait for the greeting, then send the settings. Raises: _RefusedError when the server refuses access."""
         created = await self._receive(greeting=True)
-        self.model = created["session"]["model"]
+        self.model = created["session"].get("model", "")
         if settings:
             await self._send({"type": "session.update", "session": {"type": "realtime", **settings}})
             updated = await self._expect("session.updated")
@@ -211,6 +212,21 @@ class Session:
         """Cancel the reply; it still ends with a ``Done``."""
         await self._send({"type": "response.cancel"})
 
+    async def append(self, pcm: bytes) -> None:
+        """Send more of the user's sound: PCM, mono, 16 bits, 24,000 samples a second."""
+        for begin in range(0, len(pcm), AUDIO_BYTES):
+            audio = base64.b64encode(pcm[begin : begin + AUDIO_BYTES]).decode()
+            await self._send({"type": "input_audio_buffer.append", "audio": audio})
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        """Send an event of this type."""
+        await self._send({"type": kind, **fields})
+
+    async def events(self) -> AsyncGenerator[dict[str, Any]]:
+        """Every event, for as long as it takes. Raises: ClientError, ConnectionFailedError."""
+        while True:
+            yield await self._receive(patient=True)
+
     async def heard(self, milliseconds: int) -> None:
         """Report how much of the latest spoken reply was heard; the rest leaves the conversation."""
         if not self._item_id:
@@ -237,9 +253,9 @@ class Session:
         except (ConnectionClosed, TimeoutError) as error:
             raise _gone(error) from None
 
-    async def _receive(self, *, greeting: bool = False) -> dict[str, Any]:
+    async def _receive(self, *, greeting: bool = False, patient: bool = False) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(SILENCE_SECONDS):
+            async with asyncio.timeout(None if patient else SILENCE_SECONDS):
                 event: dict[str, Any] = json.loads(await self._socket.recv())
         except (ConnectionClosed, TimeoutError) as error:
             raise _gone(error) from None

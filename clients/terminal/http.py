@@ -24,6 +24,7 @@ TRY_AGAIN = (
     "screening_not_ready",
     "embeddings_not_ready",
     "image_not_ready",
+    "listening_not_ready",
     "server_overloaded",
 )
 
@@ -42,12 +43,15 @@ def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPRes
 
     Raises: RefusedError when the server rejects the request, otherwise ClientError.
     """
-    headers = {"Content-Type": "application/json"}
+    return send(target, path, clean(json.dumps(body, ensure_ascii=False)).encode(), "application/json")
+
+
+def send(target: Target, path: str, body: bytes, content_type: str) -> http.client.HTTPResponse:
+    """Likewise, a body of any type. Raises: as ``post``."""
+    headers = {"Content-Type": content_type}
     if target.key:
         headers["Authorization"] = f"Bearer {target.key}"
-    request = urllib.request.Request(  # noqa: S310 - the URL is checked to be http or https
-        f"{target.http}{path}", clean(json.dumps(body, ensure_ascii=False)).encode(), headers
-    )
+    request = urllib.request.Request(f"{target.http}{path}", body, headers)  # noqa: S310 - checked to be http or https
     secure = [urllib.request.HTTPSHandler(context=target.tls)] if target.tls else []
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *secure)
     deadline = time.monotonic() + LOADING_SECONDS
