@@ -223,9 +223,9 @@ class Session:
         await self._send({"type": kind, **fields})
 
     async def events(self) -> AsyncGenerator[dict[str, Any]]:
-        """Every event, for as long as it takes. Raises: ClientError, ConnectionFailedError."""
+        """Every event, errors too, for as long as it takes. Raises: ConnectionFailedError."""
         while True:
-            yield await self._receive(patient=True)
+            yield await self._read(None)
 
     async def heard(self, milliseconds: int) -> None:
         """Report how much of the latest spoken reply was heard; the rest leaves the conversation."""
@@ -253,16 +253,20 @@ class Session:
         except (ConnectionClosed, TimeoutError) as error:
             raise _gone(error) from None
 
-    async def _receive(self, *, greeting: bool = False, patient: bool = False) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(None if patient else SILENCE_SECONDS):
-                event: dict[str, Any] = json.loads(await self._socket.recv())
-        except (ConnectionClosed, TimeoutError) as error:
-            raise _gone(error) from None
+    async def _receive(self, *, greeting: bool = False) -> dict[str, Any]:
+        event = await self._read(SILENCE_SECONDS)
         if event["type"] == "error" and greeting:
             raise _RefusedError(event["error"]["message"], event["error"].get("code") or "")
         if event["type"] == "error" and event["error"].get("code") != "response_cancel_not_active":
             raise ClientError(event["error"]["message"])
+        return event
+
+    async def _read(self, patience: float | None) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(patience):
+                event: dict[str, Any] = json.loads(await self._socket.recv())
+        except (ConnectionClosed, TimeoutError) as error:
+            raise _gone(error) from None
         return event
 
 

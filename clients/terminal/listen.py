@@ -177,6 +177,8 @@ class _Turns:
         """Print what the events say. Raises: ClientError."""
         async for event in events:
             match event["type"]:
+                case "error":
+                    raise ClientError(event["error"]["message"])
                 case "input_audio_buffer.speech_stopped":
                     self._stopped = event["item_id"]
                 case "input_audio_buffer.committed" if event["item_id"] != self._stopped:

@@ -19,6 +19,11 @@ def add_server(parser: ArgumentParser) -> None:
 def add_voice(parser: ArgumentParser) -> None:
     """How a voice speaks."""
     parser.add_argument("--voice", metavar="NAME", help="which voice, or which of its speakers (the configured one)")
+    add_speed(parser)
+
+
+def add_speed(parser: ArgumentParser) -> None:
+    """How fast a voice speaks."""
     parser.add_argument("--speed", type=float, metavar="X", help="speed; 1 is the voice's own")
 
 
