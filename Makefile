@@ -66,6 +66,8 @@ $(VENV)/.dev: $(VENV)/.coqui
 	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,ears,sound,tools,train,dev]'
 	@$(BIN)/python -c 'import sounddevice' 2>/dev/null || (apt-get update -q && apt-get install -y -q libportaudio2) \
 		>/dev/null 2>&1 || echo "PortAudio (libportaudio2) is not installed: playing sound will not be tested."
+	@command -v chromium chromium-browser google-chrome >/dev/null || (apt-get update -q && apt-get install -y -q \
+		--no-install-recommends chromium) >/dev/null 2>&1 || echo "Chromium is not installed: the page will not be tested."
 	@touch $@
 
 # Coqui's companion torchaudio has one build, for CUDA. Beside another build of PyTorch it works without its libraries.

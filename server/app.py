@@ -12,7 +12,7 @@ from aiohttp import web
 
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
-from server import bodies, logs, paths
+from server import bodies, logs, pages, paths
 from server.api import chat, completions, embeddings, images, models, moderations, speech, transcriptions
 from server.api.responses import conversations, handler, stored
 from server.api.responses.state import RESPONSES, responses
@@ -74,6 +74,8 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     app.router.add_post("/v1/embeddings", embeddings.create)
     app.router.add_get("/v1/models", models.list_models)
     app.router.add_get("/v1/models/{name:.+}", models.retrieve_model)
+    for path in pages.FILES:
+        app.router.add_get(path, pages.page)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
@@ -119,6 +121,9 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         backend.access.check_host(request)
         backend.access.check_origin(request)  # a preflight request carries no key
         return web.Response(status=204)
+    if request.path in pages.FILES:  # without a key: they hold no secret, and ask for it
+        backend.access.check_host(request)
+        return await handler(request)
     if request.path.startswith(IMAGES):  # the signed link is the credential
         backend.access.check_host(request)
         backend.access.check_origin(request)
