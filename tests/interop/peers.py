@@ -2,12 +2,18 @@
 
 import json
 import sys
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.support import ROOT, run
 
+SAID = {
+    "weather": "What is the weather in Paris?",
+    "story": "Please tell me a long story about a dog and a cat.",
+    "stop": "Stop it, please.",
+}
 SECONDS = 300  # that all cases of a client may take on a busy machine
 PYTHON = ROOT / ".venv-peers/bin/python"
 INSTRUCTOR = ROOT / ".venv-instructor/bin/python"
@@ -51,6 +57,25 @@ def cases(script: str, address: str, python: Path = PYTHON, **environment: str) 
     times = ", ".join(f"{name} {case['seconds']} s" for name, case in told.items())
     print(f"{script}: {times}", file=sys.stderr)
     return Cases(told)
+
+
+def recordings(address: str, folder: Path) -> Path:
+    """Put what users say into a folder, as PCM in the server's own voice; the scripts get it as RECORDINGS."""
+    for name, text in SAID.items():
+        body = json.dumps({"input": text, "response_format": "pcm"}).encode()
+        request = urllib.request.Request(f"{address}/v1/audio/speech", body, {"Content-Type": "application/json"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - a server of this machine
+            (folder / f"{name}.pcm").write_bytes(response.read())
+    return folder
+
+
+def fits_conversation(told: Mapping[str, Any]) -> None:
+    """What was said was heard, the function was called, its result spoken, and an interruption stopped the answer."""
+    assert told["errors"] == []
+    assert any("weather" in text.lower() and "Paris" in text for text in told["heard"]), told["heard"]
+    assert "Paris" in [arguments["city"] for arguments in told["calls"]]
+    assert told["sound"] > 0
+    assert told["interrupted"] == 1
 
 
 def _node() -> Path:

@@ -1,5 +1,6 @@
 """The Agents SDK: a loop over a function, by chat completions, Responses and Realtime."""
 
+import asyncio
 from typing import Any
 
 from agents import (
@@ -13,6 +14,7 @@ from agents import (
 )
 from agents.realtime import RealtimeAgent, RealtimeRunner
 from cases import INSTRUCTIONS, QUESTION, Weather, report
+from microphone import microphone
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
@@ -161,6 +163,59 @@ async def _realtime(address: str, modality: str) -> dict[str, Any]:
     return {"calls": weather.calls, "text": text, "errors": errors, "sound": sound, "kinds": sorted(set(kinds))}
 
 
+async def conversation(address: str) -> dict[str, Any]:
+    """A spoken conversation: a question that needs the function, another one, and an interruption of its answer."""
+    weather = Weather()
+    agent = RealtimeAgent(name="assistant", instructions=INSTRUCTIONS, tools=[_tool(weather)])
+    audio = {"input": {"transcription": {"model": "whisper-1"}, "turn_detection": {"type": "server_vad"}}}
+    settings: Any = {"model_name": "gpt-realtime", "output_modalities": ["audio"], "audio": audio}
+    config: Any = {
+        "url": address.replace("http", "ws", 1) + "/v1/realtime?model=gpt-realtime",
+        "api_key": "none",
+        "initial_model_settings": settings,
+    }
+    told: dict[str, Any] = {
+        "calls": weather.calls,
+        "heard": [],
+        "errors": [],
+        "kinds": [],
+        "interrupted": 0,
+        "sound": 0,
+    }
+    session = await RealtimeRunner(agent).run(model_config=config)
+    async with session, microphone(session.send_audio) as opened:
+        opened.say("weather")
+        asked = False
+        async for event in session:
+            told["kinds"].append(event.type)
+            if event.type == "error":
+                told["errors"].append(str(event.error))
+                break
+            if event.type == "history_updated":
+                told["heard"] = [
+                    part.transcript
+                    for item in event.history
+                    if item.type == "message" and item.role == "user"
+                    for part in item.content
+                    if part.type == "input_audio" and part.transcript
+                ]
+            if event.type == "agent_end" and weather.calls and told["sound"] and not asked:
+                asked = True
+                await asyncio.sleep(4)  # the answer is being played
+                opened.say("story")
+            if event.type == "audio":
+                told["sound"] += len(event.audio.data)
+                if asked and told["interrupted"] == 0:
+                    told["interrupted"] = -1
+                    await asyncio.sleep(1.5)
+                    opened.say("stop")
+            if event.type == "audio_interrupted" and told["interrupted"] == -1:
+                told["interrupted"] = 1
+                break
+    told["kinds"] = sorted(set(told["kinds"]))
+    return told
+
+
 async def realtime(address: str) -> dict[str, Any]:
     return await _realtime(address, "text")
 
@@ -181,4 +236,5 @@ report(
     continued,
     realtime,
     realtime_spoken,
+    conversation,
 )
