@@ -140,12 +140,12 @@ def _unlike(speaker: str, other: str) -> tuple[bool, int]:
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
     """Where clauses that are spoken together begin and end."""
-    begin = end = 0
-    for border in [*(found.start() for found in CLAUSES.finditer(text)), len(text)]:
+    begin = end = after = 0
+    for border, behind in [*(found.span() for found in CLAUSES.finditer(text)), (len(text), len(text))]:
         if end > begin and border - begin > CLAUSE:
             yield begin, end
-            begin = end
-        end = border
+            begin = after
+        end, after = border, behind
     yield begin, end
 
 

@@ -46,7 +46,7 @@ AMERICAN = _rules(
     CEDILLA, *ENGLISH, ("oʊ", "O"), ("ɜːɹ|ɜː", "ɜɹ"), ("ɪə", "iə"), ("ː", ""), ("o", "ɔ"), ("ɾ", "T"), ("ʔ", "t")
 )
 BRITISH = _rules(CEDILLA, *ENGLISH, ("eə", "ɛː"), ("iə", "ɪə"), ("əʊ", "Q"), ("o", "ɔ"), ("ɾ", "T"), ("ʔ", "t"))
-OTHERS = _rules(CEDILLA, *DIPHTHONGS, ("oʊ", "O"), ("əʊ", "Q"), ("dz", "ʣ"), ("ts", "ʦ"), ("-", ""))
+OTHERS = _rules(CEDILLA, *DIPHTHONGS, ("oʊ", "O"), ("əʊ", "Q"), ("dz", "ʣ"), ("ts", "ʦ"), ("[ʲ-]", ""))
 RULES = {"en-us": AMERICAN, "en-gb-x-rp": BRITISH}
 
 
