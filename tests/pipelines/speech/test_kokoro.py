@@ -216,6 +216,19 @@ def test_a_language_that_is_named_is_read_by_every_speaker() -> None:
         assert voice.cast("Good morning to you all.", "") == ("af_nova", "es")
 
 
+def test_a_language_that_espeak_does_not_know_is_refused_at_the_start() -> None:
+    with pytest.raises(VoiceError, match=r"kokoro-82m\.onnx is not one that can be spoken with"):
+        load(language="tlh-nowhere")
+
+
+def test_without_the_detector_auto_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voices, "find_spec", lambda name: None if name == "py3langid" else object())
+    assert voices.why_silent(SpeechSettings(engine="kokoro")) == ""
+    assert "py3langid: pip install 'loquent[voice]'" in voices.why_silent(
+        SpeechSettings(engine="kokoro", language="auto")
+    )
+
+
 def test_the_bundled_voice_is_the_engines_own() -> None:
     assert SpeechSettings(engine="kokoro").voice == "kokoro-82m"
     assert SpeechSettings(engine="kokoro", voice="other.onnx").voice == "other.onnx"
