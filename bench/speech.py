@@ -1,15 +1,16 @@
 """Speech: how soon it is heard, how much it computes, how many it speaks to, and what the language model notices of it.
 
-Run with ``make bench``, on an idle machine. Everything runs in this process but the interruptions, which go through the
-websocket of a server. Prints a Markdown table with the hardware.
+Run with ``make bench``, on an idle machine; ``--engine kokoro`` measures that voice. Everything runs in this process
+but the interruptions, which go through the websocket of a server. Prints a Markdown table with the hardware.
 """
 
+import argparse
 import asyncio
 import random
 import statistics
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 from rich.progress import Progress
@@ -150,10 +151,10 @@ async def interruptions(server: str) -> tuple[list[float], list[float]]:
     return sounds, dones
 
 
-async def measure(progress: Progress, figures: Figures) -> list[tuple[str, str, str]]:
+async def measure(progress: Progress, figures: Figures, settings: SpeechSettings) -> list[tuple[str, str, str]]:
     """The rows of the table: what, the figure, the goal. Those that have a goal go into ``figures`` too."""
     task = progress.add_task("loading", total=6)
-    pipeline = build({"speech": SpeechSettings(), "chat": ChatSettings()})
+    pipeline = build({"speech": settings, "chat": ChatSettings()})
     await pipeline.start(lambda step: None)
     speech = pipeline.find(SpeechStage)
     assert speech is not None
@@ -210,7 +211,9 @@ async def measure(progress: Progress, figures: Figures) -> list[tuple[str, str, 
     await pipeline.close()
 
     step("interruptions")
-    async with serving(loquent(), results.LOG) as serves:
+    server = loquent()
+    server = replace(server, environment={**server.environment, "LOQUENT__SPEECH__ENGINE": settings.engine})
+    async with serving(server, results.LOG) as serves:
         late, dones = await interruptions(serves.server.url)
     figures["cancel"] = percentile(late, 0.95)
     what = f"from a cancel to the last sound, p95 of {len(late)}"
@@ -230,12 +233,16 @@ async def _talk(pipeline: Pipeline) -> None:
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("piper", "kokoro"), default="piper")
+    settings = SpeechSettings(engine=parser.parse_args().engine)
     results.FOLDER.mkdir(parents=True, exist_ok=True)
     figures: Figures = {}
     with Progress(transient=True) as progress:
-        rows = asyncio.run(measure(progress, figures))
+        rows = asyncio.run(measure(progress, figures, settings))
     table = results.table(["measure", "figure", "goal"], rows)
-    results.show("speech", f"## Speech\n\n{results.head('speech', SpeechSettings().voice)}\n\n{table}", figures)
+    name = "speech" if settings.engine == "piper" else f"speech-{settings.engine}"
+    results.show(name, f"## Speech\n\n{results.head('speech', settings.voice)}\n\n{table}", figures)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,8 @@ class Backend:
         speech, settings = self.pipeline.find(SpeechStage), self.settings
         if speech is None or not speech.ready:
             return None
-        return VoiceNames(self.voice, speech.speakers, settings.speech.aliases, settings.models.unknown)
+        speaking = settings.speech
+        return VoiceNames(self.voice, speech.speakers, speaking.aliases, settings.models.unknown, speaking.voices)
 
     @property
     def voice(self) -> str:

@@ -1,6 +1,7 @@
 """The names that clients call models by."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -48,20 +49,22 @@ class ModelNames:
 
 @dataclass(frozen=True, slots=True)
 class VoiceNames:
-    """The loaded voice's name, its speakers, and its aliases."""
+    """The loaded voice's name, its speakers, its aliases, and the aliases of speakers."""
 
     here: str
     speakers: tuple[str, ...]
     aliases: tuple[str, ...]
     unknown: Literal["default", "error"] = "default"
+    voices: Mapping[str, str] = field(default_factory=dict)  # from an alias to a speaker, if the voice has that one
 
     def resolve(self, asked: str | None) -> str:
         """The speaker that ``asked`` refers to, "" for the configured one.
 
         Raises: StageError ``voice_not_found`` with ``unknown = "error"``.
         """
-        if asked in self.speakers:
-            return asked or ""
+        for name in (asked, self.voices.get(asked or "")):
+            if name in self.speakers:
+                return name or ""
         if asked in (None, "", self.here) or asked in self.aliases or self.unknown == "default":
             return ""
         known = ", ".join((self.here, *self.speakers))

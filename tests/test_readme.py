@@ -63,7 +63,7 @@ def test_the_table_has_every_key_with_its_default_and_what_config_toml_says_of_i
         elif line.startswith("# "):
             comment = f"{comment} {line[2:]}".strip()
         elif found := re.fullmatch(r"(\w+) = (.*)", line):
-            value = found[2] if len(found[2]) < 40 else found[2].partition(",")[0] + ", …]"
+            value = found[2] if len(found[2]) < 40 else f"{found[2].partition(',')[0]}, …{found[2][-1]}"
             expected[f"{section}.{found[1]}"] = f"`{value}` | {comment}"
             comment = ""
         if not line:

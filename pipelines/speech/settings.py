@@ -1,10 +1,13 @@
 """What ``[speech]`` in ``config.toml`` may say."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Scale = Annotated[float, Field(ge=0, le=2)] | Literal["voice"]
+AUTO = "auto"  # the language of each sentence
+BUNDLED = "en_US-joe-medium"
+BUNDLED_KOKORO = "kokoro-82m"
 
 
 class SpeechSettings(BaseModel):
@@ -12,8 +15,8 @@ class SpeechSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["piper", "coqui"] = "piper"
-    voice: Annotated[str, Field(min_length=1)] = "en_US-joe-medium"
+    engine: Literal["piper", "kokoro", "coqui"] = "piper"
+    voice: Annotated[str, Field(min_length=1)] = BUNDLED
     speaker: str = ""
     language: str = ""
     clone: str = ""
@@ -41,3 +44,32 @@ class SpeechSettings(BaseModel):
         "shimmer",
         "verse",
     )
+    voices: dict[str, str] = {
+        "alloy": "af_alloy",
+        "ash": "am_michael",
+        "ballad": "bm_george",
+        "cedar": "am_fenrir",
+        "coral": "af_bella",
+        "echo": "am_echo",
+        "fable": "bm_fable",
+        "marin": "af_heart",
+        "nova": "af_nova",
+        "onyx": "am_onyx",
+        "sage": "af_sarah",
+        "shimmer": "af_sky",
+        "verse": "am_puck",
+    }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bundled(cls, given: Any) -> Any:
+        """The bundled voice of an engine is the engine's: Kokoro can't load Piper's."""
+        if isinstance(given, dict) and given.get("engine") == "kokoro" and given.get("voice", BUNDLED) == BUNDLED:
+            return given | {"voice": BUNDLED_KOKORO}
+        return given
+
+    @model_validator(mode="after")
+    def _detected(self) -> "SpeechSettings":
+        if self.language == AUTO and self.engine != "kokoro":
+            raise ValueError(f'language = "auto" is for engine = "kokoro": the voice of {self.engine} has one language')
+        return self

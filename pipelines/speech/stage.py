@@ -28,7 +28,7 @@ from pipelines.flow import Next, ahead
 from pipelines.speech.normalise import Spoken, speakable
 from pipelines.speech.sentences import LONGEST, Piece, SentenceSplitter
 from pipelines.speech.settings import SpeechSettings
-from pipelines.speech.voices.interface import UNREADABLE, WordEnd
+from pipelines.speech.voices.interface import UNREADABLE, WordEnd, cast
 from pipelines.speech.workers import Sentence, Workers
 
 if TYPE_CHECKING:
@@ -212,7 +212,8 @@ class _Speaker:
                 yield piece
 
     async def _say(self, piece: Piece) -> AsyncGenerator[AudioDelta]:
-        spoken = speakable(piece.text, self._voice.language) if piece.aloud else Spoken("", ())
+        speaker, language = cast(self._voice, piece.text, self._speech.speaker or self._settings.speaker)
+        spoken = speakable(piece.text, language) if piece.aloud else Spoken("", ())
         untold = _Untold(piece.text, spoken, self._characters)
         self._characters += len(piece.text)
         if spoken.text:
@@ -221,7 +222,7 @@ class _Speaker:
                     yield delta
             sentence = Sentence(
                 spoken.text,
-                self._speech.speaker or self._settings.speaker,
+                speaker,
                 self._settings.speed * self._speech.speed,
                 self._due(),
             )
@@ -272,7 +273,7 @@ class _Untold:
         """When the words will have been said; ``begin`` is the sentence's first sample, at the voice's rate."""
         if words:
             self._begins = round(begin * ratio)
-            self._words = [
+            self._words += [
                 Heard(round((begin + word.sample) * ratio), self._characters + self._spoken.origins[word.character - 1])
                 for word in words
             ]

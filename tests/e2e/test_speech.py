@@ -61,11 +61,16 @@ def ears() -> WhisperModel:
     return WhisperModel(str(PACKAGES["whisper-tiny.en"].folder), device="cpu", compute_type="int8", cpu_threads=2)
 
 
-def hear(ears: WhisperModel, pcm: bytes) -> str:
+def hear(ears: WhisperModel, pcm: bytes, language: str = "en") -> str:
     """What Whisper understands of this sound."""
-    sound = np.frombuffer(pcm, dtype="<i2").astype(np.float32) / 32768
-    segments, _ = ears.transcribe(soxr.resample(sound, AUDIO_RATE, 16_000), language="en", beam_size=5)
+    segments, _ = ears.transcribe(resampled(pcm), language=language, beam_size=5)
     return " ".join(segment.text for segment in segments)
+
+
+def resampled(pcm: bytes) -> NDArray[np.float32]:
+    """The sound as Whisper takes it."""
+    sound = np.frombuffer(pcm, dtype="<i2").astype(np.float32) / 32768
+    return np.asarray(soxr.resample(sound, AUDIO_RATE, 16_000), dtype=np.float32)
 
 
 def words(text: str) -> list[str]:

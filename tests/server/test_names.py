@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.events import StageError
 from pipelines.image.weights import Drawer
+from pipelines.speech.settings import SpeechSettings
 from server.config import ModelsSettings, Settings
-from server.names import ModelNames
+from server.names import ModelNames, VoiceNames
 from tests.support import (
     Running,
     ScriptedModel,
@@ -90,3 +92,39 @@ async def test_every_model_is_listed_by_its_own_name(minilm: Path, drawer: Drawe
 )
 def test_a_star_stands_for_any_characters(asked: str, known: bool) -> None:
     assert ModelNames("tiny", ("gpt-5*",), "error").known(asked) == known
+
+
+@pytest.mark.parametrize("unknown", ["default", "error"])
+def test_a_voice_is_called_by_its_speakers_and_by_the_names_that_stand_for_them(unknown: Any) -> None:
+    speech = SpeechSettings()
+    names = VoiceNames("kokoro-82m", ("af_nova", "am_onyx"), speech.aliases, unknown, speech.voices)
+    asked = ("af_nova", "nova", "onyx", "am_onyx", "kokoro-82m", "", None, "shimmer")  # the last one's is not there
+    assert [names.resolve(name) for name in asked] == ["af_nova", "af_nova", "am_onyx", "am_onyx", "", "", "", ""]
+    if unknown == "error":
+        with pytest.raises(StageError, match="no voice 'nobody' here; there are kokoro-82m, af_nova, am_onyx"):
+            names.resolve("nobody")
+
+
+async def test_with_a_voice_of_one_speaker_every_name_means_that_one() -> None:
+    voice = ScriptedVoice()
+    async with running(scripted_pipeline(ScriptedModel([]), speech=scripted_speech(voice))) as server:
+        for name in ("alloy", "nova", "verse"):
+            body = BODIES["audio/speech"] | {"voice": name}
+            async with server.http.post(f"{server.url}/v1/audio/speech", json=body) as answer:
+                assert (answer.status, len(await answer.read()) > 0) == (200, True)
+    assert [speaker for _, speaker, _ in voice.said] == [""] * 3
+
+
+async def test_each_session_has_the_speaker_that_its_voice_names() -> None:
+    voice = ScriptedVoice(speakers=("af_alloy", "am_michael"))
+    async with running(scripted_pipeline(ScriptedModel(["Hi."]), speech=scripted_speech(voice))) as server:
+        for name in ("alloy", "ash", "am_michael", "marin"):
+            async with server.client() as client:
+                await client.greet()
+                output = {"type": "realtime", "audio": {"output": {"voice": name}}}
+                await client.send("session.update", session=output)
+                await client.until("session.updated")
+                await client.say("Hi")
+                await client.send("response.create", response={"output_modalities": ["audio"]})
+                await client.until("response.done")
+    assert [speaker for _, speaker, _ in voice.said] == ["af_alloy", "am_michael", "am_michael", ""]

@@ -9,14 +9,16 @@ from pipelines.cores import cores
 from pipelines.downloads.catalogue import PACKAGES
 from pipelines.downloads.fetch import PackageError, install
 from pipelines.downloads.progress import Progress
-from pipelines.speech.settings import SpeechSettings
+from pipelines.speech.settings import AUTO, SpeechSettings
 from pipelines.speech.voices.interface import Voice
 
 NEEDED = {  # modules
     "piper": ("piper", "onnx", "soundfile", "soxr"),
+    "kokoro": ("piper", "onnx", "soundfile", "soxr"),
     "coqui": ("TTS", "torchaudio", "piper", "onnx", "soundfile", "soxr"),
 }
-EXTRAS = {"piper": "voice", "coqui": "voice,coqui"}
+NEEDED_FOR_AUTO = ("py3langid",)
+EXTRAS = {"piper": "voice", "kokoro": "voice", "coqui": "voice,coqui"}
 MOST_THREADS = 2  # of one sentence; more of them win little
 
 Load = Callable[[], Voice]
@@ -24,7 +26,8 @@ Load = Callable[[], Voice]
 
 def why_silent(settings: SpeechSettings) -> str:
     """What is missing on this machine to speak at all, and how to get it; "" when nothing is."""
-    missing = [name for name in NEEDED[settings.engine] if find_spec(name) is None]
+    needed = NEEDED[settings.engine] + (NEEDED_FOR_AUTO if settings.language == AUTO else ())
+    missing = [name for name in needed if find_spec(name) is None]
     if not missing:
         return ""
     return (
@@ -45,12 +48,23 @@ def prepare(settings: SpeechSettings, stop: threading.Event) -> Generator[Progre
 
     if settings.engine == "coqui":
         return (yield from _prepare_coqui(settings, threads, stop))
+    if settings.engine == "kokoro":
+        return (yield from _prepare_kokoro(settings, threads, stop))
     from pipelines.speech.voices import piper
     from pipelines.speech.voices.piper_graph import cut
 
     path = yield from _find(settings.voice, "the path of a Piper voice (an .onnx file)", stop)
     parts = yield from cut(path, stop)
     return lambda: piper.load(path, parts, settings, threads)
+
+
+def _prepare_kokoro(settings: SpeechSettings, threads: int, stop: threading.Event) -> Generator[Progress, None, Load]:
+    from pipelines.speech.voices import kokoro
+    from pipelines.speech.voices.kokoro_graph import cut
+
+    path = yield from _find(settings.voice, "the path of a Kokoro model (an .onnx file)", stop)
+    parts = yield from cut(path, stop)
+    return lambda: kokoro.load(path, parts, settings, threads)
 
 
 def _prepare_coqui(settings: SpeechSettings, threads: int, stop: threading.Event) -> Generator[Progress, None, Load]:

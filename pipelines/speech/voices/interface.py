@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,8 @@ class Samples:
     """The next piece of a sentence's sound."""
 
     audio: "NDArray[np.float32]"  # (N,), mono, within [-1, 1]
-    words: tuple[WordEnd, ...] = ()  # of the whole sentence; the first piece brings them, where the voice knows them
+    # Of the whole sentence; the first piece brings them, where the voice knows them, or each piece its own.
+    words: tuple[WordEnd, ...] = ()
 
 
 class Voice(Protocol):
@@ -51,6 +52,26 @@ class Voice(Protocol):
 
     def close(self) -> None:
         """End what runs beside the voice. Callable twice, and while a sentence is being spoken."""
+
+
+class Cast(NamedTuple):
+    """Who says a sentence, and in which language (an espeak-ng or ISO code)."""
+
+    speaker: str
+    language: str
+
+
+@runtime_checkable
+class ManyLanguages(Protocol):
+    """What a voice has besides when its speakers speak different languages."""
+
+    def cast(self, text: str, speaker: str) -> Cast:
+        """Who says a sentence that was asked of ``speaker``, "" for the default one. Takes well under a millisecond."""
+
+
+def cast(voice: Voice, text: str, speaker: str) -> Cast:
+    """Who says a sentence that was asked of ``speaker``."""
+    return voice.cast(text, speaker) if isinstance(voice, ManyLanguages) else Cast(speaker, voice.language)
 
 
 def check_speaker(voice: Voice, place: object, speaker: str) -> None:

@@ -22,9 +22,9 @@ from pipelines.speech.timing import even_word_ends, word_ends
 from pipelines.speech.voices.interface import Samples, VoiceError, WordEnd, check_speaker
 from pipelines.speech.voices.phonemizer import Phonemizer
 from pipelines.speech.voices.piper_graph import PARTS
+from pipelines.speech.voices.sessions import GraphPart
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
     from piper import PiperConfig
 
 log = logging.getLogger(__name__)
@@ -152,20 +152,7 @@ class _Plan:
     tensors: dict[str, Floats]  # what the flow and the vocoder read; those of all frames have these last
 
 
-class _Part:
-    """A part of the graph, to be computed with one thread or with several."""
-
-    def __init__(self, file: Path, threads: int) -> None:
-        self._sessions = {count: _session(file, count) for count in {1, threads}}
-        self.inputs = [given.name for given in self.with_threads(1).get_inputs()]
-        self.outputs = [made.name for made in self.with_threads(1).get_outputs()]
-
-    def with_threads(self, threads: int) -> "InferenceSession":
-        """It, for at most so many."""
-        return self._sessions[max((count for count in self._sessions if count <= threads), default=1)]
-
-
-class _Windowed(_Part):
+class _Windowed(GraphPart):
     """A part that can be computed over windows of frames."""
 
     context = 0  # frames that it sees on each side of a window
@@ -197,7 +184,7 @@ class _Model:
 
     def __init__(self, folder: Path, threads: int) -> None:
         reader, flow, vocoder = (folder / f"{name}.onnx" for name in PARTS)
-        self.reader = _Part(reader, threads)
+        self.reader = GraphPart(reader, threads)
         self._flow, self._vocoder = _Windowed(flow, threads), _Windowed(vocoder, threads)
         (self._latent,) = self._flow.outputs
         self.frame = 0  # samples
@@ -301,17 +288,3 @@ def _phonemizer(config: "PiperConfig", about: Path) -> Phonemizer | None:
     if config.phoneme_type == PhonemeType.ESPEAK and config.espeak_voice != "ar":  # Piper first puts vowels into Arabic
         return Phonemizer(config.espeak_voice, config.vowel_clusters or ())
     return Phonemizer(config.espeak_voice, config=about)
-
-
-def _session(file: Path, threads: int) -> "InferenceSession":
-    from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Its threads wait for work in a loop while they compute, and not a moment longer: the chat model needs the cores.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # More of it makes voices no faster, and their loading slower.
-    options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
-    return InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

