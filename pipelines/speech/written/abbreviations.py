@@ -12,7 +12,7 @@ TITLES = {
 }  # fmt: skip
 STREETS = {
     "St": "Street", "Ave": "Avenue", "Av": "Avenue", "Rd": "Road", "Blvd": "Boulevard", "Ln": "Lane", "Hwy": "Highway",
-    "Sq": "Square", "Pkwy": "Parkway", "Dr": "Drive", "Pl": "Place",
+    "Sq": "Square", "Pkwy": "Parkway", "Dr": "Drive", "Pl": "Place", "Ct": "Court", "Expy": "Expressway",
 }  # fmt: skip
 BEFORE_NUMBERS = {
     "No": "number", "no": "number", "Nos": "numbers", "nos": "numbers", "Nr": "number", "fig": "figure",
@@ -50,6 +50,7 @@ ABBREVIATIONS: tuple[Rule, ...] = rules(
         rf"\b([A-Z][\w']*\s)({one_of(STREETS)})\.(?=\W*$|[,;:)]|\s+[a-z(])",
         lambda found: found[1] + STREETS[found[2]] + stop(found),
     ),
+    (rf"\b(\d+\s(?:[A-Z]\w*\s){{1,3}})({one_of(STREETS)})(?=,|$)", lambda found: found[1] + STREETS[found[2]]),
     (rf"(?<=\d(?:st|nd|rd|th) )({one_of(STREETS)})\b\.?", lambda found: STREETS[found[1]] + stop(found)),
     (rf"\b({one_of(TITLES)})\.(?=\s+[A-Z])", lambda found: TITLES[found[1]]),
     (r"\b(Mr|Mrs|Ms)\.(?=\s)", lambda found: TITLES[found[1]]),

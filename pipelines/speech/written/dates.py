@@ -13,12 +13,17 @@ DAYS = {
     "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
 }  # fmt: skip
 SHORT = SHORT_MONTHS | DAYS
-MONTH = "|".join(MONTHS)
+YEAR = r"(?:1\d{3}|20\d\d)"
+NTH = r"(?:st|nd|rd|th)"
+# In any case, but "may" and "march" in small letters are months only where day and year are there too.
+MONTH = (
+    "|".join(MONTHS)
+    + f"|(?i:{'|'.join(name for name in MONTHS if name not in ('May', 'March'))})"
+    + rf"|(?:may|march)(?=\s\d{{1,2}}{NTH}?,?\s{YEAR}\b)|(?<=\d\s)(?:may|march)(?=,?\s{YEAR}\b)"
+)
 SHORT_NAMES = one_of(SHORT)
 FULL = one_of([*MONTHS, *set(DAYS.values())])
 NAME = one_of([*MONTHS, *SHORT_MONTHS, *DAYS, *set(DAYS.values())])
-YEAR = r"1\d{3}|20\d\d"
-NTH = r"(?:st|nd|rd|th)"
 DASH = r"\s?[-–—]\s?"
 
 
@@ -31,7 +36,7 @@ def _day(month: int, day: int, written_year: str = "") -> str:
 
 
 def _iso(found: re.Match[str]) -> str:
-    y, month, day, hour, minute, zone = found.groups()
+    y, _, month, day, hour, minute, zone = found.groups()
     if not (1 <= int(month) <= 12 and 1 <= int(day) <= 31):
         return found[0]
     at = f" at {clock(int(hour), int(minute))}" if hour else ""
@@ -39,9 +44,9 @@ def _iso(found: re.Match[str]) -> str:
 
 
 def _parted(found: re.Match[str]) -> str:
-    """Month and day in either order; the American one where both are possible, unless full stops are between."""
+    """Month and day in either order; the American one where both are possible, unless full stops or hyphens are between."""
     one, mark, two, y = int(found[1]), found[2], int(found[3]), found[4]
-    month, day = (two, one) if mark == "." else (one, two)
+    month, day = (two, one) if mark != "/" else (one, two)
     if month > 12:
         month, day = day, month
     return _day(month, day, y) if 1 <= month <= 12 and 1 <= day <= 31 else found[0]
@@ -54,6 +59,7 @@ def _slashed(found: re.Match[str]) -> str:
 
 def _month_first(found: re.Match[str]) -> str:
     month, day, last, y = found.groups()
+    month = month.capitalize()
     if not 1 <= int(day) <= 31 or int(last or 1) > 31:
         return found[0]
     until = f" to {ordinal(int(last))}" if last else ""
@@ -62,6 +68,7 @@ def _month_first(found: re.Match[str]) -> str:
 
 def _day_first(found: re.Match[str]) -> str:
     the, first, day, month, y = found.groups()
+    month = month.capitalize()
     if not 1 <= int(day) <= 31:
         return found[0]
     since = f"{ordinal(int(first))} to the " if first else ""
@@ -74,11 +81,11 @@ def _years(found: re.Match[str]) -> str:
 
 def _season(found: re.Match[str]) -> str:
     value, last = int(found[1]), int(found[2])
-    return f"{year(value)} to {year(value // 100 * 100 + last)}" if last == value % 100 + 1 else found[0]
+    return f"{year(value)} to {year(last)}" if value % 100 < last and (last > 12 or last == value % 100 + 1) else found[0]
 
 
 def _short(found: re.Match[str]) -> str:
-    return SHORT[found[1]] + stop(found)
+    return SHORT[found[1].capitalize()] + stop(found)
 
 
 def _bare(found: re.Match[str]) -> str:
@@ -88,8 +95,9 @@ def _bare(found: re.Match[str]) -> str:
 NAMES: tuple[Rule, ...] = rules(
     (rf"\b((?!Sat|Sun)(?:{SHORT_NAMES}))\.", _short),
     (r"\b(Sat|Sun)\.(?=,|\s+\d|\s*[-–]|\s+(?:and|at|to|through)\b)", _short),
-    (rf"\b({one_of(SHORT_MONTHS)})(?=\s+\d)", _short),
-    (rf"(?<=\d )({one_of(SHORT_MONTHS)})\b", _short),
+    (rf"\b((?i:{one_of(SHORT_MONTHS)}))(?:\.(?=\s+\d)|(?=\s+\d))", _short),
+    (rf"(?:(?<=\d )|(?<=\d(?:st|nd|rd|th) ))((?i:{one_of(SHORT_MONTHS)}))\b\.?", _short),
+    (rf"\b({one_of(SHORT_MONTHS)})-(?=\d\d?(?:-{YEAR})?\b)", lambda found: f"{SHORT[found[1]]} "),
     (rf"\b({SHORT_NAMES})(?=,\s+(?:{NAME})\b|{DASH}(?:{NAME})\b)", _short),
     (rf"(?<=y[-–])({SHORT_NAMES})\b|(?<=[a-z] [-–] )({SHORT_NAMES})\b", lambda found: SHORT[found[1] or found[2]]),
     (rf"\b({FULL}){DASH}(?=(?:{FULL})\b)", lambda found: f"{found[1]} to "),
@@ -97,15 +105,15 @@ NAMES: tuple[Rule, ...] = rules(
 )
 
 DATES: tuple[Rule, ...] = rules(
-    (r"\b(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::\d\d(?:\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?(?![\w-])", _iso),
+    (r"\b(\d{4})([-/])(\d\d)\2(\d\d)(?:[T ](\d\d):(\d\d)(?::\d\d(?:\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?(?![\w-])", _iso),
     (r"(?<![\w./-])(\d{1,2})(/)(\d{1,2})/(\d{4}|\d\d)(?![\w/-])", _parted),
-    (r"(?<![\w./-])(\d{1,2})(\.)(\d{1,2})\.(\d{4})(?![\w/-]|\.\d)", _parted),
+    (r"(?<![\w./-])(\d{1,2})([.-])(\d{1,2})[.-](\d{4})(?![\w/-]|\.\d)", _parted),
     (
         r"\b([Oo]n|[Dd]ue|[Uu]ntil|[Tt]ill|[Ss]ince|[Bb]efore|[Aa]fter|[Dd]ated) (\d{1,2})/(\d{1,2})(?![\w/]|\s+of\b)",
         _slashed,
     ),
     (
-        rf"\b({MONTH})\s+(\d{{1,2}}){NTH}?(?:{DASH}(\d{{1,2}}){NTH}?)?(?![\w:/%]|[.,-]\d|\s?%)(?:,?\s+({YEAR})\b)?",
+        rf"\b({MONTH})\s+(\d{{1,2}}){NTH}?(?:{DASH}(\d{{1,2}}){NTH}?)?(?![\w:/%]|[.,]\d|-\d{{1,2}}\b|\s?%)(?:(?:,?\s+|-)({YEAR})\b)?",
         _month_first,
     ),
     (
@@ -117,6 +125,7 @@ DATES: tuple[Rule, ...] = rules(
 YEARS: tuple[Rule, ...] = rules(
     (rf"(?<![\w./$€£#-])({YEAR})\s?[-–]\s?({YEAR})(?![\w/-]|[.,]\d)", _years),
     (rf"(?<![\w./$€£#-])({YEAR})[-–/](\d\d)(?![\w/-]|[.,]\d)", _season),
+    (r"\b(1\d\d0|20\d0)s[-–]((?:1\d|20)?\d0)s\b", lambda found: f"{decade(int(found[1]))} to {decade(int(found[2]))}"),
     (r"(?<![\w$€£.,])(1\d\d0|20\d0)['’]?s\b", lambda found: decade(int(found[1]))),
     (r"(?<!\w)['’](\d0)s\b", lambda found: decade(int(found[1]))),
     (r"\b([Tt]he|[Hh]er|[Hh]is|[Tt]heir|[Mm]y|[Ee]arly|[Ll]ate|[Mm]id)([ -])([2-9]0)s\b",

@@ -26,11 +26,11 @@ def _value(number: str) -> float:
 
 
 def _range(found: re.Match[str]) -> str:
-    """From a lower number to a higher; from a higher to a lower it is a score, unless a result follows."""
+    """From a lower number to a higher, or a score; a subtraction where its result follows."""
     low, high = found.groups()
-    if _value(low) == _value(high) or (_value(low) > _value(high) and found.string[found.end() :].lstrip()[:1] == "="):
-        return found[0]
-    return f"{low} to {high}"
+    if found.string[found.end() :].lstrip()[:1] == "=":
+        return f"{low} minus {high}"
+    return found[0] if _value(low) == _value(high) else f"{low} to {high}"
 
 
 def _power(found: re.Match[str]) -> str:
@@ -66,7 +66,8 @@ def _times(found: re.Match[str]) -> str:
 
 
 RANGES: tuple[Rule, ...] = rules(
-    (rf"(?<![\w.,/$-])({NUMBER})(?:-|\s?[–—]\s?)({NUMBER})(?!\d|-\d|[.,/:]\d)", _range),
+    (rf"(?<![\w.,/$-])({NUMBER})(?:-|\s?[–—]\s?)({NUMBER})(?!\d|-|[.,/:]\d)", _range),
+    (r"(?<=\d)\s?×\s?(?=\d)|(?<=\d)\s?x\s?(?=\d)", _times),
     (rf"(?<![\w.,])({NUMBER}%)\s?[-–—]\s?(?=\d)", lambda found: f"{found[1]} to "),
 )
 
@@ -91,7 +92,6 @@ SIGNS: tuple[Rule, ...] = rules(
     (r"(?<=[\w)])[²³]", lambda found: POWERS[found[0]]),
     (r"(?<=[\w)])\^(-?)(\d{1,3})\b", lambda found: f" to the {_power(found)}"),
     (r"~(?=\d)", "about "),
-    (r"(?<=\d)\s?×\s?(?=\d)|(?<=\d)\s?x\s?(?=\d)", _times),
     (r"\b(\d+(?:\.\d+)?)x\b", lambda found: f"{found[1]} times"),
     (r"(?<=\d)\s?÷\s?(?=\d)|(?<=\d) / (?=\d)", " divided by "),
     (r"(?<=\d)\s\*\s(?=\d)|(?<=\d)\*(?=\d)", " times "),

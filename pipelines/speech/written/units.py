@@ -30,9 +30,9 @@ UNITS = {
 # Signs that stand for a rate, and are read without a number too.
 RATES = {
     "km/h": "kilometer per hour", "kph": "kilometer per hour", "kmh": "kilometer per hour", "m/s": "meter per second",
-    "km/s": "kilometer per second", "mph": "mile per hour", "mpg": "mile per gallon", "Mbps": "megabit per second",
-    "Gbps": "gigabit per second", "kbps": "kilobit per second", "Kbps": "kilobit per second",
-    "Mbit/s": "megabit per second", "Gbit/s": "gigabit per second", "kbit/s": "kilobit per second",
+    "km/s": "kilometer per second", "mph": "mile per hour", "mbps": "megabit per second", "mpg": "mile per gallon", "Mbps": "megabit per second",
+    "Gbps": "gigabit per second", "kbps": "kilobit per second", "Kbps": "kilobit per second", "kbit/s": "kilobit per second",
+    "Mbit/s": "megabit per second", "Gbit/s": "gigabit per second",
     "Mb/s": "megabit per second", "KB/s": "kilobyte per second", "kB/s": "kilobyte per second",
     "MB/s": "megabyte per second", "GB/s": "gigabyte per second", "fps": "frame per second", "ft/s": "foot per second",
     "rpm": "revolution per minute", "bpm": "beat per minute", "dpi": "dot per inch", "g/l": "gram per liter",
@@ -56,6 +56,17 @@ def _named(sign: str) -> str:
 def _unit(found: re.Match[str]) -> str:
     number, sign = found.groups()
     return count(number, _named(sign)) + (stop(found) if found[0].endswith(".") else "")
+
+
+def _scaled(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2]} {plural(_named(found[3]))}"
+
+
+def _part(found: re.Match[str]) -> str:
+    """Behind a fraction: "one half mile", "two and a half miles"."""
+    whole, part, sign = found.groups()
+    name = _named(sign)
+    return f"{whole or ''}{part} {plural(name) if whole else name}" + (stop(found) if found[0].endswith(".") else "")
 
 
 def _raised(found: re.Match[str]) -> str:
@@ -89,6 +100,8 @@ UNITS_RULES: tuple[Rule, ...] = rules(
     (rf"{NUMBER}\s?(km|cm|mm|m|ft|mi|in)([²³])", _raised),
     (rf"{NUMBER}\s?(km|cm|mm|m)([23])(?![\w.])", _raised),
     (rf"{NUMBER}[\s-]?({IN})\.?", _unit),
+    (rf"{NUMBER}( (?:hundred|thousand|million|billion))\s?({SIGN})(?![\w/'’²³])", _scaled),
+    (rf"(and )?\b((?:a|one) (?:half|quarter|third|fifth|eighth)|(?:two|three|five|seven) [a-z]+(?:ths|ds|ters))\s?({SIGN})(?![\w/'’²³])\.?", _part),
     (rf"{NUMBER}\s(K)\b(?!\s?[A-Z])", _unit),
     (rf"{NUMBER}[\s-]?({SIGN})(?![\w/'’²³])\.?", _unit),
     (r"(?<=\d )((?:mile|meter|kilometer|foot|liter|gallon|gram|kilogram|request|token|word|frame|bit|byte)s?)/(?=[a-z])",
