@@ -60,6 +60,7 @@ ABBREVIATIONS: tuple[Rule, ...] = rules(
     (r"\betc\.(?=\s+[^A-Z\s])", "et cetera"),
     (rf"(?<!\d )(?<!\d)\b({one_of(NUMBERED)})\.\s*(?=\d)", lambda found: f"{NUMBERED[found[1]]} "),
     (rf"(?<!\d )(?<!\d)\b({one_of(SPELLED)})\.", lambda found: SPELLED[found[1]] + stop(found)),
+    (r"(?<=\w)#(?=\d)", " number "),
     (r"#(?=\d)", "number "),
     (r"(?<![\w#&])#(?=[^\W\d_])", "hashtag "),
 )

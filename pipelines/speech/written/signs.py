@@ -73,7 +73,7 @@ RANGES: tuple[Rule, ...] = rules(
 
 SIGNS: tuple[Rule, ...] = rules(
     (r"\b(\d+(?:\.\d+)?)[eE]([-+]?)(\d{1,3})\b", _ten),
-    (r"\b(\d+(?:\.\d+)?)(k|K(?<=\d\dK)|M|bn|tn)\b(?=\s+[a-z])", _scaled),
+    (r"(?<![\w.])(?<!\w-)(\d+(?:\.\d+)?)(k|K(?<=\d\dK)|M|bn|tn)\b(?=\s+[a-z])", _scaled),
     (r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", _nth),
     (rf"\b({COUNTED}) ([IVXLC]+)\b(?!['’])", _counted),
     (rf"\b({RULERS}) ([IVX]+)\b(?!['’])", _ruler),
@@ -92,7 +92,7 @@ SIGNS: tuple[Rule, ...] = rules(
     (r"(?<=[\w)])[²³]", lambda found: POWERS[found[0]]),
     (r"(?<=[\w)])\^(-?)(\d{1,3})\b", lambda found: f" to the {_power(found)}"),
     (r"~(?=\d)", "about "),
-    (r"\b(\d+(?:\.\d+)?)x\b", lambda found: f"{found[1]} times"),
+    (r"(?<![\w.])(?<!\w-)(\d+(?:\.\d+)?)x\b", lambda found: f"{found[1]} times"),
     (r"(?<=\d)\s?÷\s?(?=\d)|(?<=\d) / (?=\d)", " divided by "),
     (r"(?<=\d)\s\*\s(?=\d)|(?<=\d)\*(?=\d)", " times "),
     (rf"\b({TERM})\s?\+\s?(?=(?:{TERM})(?!\w))", lambda found: f"{found[1]} plus "),

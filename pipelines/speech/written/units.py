@@ -44,7 +44,7 @@ RAISED = {"²": "square ", "³": "cubic ", "2": "square ", "3": "cubic "}
 # What is a word or a name as well is a unit only where nothing follows that makes it one.
 IN = r"in(?=\.|[^\w.]*$|[,;:)]|\s(?:by|and|or|x|wide|long|tall|high|deep|thick)\b)"
 SIGN = one_of({**UNITS, **RATES}.keys() - {"in", "K"})
-NUMBER = r"(?<![\w.,\[])(\d[\d,]*(?:\.\d+)?|\.\d+)"
+NUMBER = r"(?<![\w.,\[])(?<!\w-)(\d[\d,]*(?:\.\d+)?|\.\d+)"
 HIGH = r"(?=\s(?:tall|long|wide|high|deep|thick)\b)"
 DEGREES = {"C": "Celsius", "F": "Fahrenheit", "℃": "Celsius", "℉": "Fahrenheit"}
 
@@ -106,5 +106,9 @@ UNITS_RULES: tuple[Rule, ...] = rules(
     (rf"{NUMBER}[\s-]?({SIGN})(?![\w/'’²³])\.?", _unit),
     (r"(?<=\d )((?:mile|meter|kilometer|foot|liter|gallon|gram|kilogram|request|token|word|frame|bit|byte)s?)/(?=[a-z])",
      lambda found: f"{found[1]} per "),
+    (
+        r"\b([a-z]{3,}s)/(s|sec|second|min|minute|h|hr|hour|d|day|wk|week|mo|month|yr|year)\b(?!/)",
+        lambda found: f"{found[1]} per {UNITS.get(found[2], found[2])}",
+    ),
     (rf"(?<![\w/])({ALONE})(?![\w/])", lambda found: plural(RATES[found[1]])),
 )
