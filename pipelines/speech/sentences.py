@@ -194,7 +194,7 @@ class SentenceSplitter:
         word = found[0].lstrip("*_~") if found else ""
         plain = word.lower()
         preceding = before[: len(before) - len(word)].rstrip("*_~ \u00a0")[-LONGEST_WORD:].split()[-1:]
-        if plain in ABBREVIATIONS or (following.isdigit() and _before_number(plain, preceding)):
+        if (plain in ABBREVIATIONS and word != "EST") or (following.isdigit() and _before_number(plain, preceding)):
             return 0
         if plain in MAYBE_LAST:
             return end

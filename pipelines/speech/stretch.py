@@ -5,6 +5,8 @@ the one before best, so that the periods of a voice meet. W. Verhelst and M. Roe
 waveform similarity (WSOLA)", ICASSP 1993.
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,20 @@ Floats = NDArray[np.float32]
 
 FRAME_SECONDS = 0.03  # two periods of a low voice
 MOVED_SECONDS = 0.012  # that a frame may be moved either way: a period of a low voice
+
+
+def stretched(sound: Iterable[Floats | None], rate: int, factor: float) -> Iterator[Floats | None]:
+    """The sound, ``factor`` times as long; ``None`` passes through."""
+    if factor == 1.0:
+        yield from sound
+        return
+    stretcher = Stretcher(rate, factor)
+    for audio in sound:
+        made = stretcher.feed(audio) if audio is not None else None
+        if made is None or len(made):
+            yield made
+    if len(rest := stretcher.end()):
+        yield rest
 
 
 class Stretcher:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.speech.settings import SpeechSettings
-from pipelines.speech.stretch import Stretcher
+from pipelines.speech.stretch import stretched
 from pipelines.speech.timing import even_word_ends, word_ends
 from pipelines.speech.voices.interface import Samples, VoiceError, WordEnd, check_speaker
 from pipelines.speech.voices.phonemizer import Phonemizer
@@ -89,7 +89,7 @@ class PiperVoice:
         words = self._words(text, phonemes, places, plan)
         words = tuple(WordEnd(word.character, round(word.sample * factor)) for word in words)
         yield None
-        for audio in _stretched(self._model.sound(plan, threads), self.rate, factor):
+        for audio in stretched(self._model.sound(plan, threads), self.rate, factor):
             if audio is None:
                 yield None
                 continue
@@ -155,20 +155,6 @@ class PiperVoice:
             return counts[word]
 
         return word_ends(text, phonemes, ends, count)
-
-
-def _stretched(sound: Iterator[Floats | None], rate: int, factor: float) -> Iterator[Floats | None]:
-    """The sound, ``factor`` times as long."""
-    if factor == 1.0:
-        yield from sound
-        return
-    stretcher = Stretcher(rate, factor)
-    for audio in sound:
-        made = stretcher.feed(audio) if audio is not None else None
-        if made is None or len(made):
-            yield made
-    if len(rest := stretcher.end()):
-        yield rest
 
 
 def _parted(phonemes: list[str]) -> Iterator[list[str]]:
