@@ -27,7 +27,10 @@ from pipelines.speech.sentences import SentenceSplitter
 DATA = Path(__file__).parents[1] / "tests/data"
 CORPUS, HELD_OUT = DATA / "written-forms.tsv", DATA / "written-forms-held-out.tsv"
 
-SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+SMALL = (  # noqa: SIM905
+    "zero one two three four five six seven eight nine ten "
+    "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+).split()
 TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 SCALES = ((10**12, "trillion"), (10**9, "billion"), (10**6, "million"), (1000, "thousand"))
 ORDINALS = {
@@ -92,7 +95,7 @@ def words(text: str) -> tuple[str, ...]:
     text = re.sub(r"(?<=[a-z])\.(?=[a-z])", " dot ", text)
     text = re.sub(r"//|[%&@#+=/π]", lambda found: f" {SIGNS.get(found[0], found[0])} ", text)
     text = re.sub(r"(?!//)[^\w\s'/]|(?<!\w)'|'(?!\w)", " ", text)
-    text = re.sub(r"\b(hundred|thousand) and (?=(?:%s)\b)" % "|".join([*SMALL[1:], *TENS[2:]]), r"\1 ", text)
+    text = re.sub(rf"\b(hundred|thousand) and (?=(?:{'|'.join([*SMALL[1:], *TENS[2:]])})\b)", r"\1 ", text)
     return tuple(text.replace("_", " ").split())
 
 

@@ -5,12 +5,12 @@ in what was written. Plain numbers are left to the voice's own language rules (e
 languages); for English voices, `written/` has rules for what those get wrong.
 """
 
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 
 from pipelines.speech.written.english import ENGLISH
 from pipelines.speech.written.markup import MARKUP
@@ -82,10 +82,15 @@ def _placed(new: str, old: str, origins: list[int]) -> Iterable[int]:
     said = new.split(" ")
     if len(signs) > 2 and len(said) == len(signs):  # digit by digit
         return [origins[place] for place, word in zip(signs, said, strict=True) for _ in f"{word} "][: len(new)]
-    same = len(os.path.commonprefix([new, old]))
-    rest = len(os.path.commonprefix([new[same:][::-1], old[same:][::-1]]))
+    same = _same(new, old)
+    rest = _same(new[same:][::-1], old[same:][::-1])
     last = origins[max(len(old) - rest, same, 1) - 1]
     return [*origins[:same], *[last] * (len(new) - same - rest), *origins[len(old) - rest :]]
+
+
+def _same(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _only(text: str, wanted: Callable[[str], bool]) -> str:

@@ -8,6 +8,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from pipelines.speech.stops import ABBREVIATIONS, BEFORE_NAMES, DAY, MAYBE_LAST, NOON, before_number, goes_on
+
 LONGEST = 300  # characters of one sentence; run-on text is cut at a clause or a space before that
 EARLY = 24  # characters from which on the first sentence may end at a clause, so that sound starts early
 EARLY_WORDS = 4
@@ -26,36 +28,8 @@ WORD_BEFORE = re.compile(r"[^\s(\[{\"'“‘«]*\Z")
 LIST_NUMBER = re.compile(r"\s*\d{1,3}\Z")
 INITIAL = re.compile(r"[^\W\d_]")
 ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
+LETTERS = re.compile(r"[^\W\d_]*")
 BREAK = re.compile(rf"[{CLAUSES}](?=\s)|[{BARE_CLAUSES}]")
-
-# With a full stop they do not end a sentence, whatever follows.
-ABBREVIATIONS = frozenset("""
-    dr mr mrs ms mx prof rev hon sen rep gov gen col capt lt sgt maj cpl adm mt ft messrs mme mlle vs cf al approx dept
-    est incl excl tel e.g i.e viz ca hr fr sig bzw z.b d.h u.a evtl usw sra sres dña ud uds ing lic arq av avda
-""".split())  # fmt: skip # noqa: SIM905
-# They do not where a number follows.
-BEFORE_NUMBERS = frozenset("""
-    no nos nr núm fig figs p pp vol vols ch sec art par para op eq eqs ex ext max min app c
-    jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri
-""".split())  # fmt: skip # noqa: SIM905
-# The same for units behind a number: "6 ft. 2 in. 5".
-UNITS = frozenset("in ft yd mi lb lbs oz min mins sec hr hrs".split())  # noqa: SIM905
-# They do where a new sentence seems to begin.
-MAYBE_LAST = frozenset("etc inc ltd co corp".split())  # noqa: SIM905
-NOON = frozenset(("a.m", "p.m"))  # they do unless a time zone follows
-# They do where a word follows that no name begins with: "Main St. It is", but "St. Mary".
-BEFORE_NAMES = frozenset("st jr sr".split())  # noqa: SIM905
-STARTERS = frozenset("""
-    the a an this that these those it he she they we you i but and so or if in on at as when then there here his her its
-    their our my your what who how why where while after before for from with yes no not now is are was were do does did
-""".split())  # fmt: skip # noqa: SIM905
-# What stands before and behind a German ordinal: "in der 2. Etage", "3. Mai".
-ARTICLES = frozenset("am im zum zur vom beim der die das dem den des ab seit jeder jedem jeden ihr sein mein".split())  # noqa: SIM905
-GERMAN_MONTHS = frozenset("""
-    januar jänner februar märz april mai juni juli august september oktober november dezember
-""".split())  # fmt: skip # noqa: SIM905
-DAY = re.compile(r"[0-3]?\d")
-NEXT_WORD = re.compile(r"[^\W\d_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,42 +168,26 @@ class SentenceSplitter:
         word = found[0].lstrip("*_~") if found else ""
         plain = word.lower()
         preceding = before[: len(before) - len(word)].rstrip("*_~ \u00a0")[-LONGEST_WORD:].split()[-1:]
-        if (plain in ABBREVIATIONS and word != "EST") or (following.isdigit() and _before_number(plain, preceding)):
+        if (plain in ABBREVIATIONS and word != "EST") or (following.isdigit() and before_number(plain, preceding)):
             return 0
         if plain in MAYBE_LAST:
             return end
         if plain in NOON or plain in BEFORE_NAMES or DAY.fullmatch(word):
-            next_word = NEXT_WORD.match(follows)[0]  # type: ignore[index] # it matches any text
+            next_word = LETTERS.match(follows)[0]  # type: ignore[index] # it matches any text
             if len(next_word) == len(follows) and not complete:
                 return None
-            if not _goes_on(plain, preceding, next_word):
+            if not goes_on(plain, preceding, next_word):
                 return end if plain in NOON or plain in BEFORE_NAMES else self._initial_end(before, word, end)
             return 0
         return self._initial_end(before, word, end)
 
     def _initial_end(self, before: str, word: str, end: int) -> int:
-        """The same behind a word that is no abbreviation, but may be a letter that stands for a name, or a list's number."""
+        """The same behind what is no abbreviation, but may be a letter that stands for a name, or a list's number."""
         if ACRONYM.fullmatch(word) or (INITIAL.fullmatch(word) and word not in "I"):
             return 0
         if self._new_line and LIST_NUMBER.fullmatch(before):
             return 0
         return end
-
-
-def _before_number(word: str, preceding: list[str]) -> bool:
-    """Whether a full stop between this word and a number is an abbreviation's."""
-    return word in BEFORE_NUMBERS or (word in UNITS and bool(preceding) and preceding[0][-1].isdigit())
-
-
-def _goes_on(word: str, preceding: list[str], following: str) -> bool:
-    """Whether a sentence goes on behind "a.m.", "St." or a German ordinal."""
-    if word in NOON:
-        return len(following) > 1 and following.isupper()
-    if word in BEFORE_NAMES:
-        return following.lower() not in STARTERS
-    if following.lower() in GERMAN_MONTHS and following.lower() not in ("april", "august", "september", "november"):
-        return True
-    return bool(following) and bool(preceding) and preceding[0].lower() in ARTICLES and following.lower() not in STARTERS
 
 
 def _break(window: str) -> int:

@@ -1,8 +1,8 @@
 """Longer or shorter sound of the same pitch, while it comes: WSOLA.
 
-Frames are taken from the sound at one distance and laid over each other at another; each is moved to where it continues
-the one before best, so that the periods of a voice meet. W. Verhelst and M. Roelands, "An overlap-add technique based on
-waveform similarity (WSOLA)", ICASSP 1993.
+Frames are taken from the sound at one distance and laid over each other at another. Each is moved to where it best
+continues the one before, so that the periods of a voice meet. W. Verhelst and M. Roelands, "An overlap-add technique
+based on waveform similarity (WSOLA)", ICASSP 1993.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,6 +1,5 @@
 """English abbreviations as the words that they stand for."""
 
-
 from pipelines.speech.written.rules import Rule, one_of, rules, stop
 
 TITLES = {
@@ -18,7 +17,8 @@ BEFORE_NUMBERS = {
     "No": "number", "no": "number", "Nos": "numbers", "nos": "numbers", "Nr": "number", "fig": "figure",
     "figs": "figures", "sec": "section", "vol": "volume", "vols": "volumes", "p": "page", "pp": "pages",
     "ch": "chapter", "eq": "equation", "eqs": "equations", "art": "article", "par": "paragraph", "para": "paragraph",
-    "op": "opus", "ext": "extension", "max": "maximum", "min": "minimum", "ca": "circa", "c": "circa", "tel": "telephone",
+    "op": "opus", "ext": "extension", "max": "maximum", "min": "minimum", "ca": "circa", "c": "circa",
+    "tel": "telephone",
     "app": "appendix", "ex": "example", "tab": "table", "ver": "version",
 }  # fmt: skip
 WORDS = {
@@ -30,7 +30,8 @@ WORDS = {
     "viz": "namely", "cont": "continued", "est": "established", "appt": "appointment", "Apt": "Apartment",
 }  # fmt: skip
 SLASHED = {
-    "w/o": "without", "w/": "with", "b/c": "because", "c/o": "care of", "n/a": "not applicable", "N/A": "not applicable",
+    "w/o": "without", "w/": "with", "b/c": "because", "c/o": "care of",
+    "n/a": "not applicable", "N/A": "not applicable",
     "w/out": "without",
 }  # fmt: skip
 
@@ -64,4 +65,3 @@ ABBREVIATIONS: tuple[Rule, ...] = rules(
     (r"#(?=\d)", "number "),
     (r"(?<![\w#&])#(?=[^\W\d_])", "hashtag "),
 )
-

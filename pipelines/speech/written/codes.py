@@ -6,8 +6,8 @@ from pipelines.speech.written.numbers import cardinal, digits
 from pipelines.speech.written.rules import Rule, rules
 
 CALLED = (
-    r"(?i:call|dial|text|ring|phone|fax|tel(?:ephone)?|pin(?: code)?|pass ?code|code|zip(?: code)?|post ?code|extension|"
-    r"ssn|isbn|iban|otp|agent|(?:account|card|order|tracking|serial|phone|telephone|invoice|reference|confirmation|case|"
+    r"(?i:call|dial|text|ring|phone|fax|tel(?:ephone)?|pin(?: code)?|pass ?code|code|zip(?: code)?|post ?code|"
+    r"extension|ssn|isbn|iban|otp|agent|(?:account|card|order|tracking|serial|phone|telephone|invoice|reference|confirmation|case|"
     r"ticket|policy|routing)(?: number)?|end(?:ing|s) (?:in|with))"
 )
 NAMED = r"(?i:\s+(?:is|was|are|number)|:|\s+at|\s+us at)?"
@@ -55,8 +55,10 @@ CODES: tuple[Rule, ...] = rules(
     (r"\b1-(8\d\d)-(?=[A-Z])", lambda found: f"one {cardinal(int(found[1]))} "),
     (r"(?<=\b[A-Z]{2} )\d{5}(?:-\d{4})?\b(?!\s[a-z])", _digits),  # a ZIP code
     (r"(?<![\w.,$€£/-])[2-9]\d\d-\d{4}(?![\w/-]|[.,]\d)", _local),
-    (rf"\b({CALLED}{NAMED}\s+|(?i:code|pin):?\s?)((?:{SPELLED})(?:\s+(?:or|and)\s+\d{{3,}})*)\b(?![.,:/]\d|%){GO_ON}",
-     lambda found: _called(found) if len(re.sub(r"\D", "", found[2])) > 2 else found[0]),
+    (
+        rf"\b({CALLED}{NAMED}\s+|(?i:code|pin):?\s?)((?:{SPELLED})(?:\s+(?:or|and)\s+\d{{3,}})*)\b(?![.,:/]\d|%){GO_ON}",
+        lambda found: _called(found) if len(re.sub(r"\D", "", found[2])) > 2 else found[0],
+    ),
     (r"(?<![\w.,-])\d{4}(?:[ -]\d{4}){2,3}(?![\w-]|[.,]\d)", _digits),
     (r"(?<![\w.,/-])\d+(?:-\d+){2,}(?![\w/-]|[.,]\d)", _digits),
     (r"(?i:(?<=number )|(?<=number: ))\d{3,}-\d{3,}\b", _digits),

@@ -6,7 +6,7 @@ from pipelines.speech.written.numbers import decade, ordinal, year
 from pipelines.speech.written.rules import Rule, one_of, rules, stop
 from pipelines.speech.written.times import clock
 
-MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]  # fmt: skip
+MONTHS = ("January February March April May June July August September October November December").split()  # noqa: SIM905
 SHORT_MONTHS = {name[:3]: name for name in MONTHS if name != "May"} | {"Sept": "September"}
 DAYS = {
     "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Thur": "Thursday",
@@ -25,6 +25,7 @@ SHORT_NAMES = one_of(SHORT)
 FULL = one_of([*MONTHS, *set(DAYS.values())])
 NAME = one_of([*MONTHS, *SHORT_MONTHS, *DAYS, *set(DAYS.values())])
 DASH = r"\s?[-–—]\s?"
+IN = r"[Ii]n|[Ss]ince|[Bb]y|[Uu]ntil|[Bb]efore|[Aa]fter|[Yy]ear|[Cc]irca|and"
 
 
 def _day(month: int, day: int, written_year: str = "") -> str:
@@ -44,7 +45,7 @@ def _iso(found: re.Match[str]) -> str:
 
 
 def _parted(found: re.Match[str]) -> str:
-    """Month and day in either order; the American one where both are possible, unless full stops or hyphens are between."""
+    """Month first where "/" stands between them, day first with "." and "-", unless the numbers say otherwise."""
     one, mark, two, y = int(found[1]), found[2], int(found[3]), found[4]
     month, day = (two, one) if mark != "/" else (one, two)
     if month > 12:
@@ -81,7 +82,9 @@ def _years(found: re.Match[str]) -> str:
 
 def _season(found: re.Match[str]) -> str:
     value, last = int(found[1]), int(found[2])
-    return f"{year(value)} to {year(last)}" if value % 100 < last and (last > 12 or last == value % 100 + 1) else found[0]
+    return (
+        f"{year(value)} to {year(last)}" if value % 100 < last and (last > 12 or last == value % 100 + 1) else found[0]
+    )
 
 
 def _short(found: re.Match[str]) -> str:
@@ -128,12 +131,14 @@ YEARS: tuple[Rule, ...] = rules(
     (r"\b(1\d\d0|20\d0)s[-–]((?:1\d|20)?\d0)s\b", lambda found: f"{decade(int(found[1]))} to {decade(int(found[2]))}"),
     (r"(?<![\w$€£.,])(1\d\d0|20\d0)['’]?s\b", lambda found: decade(int(found[1]))),
     (r"(?<!\w)['’](\d0)s\b", lambda found: decade(int(found[1]))),
-    (r"\b([Tt]he|[Hh]er|[Hh]is|[Tt]heir|[Mm]y|[Ee]arly|[Ll]ate|[Mm]id)([ -])([2-9]0)s\b",
-     lambda found: f"{found[1]}{found[2]}{decade(int(found[3]))}"),
+    (
+        r"\b([Tt]he|[Hh]er|[Hh]is|[Tt]heir|[Mm]y|[Ee]arly|[Ll]ate|[Mm]id)([ -])([2-9]0)s\b",
+        lambda found: f"{found[1]}{found[2]}{decade(int(found[3]))}",
+    ),
     (r"\b(of|in|In|since|Since) ['’](\d\d)\b(?!['’\"])", lambda found: f"{found[1]} {year(int(found[2]))}"),
     (rf"\bFY\s?({YEAR})\b", lambda found: f"FY {year(int(found[1]))}"),
     (
-        rf"\b([Ii]n|[Ss]ince|[Bb]y|[Uu]ntil|[Bb]efore|[Aa]fter|[Yy]ear|[Cc]irca|and|{MONTH}) (10\d\d|200[1-9])\b(?![,.]?\d|\s[a-z]+s\b)",
+        rf"\b({IN}|{MONTH}) (10\d\d|200[1-9])\b(?![,.]?\d|\s[a-z]+s\b)",
         lambda found: f"{found[1]} {year(int(found[2]))}",
     ),
     (r"(?<![\w$€£¥₹#.,:/-])(1[1-9]\d\d|20[1-9]\d)(?![\w%]|[.,:/–-]\d|\s[a-z]+s\b|\s?[€£°×x+*/=^])", _bare),

@@ -10,8 +10,12 @@ from pipelines.speech.written.signs import RANGES, SIGNS
 from pipelines.speech.written.times import TIMES
 from pipelines.speech.written.units import UNITS_RULES
 
-ADDRESSES: tuple[Rule, ...] = rules((r"(?<=[A-Za-z0-9])_(?=[\w.+-]*@\w)", " underscore "))
+ADDRESSES: tuple[Rule, ...] = rules(
+    (r"(?<=[A-Za-z0-9])_(?=[\w.+-]*@\w)", " underscore "),
+    (r"(?<=[A-Za-z0-9])-(?=[\w.+-]*@\w)", " dash "),
+)
 
 ENGLISH: tuple[Rule, ...] = (
-    *ADDRESSES, *NAMES, *ABBREVIATIONS, *TIMES, *DATES, *MONEY, *CODES, *FRACTIONS, *YEARS, *RANGES, *UNITS_RULES, *SIGNS,
+    *ADDRESSES, *NAMES, *ABBREVIATIONS, *TIMES, *DATES, *MONEY, *CODES, *FRACTIONS, *YEARS, *RANGES, *UNITS_RULES,
+    *SIGNS,
 )  # fmt: skip

@@ -5,19 +5,22 @@ import re
 
 from pipelines.speech.written.rules import one_of, rules
 
-TAGS = (
-    "a abbr address article aside audio b base bdi bdo big blockquote body br button canvas caption center cite code col "
-    "colgroup data dd del details dfn dialog div dl dt em embed fieldset figcaption figure font footer form h1 h2 h3 h4 "
-    "h5 h6 head header hr html i iframe img input ins kbd label legend li link main map mark math menu meta meter nav "
-    "noscript object ol optgroup option output p param picture pre progress q rp rt ruby s samp script section select "
-    "slot small source span strike strong style sub summary sup svg table tbody td template textarea tfoot th thead time "
-    "title tr track tt u ul var video wbr "
-    "speak break prosody emphasis phoneme voice lang lexicon desc"  # these are SSML's
-).split()
-FLAGS = "allowfullscreen async autofocus autoplay checked controls default defer disabled hidden loop muted open readonly"
-ATTRIBUTE = (
-    rf"\s+(?:[\w:@.-]{{1,40}}\s*=\s*(?:\"[^\"<>\n]*\"|'[^'<>\n]*'|[^\s\"'<>]+)|(?:{'|'.join(FLAGS.split())}|required)\b)"
+# Of HTML, and of SSML in the last line.
+TAGS = frozenset("""
+    a abbr address article aside audio b base bdi bdo big blockquote body br button canvas caption center cite code col
+    colgroup data dd del details dfn dialog div dl dt em embed fieldset figcaption figure font footer form h1 h2 h3 h4
+    h5 h6 head header hr html i iframe img input ins kbd label legend li link main map mark math menu meta meter nav
+    noscript object ol optgroup option output p param picture pre progress q rp rt ruby s samp script section select
+    slot small source span strike strong style sub summary sup svg table tbody td template textarea tfoot th thead time
+    title tr track tt u ul var video wbr
+    speak break prosody emphasis phoneme voice lang lexicon desc
+""".split())  # fmt: skip # noqa: SIM905
+FLAGS = (
+    "allowfullscreen|async|autofocus|autoplay|checked|controls|default|defer|disabled|hidden|loop|muted|open|readonly|"
+    "required"
 )
+VALUE = r"(?:\"[^\"<>\n]*\"|'[^'<>\n]*'|[^\s\"'<>]+)"
+ATTRIBUTE = rf"\s+(?:[\w:@.-]{{1,40}}\s*=\s*{VALUE}|(?:{FLAGS})\b)"
 TARGET = r"(?:<[^<>\n]*>|(?:[^\s()<>]|\((?:[^\s()]|\([^\s()]*\))*\))*)"  # of a link; parentheses in pairs
 TITLE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|\([^()\n]*\))"
 LINK = rf"!?\[([^\[\]\n]*)\]\(\s*{TARGET}(?:\s+{TITLE})?\s*\)"

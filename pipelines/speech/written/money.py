@@ -3,7 +3,7 @@
 import re
 
 from pipelines.speech.written.numbers import count, plural
-from pipelines.speech.written.rules import Rule, one_of, rules
+from pipelines.speech.written.rules import Rule, attributive, one_of, rules
 
 SIGNS = {
     "$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "₩": "won", "₽": "ruble", "₺": "lira",
@@ -19,7 +19,8 @@ CODES = {
 }  # fmt: skip
 CENTS = {"dollar": "cent", "euro": "cent", "pound": "penny", "Swiss franc": "centime"}
 SCALES = {
-    "k": "thousand", "m": "million", "mn": "million", "mm": "million", "mio": "million", "b": "billion", "bn": "billion",
+    "k": "thousand", "m": "million", "mn": "million", "mm": "million", "mio": "million", "b": "billion",
+    "bn": "billion",
     "t": "trillion", "tn": "trillion", "tr": "trillion",
 }  # fmt: skip
 SPANS = {
@@ -31,11 +32,13 @@ SIGN = one_of(SIGNS)
 AMOUNT = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:[.,]\d+)?(?![\d])|\.\d+"
 SCALE = r"\s?(?:thousand|million|billion|trillion)\b|\s?(?:[KkMBTbm]|[Mm]n|[Bb]n|[Tt]n|mm|mio)\b"
 DASH = r"\s?[-–—]\s?"
-NOUN = re.compile(r"\s(?!(?:a|an|and|at|by|each|for|from|in|is|of|on|or|per|to|was|were|will|with)\b)[a-z]{3,}")
 
 
 def amount(number: str, scale: str | None, name: str) -> str:
-    """"1,250" and "dollar" are "1,250 dollars", "3.50" is "3 dollars and 50 cents", "1.2" and "M" "1.2 million"."""
+    """What is said of it.
+
+    "1,250" and "dollar" are "1,250 dollars", "3.50" is "3 dollars and 50 cents", "1.2" and "M" "1.2 million dollars".
+    """
     number = re.sub(r",(?=\d{1,2}$)", ".", number)
     whole, _, part = number.partition(".")
     if scale:
@@ -51,10 +54,9 @@ def amount(number: str, scale: str | None, name: str) -> str:
 
 
 def _single(found: re.Match[str], said: str, name: str) -> str:
-    """"a $5 bill" is "a 5 dollar bill"."""
-    if re.search(r"\b[Aa]n? $", found.string[: found.start()]) and NOUN.match(found.string, found.end()):
-        return said.removesuffix(plural(name)) + name if said.endswith(plural(name)) else said
-    return said
+    """It, but "a 5 dollar bill"."""
+    many = plural(name)
+    return said.removesuffix(many) + name if attributive(found) and said.endswith(many) else said
 
 
 def _signed(found: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
 """What a rule is: a pattern, and what is said for each of its matches."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Replacement = str | Callable[[re.Match[str]], str]
 Rule = tuple[re.Pattern[str], Replacement]
@@ -17,6 +17,16 @@ def stop(found: re.Match[str]) -> str:
     return "." if found[0].endswith(".") and not found.string[found.end() :].strip("\"'”’)]}*_ \n") else ""
 
 
-def one_of(names: object) -> str:
+NOUN = re.compile(
+    r"\s(?!(?:a|an|and|at|by|each|for|from|in|is|of|on|or|per|to|was|were|will|with|long|tall|wide|high|deep)\b)[a-z]{3,}"
+)
+
+
+def attributive(found: re.Match[str]) -> bool:
+    """Whether an amount is a noun's attribute: "a 5 m rope", "a $5 bill"."""
+    return bool(re.search(r"\b[Aa]n? $", found.string[: found.start()]) and NOUN.match(found.string, found.end()))
+
+
+def one_of(names: Iterable[str]) -> str:
     """A pattern for any of these strings, the longest first."""
-    return "|".join(sorted(map(re.escape, map(str, names)), key=len, reverse=True))  # type: ignore[call-overload]
+    return "|".join(sorted(map(re.escape, names), key=len, reverse=True))

@@ -43,8 +43,10 @@ def _span(found: re.Match[str]) -> str:
 
 
 TIMES: tuple[Rule, ...] = rules(
-    (rf"(?<![\w:.,])({CLOCK}(?:{HALF})?|\d{{1,2}}{HALF})\s?[-–—]\s?(?={CLOCK}|\d{{1,2}}{HALF})",
-     lambda found: f"{found[1]} to "),
+    (
+        rf"(?<![\w:.,])({CLOCK}(?:{HALF})?|\d{{1,2}}{HALF})\s?[-–—]\s?(?={CLOCK}|\d{{1,2}}{HALF})",
+        lambda found: f"{found[1]} to ",
+    ),
     (rf"(?<![\w:.,])(\d{{1,2}})\s?[-–—]\s?(?=(?:{CLOCK}|\d{{1,2}}){HALF})", lambda found: f"{found[1]} to "),
     (r"(?<![\w:.,])(\d{1,2}):([0-5]\d):([0-5]\d)(?![\w:]|[.,]\d)", _span),
     (rf"(?<![\w:.,])(\d{{1,2}}):([0-5]\d)({HALF})?(?!\w|:\d|[.,]\d)", _clock),

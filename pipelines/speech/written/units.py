@@ -3,9 +3,10 @@
 import re
 
 from pipelines.speech.written.numbers import cardinal, count, plural
-from pipelines.speech.written.rules import Rule, one_of, rules, stop
+from pipelines.speech.written.rules import Rule, attributive, one_of, rules, stop
 
-METRIC = {"m": "meter", "g": "gram", "l": "liter", "L": "liter", "W": "watt", "V": "volt", "Hz": "hertz", "Pa": "pascal",
+METRIC = {"m": "meter", "g": "gram", "l": "liter", "L": "liter", "W": "watt", "V": "volt", "Hz": "hertz",
+          "Pa": "pascal",
           "J": "joule", "Wh": "watt hour", "eV": "electronvolt"}  # fmt: skip
 PREFIXES = {"k": "kilo", "M": "mega", "G": "giga", "T": "tera", "m": "milli", "µ": "micro", "μ": "micro", "n": "nano"}
 UNITS = {
@@ -30,8 +31,10 @@ UNITS = {
 # Signs that stand for a rate, and are read without a number too.
 RATES = {
     "km/h": "kilometer per hour", "kph": "kilometer per hour", "kmh": "kilometer per hour", "m/s": "meter per second",
-    "km/s": "kilometer per second", "mph": "mile per hour", "mbps": "megabit per second", "mpg": "mile per gallon", "Mbps": "megabit per second",
-    "Gbps": "gigabit per second", "kbps": "kilobit per second", "Kbps": "kilobit per second", "kbit/s": "kilobit per second",
+    "km/s": "kilometer per second", "mph": "mile per hour", "mpg": "mile per gallon",
+    "mbps": "megabit per second", "Mbps": "megabit per second",
+    "Gbps": "gigabit per second", "kbps": "kilobit per second", "Kbps": "kilobit per second",
+    "kbit/s": "kilobit per second",
     "Mbit/s": "megabit per second", "Gbit/s": "gigabit per second",
     "Mb/s": "megabit per second", "KB/s": "kilobyte per second", "kB/s": "kilobyte per second",
     "MB/s": "megabyte per second", "GB/s": "gigabyte per second", "fps": "frame per second", "ft/s": "foot per second",
@@ -45,6 +48,9 @@ RAISED = {"²": "square ", "³": "cubic ", "2": "square ", "3": "cubic "}
 IN = r"in(?=\.|[^\w.]*$|[,;:)]|\s(?:by|and|or|x|wide|long|tall|high|deep|thick)\b)"
 SIGN = one_of({**UNITS, **RATES}.keys() - {"in", "K"})
 NUMBER = r"(?<![\w.,\[])(?<!\w-)(\d[\d,]*(?:\.\d+)?|\.\d+)"
+FRACTION = r"(?:a|one) (?:half|quarter|third|fifth|eighth)|(?:two|three|five|seven) [a-z]+(?:ths|ds|ters)"
+PLAIN = "mile|meter|kilometer|foot|liter|gallon|gram|kilogram|request|token|word|frame|bit|byte"
+NOT_UNIT = r"(?![\w/'’²³])"
 HIGH = r"(?=\s(?:tall|long|wide|high|deep|thick)\b)"
 DEGREES = {"C": "Celsius", "F": "Fahrenheit", "℃": "Celsius", "℉": "Fahrenheit"}
 
@@ -53,9 +59,14 @@ def _named(sign: str) -> str:
     return UNITS.get(sign) or RATES[sign]
 
 
+def counted(found: re.Match[str], number: str, name: str) -> str:
+    """``count``, but "a 5 meter rope"."""
+    return f"{number} {name}" if attributive(found) else count(number, name)
+
+
 def _unit(found: re.Match[str]) -> str:
     number, sign = found.groups()
-    return count(number, _named(sign)) + (stop(found) if found[0].endswith(".") else "")
+    return counted(found, number, _named(sign)) + (stop(found) if found[0].endswith(".") else "")
 
 
 def _scaled(found: re.Match[str]) -> str:
@@ -76,7 +87,7 @@ def _raised(found: re.Match[str]) -> str:
 
 def _degrees(found: re.Match[str]) -> str:
     number, scale = found.groups()
-    return count(number, "degree") + (f" {DEGREES[scale]}" if scale else "")
+    return counted(found, number, "degree") + (f" {DEGREES[scale]}" if scale else "")
 
 
 def _feet(found: re.Match[str]) -> str:
@@ -87,12 +98,14 @@ def _inches(found: re.Match[str]) -> str:
     """Not where the mark closes a quotation."""
     if found.string.count('"', 0, found.start()) % 2 and found[2] == '"':
         return found[0]
-    single = re.search(r"\b[Aa]n? $", found.string[: found.start()])
-    return f"{found[1]} inch" if single else count(found[1], "inch")
+    return counted(found, found[1], "inch")
 
 
 UNITS_RULES: tuple[Rule, ...] = rules(
-    (rf"{NUMBER}\s?(?:[°º]\s?([CF])\b|([℃℉]))", lambda found: f"{count(found[1], 'degree')} {DEGREES[found[2] or found[3]]}"),
+    (
+        rf"{NUMBER}\s?(?:[°º]\s?([CF])\b|([℃℉]))",
+        lambda found: f"{count(found[1], 'degree')} {DEGREES[found[2] or found[3]]}",
+    ),
     (rf"{NUMBER}\s?[°º]()", _degrees),
     (r"(?<![\w.,])(\d)['’′]\s?(1[01]|\d)(?:[\"”″]|''|\b)(?!\d)", _feet),
     (rf"{NUMBER}([\"”″])(?!\w)", _inches),
@@ -100,12 +113,17 @@ UNITS_RULES: tuple[Rule, ...] = rules(
     (rf"{NUMBER}\s?(km|cm|mm|m|ft|mi|in)([²³])", _raised),
     (rf"{NUMBER}\s?(km|cm|mm|m)([23])(?![\w.])", _raised),
     (rf"{NUMBER}[\s-]?({IN})\.?", _unit),
-    (rf"{NUMBER}( (?:hundred|thousand|million|billion))\s?({SIGN})(?![\w/'’²³])", _scaled),
-    (rf"(and )?\b((?:a|one) (?:half|quarter|third|fifth|eighth)|(?:two|three|five|seven) [a-z]+(?:ths|ds|ters))\s?({SIGN})(?![\w/'’²³])\.?", _part),
+    (rf"{NUMBER}( (?:hundred|thousand|million|billion))\s?({SIGN}){NOT_UNIT}", _scaled),
+    (
+        rf"(and )?\b({FRACTION})\s?({SIGN}){NOT_UNIT}\.?",
+        _part,
+    ),
     (rf"{NUMBER}\s(K)\b(?!\s?[A-Z])", _unit),
-    (rf"{NUMBER}[\s-]?({SIGN})(?![\w/'’²³])\.?", _unit),
-    (r"(?<=\d )((?:mile|meter|kilometer|foot|liter|gallon|gram|kilogram|request|token|word|frame|bit|byte)s?)/(?=[a-z])",
-     lambda found: f"{found[1]} per "),
+    (rf"{NUMBER}[\s-]?({SIGN}){NOT_UNIT}\.?", _unit),
+    (
+        rf"(?<=\d )((?:{PLAIN})s?)/(?=[a-z])",
+        lambda found: f"{found[1]} per ",
+    ),
     (
         r"\b([a-z]{3,}s)/(s|sec|second|min|minute|h|hr|hour|d|day|wk|week|mo|month|yr|year)\b(?!/)",
         lambda found: f"{found[1]} per {UNITS.get(found[2], found[2])}",

@@ -12,7 +12,9 @@ ALPHABET = "ab A.!?…,;:。，！।؟`~\n 1-—*_\"')]\u200d\u0301😀👍🏽
 TEXTS = st.text(ALPHABET, max_size=80) | st.text(max_size=60) | st.lists(
     st.sampled_from(
         ["Dr. ", "e.g. ", "3.5 ", "Hello, ", "you and me ", "Yes! ", "```\n", "x = 1\n", "No. ", "5 ", "a@b.org ", "… ",
-         "\n\n", "1. ", "am 3. Mai ", "St. ", "Nov. 2", "5 min. ", "p.m. EST ", "May 3, 20", "9–5 ", "你好。", "क्या? ", "مرحبا؟ ", "word " * 30, "x" * 400, "**bold.** ", "U.S. "]
+         "\n\n", "1. ",
+         "am 3. Mai ", "St. ", "Nov. 2", "5 min. ", "p.m. EST ", "May 3, 20", "9–5 ",
+         "你好。", "क्या? ", "مرحبا؟ ", "word " * 30, "x" * 400, "**bold.** ", "U.S. "]
     ),
     max_size=12,
 ).map("".join)  # fmt: skip
@@ -61,14 +63,14 @@ def test_cuts_change_nothing_and_no_character_is_lost(text: str, cuts: list[int]
         ("It opened on Nov. 24, see Fig. 3. Fine.", ["It opened on Nov. 24, see Fig. 3.", "Fine."]),
         ("I saw him in Sept. It was warm.", ["I saw him in Sept.", "It was warm."]),
         ("Stir for 5 min. Then wait 2 min. 30 sec. more.", ["Stir for 5 min.", "Then wait 2 min. 30 sec. more."]),
-        ("It is 6 ft. 2 in. tall. He came in. 5 more came.", ["It is 6 ft. 2 in. tall.", "He came in.", "5 more came."]),
+        ("It is 6 ft. 2 in. tall. He came in. 5 came.", ["It is 6 ft. 2 in. tall.", "He came in.", "5 came."]),
         ("Call tel. 555-1234 now. Bye.", ["Call tel. 555-1234 now.", "Bye."]),
         ("I live on Main St. The house is red.", ["I live on Main St.", "The house is red."]),
         ("St. Mary and St. Patrick came.", ["St. Mary and St. Patrick came."]),
         ("Martin Luther King Jr. Day is near.", ["Martin Luther King Jr. Day is near."]),
-        ("We met at 9 a.m. EST. He left at 5 p.m. She stayed.", ["We met at 9 a.m. EST.", "He left at 5 p.m.", "She stayed."]),
+        ("At 9 a.m. EST. He left at 5 p.m. She stayed.", ["At 9 a.m. EST.", "He left at 5 p.m.", "She stayed."]),
         ("Er kam am 3. Mai. Sie kam am 24. Dezember.", ["Er kam am 3. Mai.", "Sie kam am 24. Dezember."]),
-        ("Sie wohnt in der 2. Etage. Es ist 5. Das reicht.", ["Sie wohnt in der 2. Etage.", "Es ist 5.", "Das reicht."]),
+        ("Sie wohnt in der 2. Etage. Es ist 5. Gut so.", ["Sie wohnt in der 2. Etage.", "Es ist 5.", "Gut so."]),
         ("I have 5. August is near.", ["I have 5.", "August is near."]),
     ],
 )  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_number_that_is_read_digit_by_digit_is_heard_digit_by_digit() -> None:
 
 
 def test_words_around_what_is_written_out_keep_their_places() -> None:
-    text = "From 9:00 to 5 p.m. on Elm St. it costs $5 a night, says [Ann](http://x.org/a_(b) \"T\") here."
+    text = 'From 9:00 to 5 p.m. on Elm St. it costs $5 a night, says [Ann](http://x.org/a_(b) "T") here.'
     spoken = speakable(text, "en")
     for word in ("From", "to", "Elm", "costs", "night,", "Ann", "here."):
         end = spoken.text.index(word) + len(word)
@@ -101,16 +101,26 @@ def test_numbers_in_words() -> None:
 
 def test_the_corpus_is_compared_as_words() -> None:
     assert sorted(set(readings("{a|b {c|d}} x"))) == ["a x", "b c x", "b d x"]
-    assert words("It's 1,250 at 3.05%, the 21st; 1999 p.m. U.S. -5 a@b.org") == tuple(
-        "it's one thousand two hundred fifty at three point zero five percent the twenty first nineteen hundred ninety "
-        "nine pm us minus five a at b dot org".split()
+    said = words("It's 1,250 at 3.05%, the 21st; 1999 p.m. U.S. -5 a@b.org")
+    assert " ".join(said) == (
+        "it's one thousand two hundred fifty at three point zero five percent the twenty first "
+        "nineteen hundred ninety nine pm us minus five a at b dot org"
     )
 
 
 def sounds(phonemes: list[list[str]]) -> str:
     """What is heard of them but for stress, pauses and vowels that a neighbouring word weakens."""
     text = "".join("".join(group) for group in phonemes)
-    for weak, strong in (("ɾ", "t"), ("ᵻ", "ɪ"), ("i", "ɪ"), ("ɐ", "ə"), ("ʌ", "ə"), ("æ", "ə"), ("oː", "ɔ"), ("ʊ", "u")):
+    for weak, strong in (
+        ("ɾ", "t"),
+        ("ᵻ", "ɪ"),
+        ("i", "ɪ"),
+        ("ɐ", "ə"),
+        ("ʌ", "ə"),
+        ("æ", "ə"),
+        ("oː", "ɔ"),
+        ("ʊ", "u"),
+    ):
         text = text.replace(weak, strong)
     return re.sub(r"[^\w]|[ˈˌːʲ]", "", text)
 
