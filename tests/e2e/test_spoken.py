@@ -18,21 +18,20 @@ __all__ = ["ears"]  # a fixture
 pytestmark = pytest.mark.e2e
 
 FORMS = (
-    """
-It costs $150-$250 a night.|Tickets are $10-15 each.|It costs $20/month.|$1 million and $1million|That is $3.2 million.
-They raised $5M and €3bn and £20k.|It costs 99¢.|He makes $25/hr.|Pay $9.99/mo now.|₹500 for a ride|5€ or 10 €
-The rent is $900 per month.|from $1M to $2M|On 3/4 we ship.|25/12/2024 is Christmas.|On 3 March 2021|Aug. 5, 1999
-11/24/2026 is the date.|Music of the 1990s and the '90s.|Wed., Jan. 8|Jan. 3rd, Feb. 5 and Sept. 9|at 6 a.m. The sun rises.
-Call 1-800-555-0199 now.|Call (212) 555-0100 today.|0800 123 456|the code 4711|1/2 cup, 3/4 full, 2/3|7/10 of users
-5 mi, 6 ft, 7 lb, 8 oz, 9 in|It takes 2-3 mins or 5 hrs.|Wait 30s, 5min, 2h.|10 Mb vs 10 MB, 100 Mbps|1 km away
-5° north, 20 ℃, 30 °F|6'2" and 180 lbs|minus -5, 5 - 3 = 2, 2+2=4|8 / 2 = 4|√16 = 4|a <= b, c >= d|World War I
-Mt. Everest, Ft. Worth, Gen. Lee, Lt. Dan|St. Mary, 5th St., St. Patrick's Day|Rev. King and Sen. Smith|Super Bowl LVIII
-[docs](https://a.b/c "Title here") now|<http://www.example.org> is it.|+3% or -2%|10 Downing St.|No. 5 is alive.
-It took 5 min. Then we left.|Here is [information](https://en.wikipedia.org/wiki/Capstan_(nautical)) about ships.
-""".replace("\n", "|")
-    .strip("|")
-    .split("|")
-)
+    "It costs $150-$250 a night.", "Tickets are $10-15 each.", "It costs $20/month.", "$1 million and $1million",
+    "That is $3.2 million.", "They raised $5M and €3bn and £20k.", "It costs 99¢.", "He makes $25/hr.",
+    "Pay $9.99/mo now.", "₹500 for a ride", "5€ or 10 €", "The rent is $900 per month.", "from $1M to $2M",
+    "On 3/4 we ship.", "25/12/2024 is Christmas.", "On 3 March 2021", "Aug. 5, 1999", "11/24/2026 is the date.",
+    "Music of the 1990s and the '90s.", "Wed., Jan. 8", "Jan. 3rd, Feb. 5 and Sept. 9", "at 6 a.m. The sun rises.",
+    "Call 1-800-555-0199 now.", "Call (212) 555-0100 today.", "0800 123 456", "the code 4711",
+    "1/2 cup, 3/4 full, 2/3", "7/10 of users", "5 mi, 6 ft, 7 lb, 8 oz, 9 in", "It takes 2-3 mins or 5 hrs.",
+    "Wait 30s, 5min, 2h.", "10 Mb vs 10 MB, 100 Mbps", "1 km away", "5° north, 20 ℃, 30 °F", "6'2\" and 180 lbs",
+    "minus -5, 5 - 3 = 2, 2+2=4", "8 / 2 = 4", "√16 = 4", "a <= b, c >= d", "World War I",
+    "Mt. Everest, Ft. Worth, Gen. Lee, Lt. Dan", "St. Mary, 5th St., St. Patrick's Day", "Rev. King and Sen. Smith",
+    "Super Bowl LVIII", '[docs](https://a.b/c "Title here") now', "<http://www.example.org> is it.", "+3% or -2%",
+    "10 Downing St.", "No. 5 is alive.", "It took 5 min. Then we left.",
+    "Here is [information](https://en.wikipedia.org/wiki/Capstan_(nautical)) about ships.",
+)  # fmt: skip
 SPEEDS = (0.25, 0.5, 0.8, 1.25, 2.0, 3.0, 4.0)
 
 
