@@ -173,6 +173,8 @@ class SentenceSplitter:
         if plain in MAYBE_LAST:
             return end
         if plain in NOON or plain in BEFORE_NAMES or DAY.fullmatch(word):
+            if plain in NOON and following == "(":
+                return 0
             next_word = LETTERS.match(follows)[0]  # type: ignore[index] # it matches any text
             if len(next_word) == len(follows) and not complete:
                 return None

@@ -19,7 +19,7 @@ BEFORE_NUMBERS = {
     "ch": "chapter", "eq": "equation", "eqs": "equations", "art": "article", "par": "paragraph", "para": "paragraph",
     "op": "opus", "ext": "extension", "max": "maximum", "min": "minimum", "ca": "circa", "c": "circa",
     "tel": "telephone",
-    "app": "appendix", "ex": "example", "tab": "table", "ver": "version",
+    "apt": "apartment",
 }  # fmt: skip
 WORDS = {
     "approx": "approximately", "dept": "department", "govt": "government", "asst": "assistant", "mgr": "manager",
@@ -27,7 +27,7 @@ WORDS = {
     "Jr": "Junior", "Sr": "Senior", "Inc": "Incorporated", "Ltd": "Limited", "Corp": "Corporation", "Co": "Company",
     "Bros": "Brothers", "Assn": "Association", "Intl": "International", "Univ": "University", "esp": "especially",
     "tel": "telephone", "Ph.D": "PhD", "a.k.a": "also known as", "min": "minimum", "max": "maximum",
-    "viz": "namely", "cont": "continued", "est": "established", "appt": "appointment", "Apt": "Apartment",
+    "viz": "namely", "cont": "continued", "est": "established", "appt": "appointment",
 }  # fmt: skip
 SLASHED = {
     "w/o": "without", "w/": "with", "b/c": "because", "c/o": "care of",
@@ -59,9 +59,11 @@ ABBREVIATIONS: tuple[Rule, ...] = rules(
     (r"\be\.g\.,?", "for example,"),
     (r"\bi\.e\.,?", "that is,"),
     (r"\betc\.(?=\s+[^A-Z\s])", "et cetera"),
-    (rf"(?<!\d )(?<!\d)\b({one_of(NUMBERED)})\.\s*(?=\d)", lambda found: f"{NUMBERED[found[1]]} "),
-    (rf"(?<!\d )(?<!\d)\b({one_of(SPELLED)})\.", lambda found: SPELLED[found[1]] + stop(found)),
+    (rf"(?<!\d[ -])(?<!\d)\b({one_of(NUMBERED)})\.\s*(?=\d)", lambda found: f"{NUMBERED[found[1]]} "),
+    (rf"(?<!\d[ -])(?<!\d)\b({one_of(SPELLED)})\.", lambda found: SPELLED[found[1]] + stop(found)),
     (r"(?<=\w)#(?=\d)", " number "),
     (r"#(?=\d)", "number "),
+    (r"(?<![\w#&])#(?=[A-Z]{1,3}-?\d)", "number "),
     (r"(?<![\w#&])#(?=[^\W\d_])", "hashtag "),
+    (r"§§?\s?(?=\d)", "section "),
 )

@@ -24,6 +24,11 @@ def _plus(found: re.Match[str]) -> str:
     return f"plus {digits(found[0])}"
 
 
+def _grouped(found: re.Match[str]) -> str:
+    """Few digits are a record of wins and the like: 10-2-1."""
+    return digits(found[0]) if sum(map(str.isdigit, found[0])) > 6 else found[0].replace("-", " ")
+
+
 def _digits(found: re.Match[str]) -> str:
     return digits(found[0])
 
@@ -42,7 +47,7 @@ def _machine(found: re.Match[str]) -> str:
 
 def _version(found: re.Match[str]) -> str:
     said = " point ".join(map(_part, found[2].split(".")))
-    return f"version {said}" if found[1] else said
+    return f"{found[1] if len(found[1]) > 1 else 'version '}{said}" if found[1] else said
 
 
 def _part(number: str) -> str:
@@ -60,7 +65,8 @@ CODES: tuple[Rule, ...] = rules(
         lambda found: _called(found) if len(re.sub(r"\D", "", found[2])) > 2 else found[0],
     ),
     (r"(?<![\w.,-])\d{4}(?:[ -]\d{4}){2,3}(?![\w-]|[.,]\d)", _digits),
-    (r"(?<![\w.,/-])\d+(?:-\d+){2,}(?![\w/-]|[.,]\d)", _digits),
+    (r"(?<![\w.,/-])\d+(?:-\d+){2,}(?![\w/-]|[.,]\d)", _grouped),
+    (r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\w.])", lambda found: found[0].replace(".", ",")),
     (r"(?i:(?<=number )|(?<=number: ))\d{3,}-\d{3,}\b", _digits),
     (r"(?<![\w.,:/-])0\d{2,}(?:[ /-]\d{2,})*(?![\w:/-]|[.,]\d)", _digits),
     (r"(?<![\w.,-])\d{9,}(?<!000)(?![\w-]|[.,]\d)", _digits),

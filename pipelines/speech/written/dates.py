@@ -136,6 +136,7 @@ YEARS: tuple[Rule, ...] = rules(
         lambda found: f"{found[1]}{found[2]}{decade(int(found[3]))}",
     ),
     (r"\b(of|in|In|since|Since) ['’](\d\d)\b(?!['’\"])", lambda found: f"{found[1]} {year(int(found[2]))}"),
+    (rf"\b({MONTH}) ({YEAR})\b(?![,.]?\d)", lambda found: f"{found[1]} {year(int(found[2]))}"),
     (rf"\bFY\s?({YEAR})\b", lambda found: f"FY {year(int(found[1]))}"),
     (
         rf"\b({IN}|{MONTH}) (10\d\d|200[1-9])\b(?![,.]?\d|\s[a-z]+s\b)",

@@ -21,16 +21,22 @@ RULERS = (
 )
 
 
+SCORED = re.compile(
+    r"\b(?:won|wins?|lost|loses?|leads?|led|beat\w*|scored?|tied|ahead|defeat\w*|victory|loss)\b|\b(?:from|between)\s$"
+)
+
+
 def _value(number: str) -> float:
     return float(number.replace(",", ""))
 
 
 def _range(found: re.Match[str]) -> str:
-    """From a lower number to a higher, or a score; a subtraction where its result follows."""
+    """From a lower number to a higher; a subtraction where its result follows, and a score behind what says so."""
     low, high = found.groups()
     if found.string[found.end() :].lstrip()[:1] == "=":
         return f"{low} minus {high}"
-    return found[0] if _value(low) == _value(high) else f"{low} to {high}"
+    climbs = _value(low) < _value(high) or SCORED.search(found.string, max(found.start() - 40, 0), found.start())
+    return f"{low} to {high}" if climbs else f"{low} {high}"
 
 
 def _power(found: re.Match[str]) -> str:
@@ -73,7 +79,10 @@ RANGES: tuple[Rule, ...] = rules(
 
 SIGNS: tuple[Rule, ...] = rules(
     (r"\b(\d+(?:\.\d+)?)[eE]([-+]?)(\d{1,3})\b", _ten),
-    (r"(?<![\w.])(?<!\w-)(\d+(?:\.\d+)?)(k|K(?<=\d\dK)|M|bn|tn)\b(?=\s+[a-z])", _scaled),
+    (
+        r"(?<![\w.])(?<!\w-)(\d+(?:\.\d+)?)(k|K(?<=\d\dK)|M|bn|tn)\b(?=\s+[a-z])(?!\s(?:run|race|walk|video|tv)\b)",
+        _scaled,
+    ),
     (r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", _nth),
     (rf"\b({COUNTED}) ([IVXLC]+)\b(?!['’])", _counted),
     (rf"\b({RULERS}) ([IVX]+)\b(?!['’])", _ruler),
@@ -83,7 +92,11 @@ SIGNS: tuple[Rule, ...] = rules(
     (r"\s?(?:>=|≥)\s?", " is at least "),
     (r"\s?(?:!=|≠)\s?", " is not equal to "),
     (r"\s?(?:->|→|⇒|=>)\s?", " to "),
-    (r"\s?≈\s?", " is about "),
+    (r"(?<=[\w)])\s?≈\s?", " is about "),
+    (r"≈\s?", "about "),
+    (r"(?<![\w)<]\s)(?<![\w)<])<(?=\d)", "less than "),
+    (r"(?<![\w)>-]\s)(?<![\w)>-])>(?=\d)", "more than "),
+    (r"\s?&&\s?", " and "),
     (r"\s?±\s?", " plus or minus "),
     (rf"{BEFORE}\s?<\s?{BEHIND}", " is less than "),
     (rf"{BEFORE}\s?>\s?{BEHIND}", " is greater than "),

@@ -64,6 +64,7 @@ def test_cuts_change_nothing_and_no_character_is_lost(text: str, cuts: list[int]
         ("I saw him in Sept. It was warm.", ["I saw him in Sept.", "It was warm."]),
         ("Stir for 5 min. Then wait 2 min. 30 sec. more.", ["Stir for 5 min.", "Then wait 2 min. 30 sec. more."]),
         ("It is 6 ft. 2 in. tall. He came in. 5 came.", ["It is 6 ft. 2 in. tall.", "He came in.", "5 came."]),
+        ("It is at 3:30 p.m. (EST) in Apt. 4. Fine.", ["It is at 3:30 p.m. (EST) in Apt. 4.", "Fine."]),
         ("Call tel. 555-1234 now. Bye.", ["Call tel. 555-1234 now.", "Bye."]),
         ("I live on Main St. The house is red.", ["I live on Main St.", "The house is red."]),
         ("St. Mary and St. Patrick came.", ["St. Mary and St. Patrick came."]),
