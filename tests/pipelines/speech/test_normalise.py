@@ -45,7 +45,7 @@ from pipelines.speech.normalise import speakable
         ("~5 km, ≈3 m, <5 min, >10%", "about 5 kilometers, about 3 meters, less than 5 minutes, more than 10%"),
         ("a 10K run and a 30-min. wait", "a 10K run and a 30 minute wait"),
         ("sales of March 2024, 1.000.000 in all", "sales of March twenty twenty four, 1,000,000 in all"),
-        ("he said \"it is 5\" and left", "he said it is 5 and left"),
+        ('he said "it is 5" and left', "he said it is 5 and left"),
         ("<your name> and x<y>z", "your name and x is less than y is greater than z"),
         ("😀 fun 👍🏽 ❤️", "fun"),
         ("你好世界 hello Привет", "hello"),
