@@ -9,7 +9,7 @@ ABBREVIATIONS = frozenset("""
 """.split())  # fmt: skip # noqa: SIM905
 # They do not where a number follows.
 BEFORE_NUMBERS = frozenset("""
-    no nos nr núm fig figs p pp vol vols ch sec art par para op eq eqs ext apt max min c
+    no nos nr núm fig figs p pp vol vols ch sec art par para op eq eqs ext apt max min
     jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri
 """.split())  # fmt: skip # noqa: SIM905
 # The same for units behind a number: "6 ft. 2 in. 5".

@@ -17,17 +17,17 @@ BEFORE_NUMBERS = {
     "No": "number", "no": "number", "Nos": "numbers", "nos": "numbers", "Nr": "number", "fig": "figure",
     "figs": "figures", "sec": "section", "vol": "volume", "vols": "volumes", "p": "page", "pp": "pages",
     "ch": "chapter", "eq": "equation", "eqs": "equations", "art": "article", "par": "paragraph", "para": "paragraph",
-    "op": "opus", "ext": "extension", "max": "maximum", "min": "minimum", "ca": "circa", "c": "circa",
+    "op": "opus", "ext": "extension", "max": "maximum", "min": "minimum", "ca": "circa",
     "tel": "telephone",
     "apt": "apartment",
 }  # fmt: skip
 WORDS = {
     "approx": "approximately", "dept": "department", "govt": "government", "asst": "assistant", "mgr": "manager",
-    "incl": "including", "excl": "excluding", "avg": "average", "temp": "temperature", "misc": "miscellaneous",
+    "incl": "including", "excl": "excluding", "avg": "average", "misc": "miscellaneous",
     "Jr": "Junior", "Sr": "Senior", "Inc": "Incorporated", "Ltd": "Limited", "Corp": "Corporation", "Co": "Company",
     "Bros": "Brothers", "Assn": "Association", "Intl": "International", "Univ": "University", "esp": "especially",
     "tel": "telephone", "Ph.D": "PhD", "a.k.a": "also known as", "min": "minimum", "max": "maximum",
-    "viz": "namely", "cont": "continued", "est": "established", "appt": "appointment",
+    "viz": "namely", "cont": "continued", "appt": "appointment",
 }  # fmt: skip
 SLASHED = {
     "w/o": "without", "w/": "with", "b/c": "because", "c/o": "care of",
@@ -61,6 +61,9 @@ ABBREVIATIONS: tuple[Rule, ...] = rules(
     (r"\betc\.(?=\s+[^A-Z\s])", "et cetera"),
     (rf"(?<!\d[ -])(?<!\d)\b({one_of(NUMBERED)})\.\s*(?=\d)", lambda found: f"{NUMBERED[found[1]]} "),
     (rf"(?<!\d[ -])(?<!\d)\b({one_of(SPELLED)})\.", lambda found: SPELLED[found[1]] + stop(found)),
+    (r"(?<=\()c\.\s?(?=\d{3})", "circa "),
+    (r"\best\.(?=\s\d{4}\b)", "established"),
+    (r"\best\.(?=\s[a-z\d])", "estimated"),
     (r"(?<=\w)#(?=\d)", " number "),
     (r"#(?=\d)", "number "),
     (r"(?<![\w#&])#(?=[A-Z]{1,3}-?\d)", "number "),

@@ -52,11 +52,16 @@ FRACTION = r"(?:a|one) (?:half|quarter|third|fifth|eighth)|(?:two|three|five|sev
 PLAIN = "mile|meter|kilometer|foot|liter|gallon|gram|kilogram|request|token|word|frame|bit|byte"
 NOT_UNIT = r"(?![\w/'’²³])"
 HIGH = r"(?=\s(?:tall|long|wide|high|deep|thick)\b)"
+MEASURED = re.compile(r"\d\s?(?:in|ft|lbs?|oz|mi|yd|[cm]m|inch(?:es)?|feet|foot|[x×\"'])(?!\w)")
 DEGREES = {"C": "Celsius", "F": "Fahrenheit", "℃": "Celsius", "℉": "Fahrenheit"}
 
 
 def _named(sign: str) -> str:
     return UNITS.get(sign) or RATES[sign]
+
+
+def _around(found: re.Match[str]) -> str:
+    return f"{found.string[: found.start()]} {found.string[found.end() :]}"
 
 
 def counted(found: re.Match[str], number: str, name: str) -> str:
@@ -66,6 +71,11 @@ def counted(found: re.Match[str], number: str, name: str) -> str:
 
 def _unit(found: re.Match[str]) -> str:
     number, sign = found.groups()
+    behind = found.string[found.end() :]
+    if len(sign) == 1 and sign.isupper() and re.match(r"\s[A-Z\d]", behind):
+        return found[0]  # 123 W 4th St
+    if sign == "in" and behind.strip() and found[0][-1] != "." and not MEASURED.search(_around(found)):
+        return found[0]  # 3 in, 2 out
     return counted(found, number, _named(sign)) + (stop(found) if found[0].endswith(".") else "")
 
 
@@ -118,7 +128,7 @@ UNITS_RULES: tuple[Rule, ...] = rules(
         rf"(and )?\b({FRACTION})\s?({SIGN}){NOT_UNIT}\.?",
         _part,
     ),
-    (rf"{NUMBER}\s(K)\b(?!\s?[A-Z])", _unit),
+    (rf"{NUMBER}\s(K)\b(?!\s?[A-Z]|\s(?:a|per|people|users)\b)", _unit),
     (rf"{NUMBER}[\s-]?({SIGN}){NOT_UNIT}\.?", _unit),
     (
         rf"(?<=\d )((?:{PLAIN})s?)/(?=[a-z])",

@@ -43,6 +43,10 @@ from pipelines.speech.normalise import speakable
         ("Order #A-1234, § 5, 12/kg&&x", "Order number A-1234, section 5, 12/kg and x"),
         ("Boeing 747-400, a 50-50 chance, 10-2-1", "Boeing 747 400, a 50 50 chance, 10 2 1"),
         ("~5 km, ≈3 m, <5 min, >10%", "about 5 kilometers, about 3 meters, less than 5 minutes, more than 10%"),
+        (
+            "Inn (c. 1900), est. 1999, est. time, 6 in, 7 ft",
+            "Inn (circa nineteen hundred), established nineteen ninety nine, estimated time, 6 inches, 7 feet",
+        ),
         ("a 10K run and a 30-min. wait", "a 10K run and a 30 minute wait"),
         ("sales of March 2024, 1.000.000 in all", "sales of March twenty twenty four, 1,000,000 in all"),
         ('he said "it is 5" and left', "he said it is 5 and left"),

@@ -51,6 +51,8 @@ def test_the_faults_that_were_found_first_are_mended() -> None:
         "He ran 10 miles in 2 hours and 5 minutes.",
         "There are 3 people in 5 rooms, and 12 in all.",
         "9 in 10 agree that 5 is enough.",
+        "There are 3 in, 2 out, and 300 K a year at 123 W 4th.",
+        "I like vitamin c. 5 of it is enough, says the temp.",
         "I have 1,234 books and 0.5 of a plan.",
     ],
 )
