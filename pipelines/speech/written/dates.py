@@ -123,6 +123,7 @@ DATES: tuple[Rule, ...] = rules(
         rf"(?<![\w:.,/$-])([Tt]he\s+)?(?:(\d{{1,2}}){NTH}?{DASH})?(\d{{1,2}}){NTH}?\s+(?:of\s+)?({MONTH})\b(?:,?\s+({YEAR})\b)?",
         _day_first,
     ),
+    (rf"(?<=(?:st|nd|rd|th)) [-–] (?=(?:the )?(?:{FULL}|[a-z]+ of)\b)", " to "),
 )
 
 YEARS: tuple[Rule, ...] = rules(

@@ -33,6 +33,8 @@ def _written(found: re.Match[str]) -> str:
     whole, above, below = found.groups()
     if (above, below) in PAIRS and not whole:
         return f"{cardinal(int(above))} {cardinal(int(below))}"
+    if int(below) == 10 and found.string[: found.start()].endswith(" a "):
+        return f"{above} out of ten"
     if int(above) < int(below) and int(below) in BELOW:
         return _mixed(whole, int(above), int(below))
     if above == below or (int(below) in (5, 10, 100) and not whole):

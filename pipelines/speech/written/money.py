@@ -90,6 +90,10 @@ def _per(found: re.Match[str]) -> str:
 
 MONEY: tuple[Rule, ...] = rules(
     (rf"(?<![\w$])({SIGN})\s?({AMOUNT})({SCALE})?{DASH}({SIGN})?\s?({AMOUNT})({SCALE})?", _range),
+    (
+        rf"(?<![\w$])\$\s?({AMOUNT})({SCALE})?\s(USD|CAD|AUD|NZD)\b",
+        lambda found: amount(found[1], found[2], CODES[found[3]]),
+    ),
     (rf"(?:(?<!\w)([-−]))?(?<![\w$])({SIGN})[-−]?\s?({AMOUNT})({SCALE})?(\+(?!\w))?", _signed),
     (rf"(?<![\w.,])({AMOUNT})({SCALE})?\s?({one_of([*(s for s in SIGNS if len(s) == 1), '¢'])})(?![\d])", _behind),
     (rf"(?<![\w.,])({AMOUNT})({SCALE})?\s({one_of(CODES)})\b", _behind),

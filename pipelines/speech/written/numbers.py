@@ -74,7 +74,7 @@ def plural(name: str) -> str:
     """Of a unit, whose first word counts: "kilometers per hour"."""
     first, per, rest = name.partition(" per ")
     *before, last = first.split(" ")
-    if last not in UNCHANGED:
+    if last not in UNCHANGED and not last.endswith("hertz"):
         last = PLURALS.get(last, f"{last}s")
     return " ".join([*before, last]) + per + rest
 

@@ -24,7 +24,9 @@ NOUN = re.compile(
 
 def attributive(found: re.Match[str]) -> bool:
     """Whether an amount is a noun's attribute: "a 5 m rope", "a $5 bill"."""
-    return bool(re.search(r"\b[Aa]n? $", found.string[: found.start()]) and NOUN.match(found.string, found.end()))
+    return bool(
+        re.search(r"(?:\b[Aa]n?|\w['’]s) $", found.string[: found.start()]) and NOUN.match(found.string, found.end())
+    )
 
 
 def one_of(names: Iterable[str]) -> str:

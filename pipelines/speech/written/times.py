@@ -11,7 +11,7 @@ HALF = rf"\s?{NOON}\.?"  # of the day
 
 
 def clock(hour: int, minute: int, half: str = "") -> str:
-    """10:05 is "ten oh five", 9:00 "nine o'clock" and 20:00 "twenty hundred"; with "am" or "pm" behind it."""
+    """10:05 is "ten oh five", 9:00 "nine o'clock" and 20:00 "twenty hundred"; with "AM" or "PM" behind it."""
     said = "zero" if hour == 0 else cardinal(hour)
     if minute:
         said += f" {'oh ' if minute < 10 else ''}{cardinal(minute)}"
@@ -29,7 +29,8 @@ def _clock(found: re.Match[str]) -> str:
 
 
 def _half(written: str | None) -> str:
-    return f"{written.strip()[0].lower()}m" if written else ""
+    """In capitals: behind a word espeak-ng takes "am" for the verb."""
+    return f"{written.strip()[0].upper()}M" if written else ""
 
 
 def _hour(found: re.Match[str]) -> str:
@@ -49,9 +50,13 @@ TIMES: tuple[Rule, ...] = rules(
     ),
     (rf"(?<![\w:.,])(\d{{1,2}})\s?[-–—]\s?(?=(?:{CLOCK}|\d{{1,2}}){HALF})", lambda found: f"{found[1]} to "),
     (r"(?<![\w:.,])(\d{1,2}):([0-5]\d):([0-5]\d)(?![\w:]|[.,]\d)", _span),
+    (
+        rf"(?<![\w:.,])(\d{{1,3}}):(\d{{1,3}})[-–](\d{{1,3}})(?![\w:]|{HALF})",
+        lambda found: f"{found[1]} {found[2]} to {found[3]}",
+    ),
     (rf"(?<![\w:.,])(\d{{1,2}}):([0-5]\d)({HALF})?(?!\w|:\d|[.,]\d)", _clock),
     (r"(?<![\w:.,])(\d{1,2}):([0-5]\d)()(?=[a-z]{3})", _clock),
     (rf"(?<![\w:.,])(\d{{1,2}})({HALF})", _hour),
-    (r"\b([AaPp])\.m\.", lambda found: f"{found[1]}m{stop(found)}"),
+    (r"\b([AaPp])\.m\.", lambda found: f"{found[1].upper()}M{stop(found)}"),
     (r"(?<![\w:.,])(\d{1,3}):(\d{1,3})(?![\w:]|[.,]\d)", lambda found: f"{found[1]} to {found[2]}"),  # a ratio
 )

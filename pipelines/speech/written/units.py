@@ -51,7 +51,7 @@ NUMBER = r"(?<![\w.,\[])(?<!\w-)(\d[\d,]*(?:\.\d+)?|\.\d+)"
 FRACTION = r"(?:a|one) (?:half|quarter|third|fifth|eighth)|(?:two|three|five|seven) [a-z]+(?:ths|ds|ters)"
 PLAIN = "mile|meter|kilometer|foot|liter|gallon|gram|kilogram|request|token|word|frame|bit|byte"
 NOT_UNIT = r"(?![\w/'’²³])"
-HIGH = r"(?=\s(?:tall|long|wide|high|deep|thick)\b)"
+HIGH = r"(?=\s(?:[x×]|by|tall|long|wide|high|deep|thick)\b)"
 MEASURED = re.compile(r"\d\s?(?:in|ft|lbs?|oz|mi|yd|[cm]m|inch(?:es)?|feet|foot|[x×\"'])(?!\w)")
 DEGREES = {"C": "Celsius", "F": "Fahrenheit", "℃": "Celsius", "℉": "Fahrenheit"}
 
@@ -106,7 +106,7 @@ def _feet(found: re.Match[str]) -> str:
 
 def _inches(found: re.Match[str]) -> str:
     """Not where the mark closes a quotation."""
-    if found.string.count('"', 0, found.start()) % 2 and found[2] == '"':
+    if len(re.findall(r'(?<!\d)"', found.string[: found.start()])) % 2 and found[2] == '"':
         return found[0]
     return counted(found, found[1], "inch")
 
@@ -119,13 +119,14 @@ UNITS_RULES: tuple[Rule, ...] = rules(
     (rf"{NUMBER}\s?[°º]()", _degrees),
     (r"(?<![\w.,])(\d)['’′]\s?(1[01]|\d)(?:[\"”″]|''|\b)(?!\d)", _feet),
     (rf"{NUMBER}([\"”″])(?!\w)", _inches),
+    (rf"(?<=[x×] ){NUMBER}['’′]", lambda found: count(found[1], "foot")),
     (rf"{NUMBER}['’′]{HIGH}", lambda found: count(found[1], "foot")),
     (rf"{NUMBER}\s?(km|cm|mm|m|ft|mi|in)([²³])", _raised),
     (rf"{NUMBER}\s?(km|cm|mm|m)([23])(?![\w.])", _raised),
     (rf"{NUMBER}[\s-]?({IN})\.?", _unit),
     (rf"{NUMBER}( (?:hundred|thousand|million|billion))\s?({SIGN}){NOT_UNIT}", _scaled),
     (
-        rf"(and )?\b({FRACTION})\s?({SIGN}){NOT_UNIT}\.?",
+        rf"(and )?\b({FRACTION})\s?({SIGN}|in(?=\.|$)){NOT_UNIT}\.?",
         _part,
     ),
     (rf"{NUMBER}\s(K)\b(?!\s?[A-Z]|\s(?:a|per|people|users)\b)", _unit),

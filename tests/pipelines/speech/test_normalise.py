@@ -47,6 +47,15 @@ from pipelines.speech.normalise import speakable
             "Inn (c. 1900), est. 1999, est. time, 6 in, 7 ft",
             "Inn (circa nineteen hundred), established nineteen ninety nine, estimated time, 6 inches, 7 feet",
         ),
+        (
+            "John 3:16-18, 2**8, 5x/day, 3 GHz, 1.4bn (China)",
+            "John 3 16 to 18, 2 to the eight, 5 times per day, 3 gigahertz, 1.4 billion (China)",
+        ),
+        (
+            "10\" x 12\", 30' x 40', 1 1/4 in. thick",
+            "10 inches x 12 inches, 30 feet x 40 feet, one and a quarter inches thick",
+        ),
+        ("May 3rd - May 5th, 1 000 000, $100 CAD", "May third to May fifth, 1,000,000, 100 Canadian dollars"),
         ("a 10K run and a 30-min. wait", "a 10K run and a 30 minute wait"),
         ("sales of March 2024, 1.000.000 in all", "sales of March twenty twenty four, 1,000,000 in all"),
         ('he said "it is 5" and left', "he said it is 5 and left"),
