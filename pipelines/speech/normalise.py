@@ -1,21 +1,21 @@
 """What a voice says of written text: no mark-up, no emoji, and words for what is written in signs.
 
 Pure. Every character of the result knows which character of the text it comes from, so that what was heard can be found
-in what was written. Numbers, dates and most signs are left to the voice's own language rules (espeak-ng has them for a
-hundred languages); what is expanded here are the cases that those get wrong.
+in what was written. Plain numbers are left to the voice's own language rules (espeak-ng has them for a hundred
+languages); for English voices, `written/` has rules for what those get wrong.
 """
 
-import html
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 
-Replacement = str | Callable[[re.Match[str]], str]
-Rule = tuple[re.Pattern[str], Replacement]
-
-REPEATED = 3  # of a character that is written many times over, so many are read
+from pipelines.speech.written.english import ENGLISH
+from pipelines.speech.written.markup import MARKUP
+from pipelines.speech.written.rules import Replacement
+from pipelines.speech.written.tidy import TIDY
 
 # Scripts that the voices of a language can read. Asked to read another one, they spell it letter by letter, in words.
 SCRIPTS = {
@@ -36,116 +36,6 @@ class Spoken:
 
     text: str
     origins: tuple[int, ...]
-
-
-def _rules(*pairs: tuple[str, Replacement]) -> tuple[Rule, ...]:
-    return tuple((re.compile(pattern, re.MULTILINE), replacement) for pattern, replacement in pairs)
-
-
-MARKUP = _rules(
-    (r"^\s*(?:[-*_]\s*){3,}$", ""),  # a ruler
-    (r"^(?=[^\n]*--)[ \t|:-]+$", ""),  # the line under a table's head
-    (r"^\s{0,3}#{1,6}\s+", ""),
-    (r"^\s*>+\s?", ""),
-    (r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+\[[ xX]\]\s+", ""),
-    (r"^\s*[-*+•]\s+", ""),
-    (r"^\s*\||\|\s*$", ""),
-    (r"\s*\|\s*", ", "),
-    (r"!?\[([^\[\]\n]*)\]\([^()\s]*\)", lambda found: found[1]),
-    (r"</?[A-Za-z!?][^<>\n]{0,200}>", " "),
-    (r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]{2,31});", lambda found: html.unescape(found[0])),
-    (r"`+", ""),
-    (r"(?<![\w*])\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?![\w*])", ""),
-    (r"(?<!\w)_{1,3}(?=\w)|(?<=\w|[.!?,;:])_{1,3}(?!\w)", ""),
-    (r"~~", ""),
-    (r"https?://(?:www\.)?([^\s/?#:]+)[^\s]*?(?=[.,;:!?)\]]*(?:\s|$))", lambda found: found[1]),
-    (r"\bwww\.(?=\w)", ""),
-)
-
-MARKS = r"\s!-\-/:-@\[-`{-~\u2010-\u205e"  # punctuation but the dot
-LETTER = rf"[^{MARKS}\d.]"
-DOTS = rf"[{MARKS}]*\.[{MARKS}.]*"  # dots between letters, with what espeak-ng overlooks there
-ABBREVIATION = 10  # letters of one that are read without a pause
-SPACED = r"[^\s\u0e00-\u0eff\u1000-\u109f\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"  # of scripts with spaces
-WORD = 64  # characters of one that are read without a space
-
-TIDY = _rules(
-    (r"(.)\1{3,}", lambda found: found[1] * (1 if found[1] in ".-=_~#*+" else REPEATED)),
-    (r"…|\.{2,}", ", "),
-    (r"\s*[—–―]\s*(?=\D)", ", "),
-    (r"[“”„«»\"]|''|``", ""),
-    (r"[‘’]", "'"),
-    (r"\[{2,}|\]{2,}", " "),  # Piper would take what is between them for phonemes
-    (r"\s+", " "),
-    (r"\s+([,.;:!?])", lambda found: found[1]),
-    (r"(?:,\s*){2,}", ", "),
-    # Words that are longer than espeak-ng's buffers, which it does not guard: letters with dots between them, which it
-    # takes for one abbreviation until a clause ends, and endings on endings ('s's's).
-    (rf"((?:{LETTER}{DOTS}){{{ABBREVIATION - 1}}}{LETTER}){DOTS}(?={LETTER})", lambda found: f"{found[1]}, "),
-    (rf"{SPACED}{{{WORD}}}(?={SPACED})", lambda found: f"{found[0]} "),
-    (r"^[\s,;:.!?]+|\s+$", ""),
-)
-
-MONEY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
-CENTS = {"$": "cent", "€": "cent", "£": "penny", "₹": "paisa"}
-PLURALS = {"penny": "pence", "yen": "yen", "paisa": "paise"}
-UNITS = {
-    "km": "kilometers", "cm": "centimeters", "mm": "millimeters", "kg": "kilograms", "mg": "milligrams",
-    "ml": "milliliters", "km/h": "kilometers per hour", "mph": "miles per hour", "kb": "kilobytes", "mb": "megabytes",
-    "gb": "gigabytes", "tb": "terabytes", "ghz": "gigahertz", "mhz": "megahertz", "khz": "kilohertz", "hz": "hertz",
-    "kwh": "kilowatt hours", "ms": "milliseconds",
-}  # fmt: skip
-
-
-def _count(number: str, name: str) -> str:
-    return f"{number} {name if number == '1' else PLURALS.get(name, name + 's')}"
-
-
-def _money(found: re.Match[str]) -> str:
-    sign, whole, part, scale = found.groups()
-    if scale:
-        return f"{whole}{'.' + part if part else ''} {scale} {PLURALS.get(MONEY[sign], MONEY[sign] + 's')}"
-    said = _count(whole, MONEY[sign])
-    if part and len(part) == 2 and sign in CENTS:
-        return said if part == "00" else f"{said} and {_count(part.lstrip('0'), CENTS[sign])}"
-    return f"{whole}.{part} {PLURALS.get(MONEY[sign], MONEY[sign] + 's')}" if part else said
-
-
-def _range(found: re.Match[str]) -> str:
-    low, high = re.split("[-–]", found[0])
-    return f"{low} to {high}" if int(low) < int(high) else found[0]
-
-
-ENGLISH = _rules(
-    (r"\bDr\.(?=\s+[A-Z])", "Doctor"),
-    (r"\bMr\.(?=\s)", "Mister"),
-    (r"\bMrs\.(?=\s)", "Missus"),
-    (r"\bMs\.(?=\s)", "Miz"),
-    (r"\bProf\.(?=\s)", "Professor"),
-    (r"\bSt\.(?=\s+[A-Z])", "Saint"),
-    (r"\bvs\.?(?=\s)", "versus"),
-    (r"\be\.g\.,?", "for example,"),
-    (r"\bi\.e\.,?", "that is,"),
-    (r"\betc\.(?=\s+[^A-Z\s])", "et cetera"),
-    (r"\bapprox\.", "approximately"),
-    (r"\b([AaPp])\.m\.", lambda found: f"{found[1]}m"),
-    (r"\bNo\.\s*(?=\d)", "number "),
-    (r"#(?=\d)", "number "),
-    (r"([$€£¥₹])\s?(\d[\d,]*)(?:\.(\d+))?(?:\s(thousand|million|billion|trillion))?\b", _money),
-    (
-        rf"(?<=\d)\s?((?i:{'|'.join(sorted(map(re.escape, UNITS), key=len, reverse=True))}))\b",
-        lambda found: " " + UNITS.get(found[1].lower(), found[1]),
-    ),
-    (r"(?<![\d-])(?:\d{1,3}[-–]\d{1,3}|\d{4}[-–]\d{4})(?![\d-])", _range),
-    (r"\s<=\s|\s?≤\s?", " is at most "),
-    (r"\s>=\s|\s?≥\s?", " is at least "),
-    (r"\s<\s", " is less than "),
-    (r"\s>\s", " is greater than "),
-    (r"\s?(?:->|→|⇒|=>)\s?", " to "),
-    (r"~(?=\d)", "about "),
-    (r"(?<=\d)\s?[×x]\s?(?=\d)", " times "),
-    (r"\b(\w+)/(\w+)\b(?!/)", lambda found: f"{found[1]} {found[2]}" if found[1].isalpha() else found[0]),
-)
 
 
 def speakable(text: str, language: str) -> Spoken:
@@ -176,18 +66,31 @@ def _replace(
         new = replacement if isinstance(replacement, str) else replacement(found)
         parts += [text[at : found.start()], new]
         kept += origins[at : found.start()]
-        if new and new in found[0]:  # a part of what was there: it stays where it was
-            begin = found.start() + found[0].index(new)
-            kept += origins[begin : begin + len(new)]
-        elif (same := new.rstrip(", ")) and found[0].startswith(same):  # a pause was put in
-            kept += origins[found.start() : found.start() + len(same)]
-            kept += [origins[found.end() - 1]] * (len(new) - len(same))
-        else:
-            kept += [origins[found.end() - 1] if found.end() > found.start() else 0] * len(new)
+        kept += _placed(new, found[0], origins[found.start() : found.end()])
         at = found.end()
     if not at:
         return text, origins
     return "".join(parts) + text[at:], kept + origins[at:]
+
+
+def _placed(new: str, old: str, origins: list[int]) -> Iterable[int]:
+    """Where the characters of ``new`` come from, which stands for ``old``, whose characters come from ``origins``."""
+    if new and new in old:  # a part of what was there: it stays where it was
+        begin = old.index(new)
+        return origins[begin : begin + len(new)]
+    signs = [place for place, character in enumerate(old) if character.isdigit() or character == "+"]
+    said = new.split(" ")
+    if len(signs) > 2 and len(said) == len(signs):  # digit by digit
+        return [origins[place] for place, word in zip(signs, said, strict=True) for _ in f"{word} "][: len(new)]
+    same = _same(new, old)
+    rest = _same(new[same:][::-1], old[same:][::-1])
+    last = origins[max(len(old) - rest, same, 1) - 1]
+    return [*origins[:same], *[last] * (len(new) - same - rest), *origins[len(old) - rest :]]
+
+
+def _same(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _only(text: str, wanted: Callable[[str], bool]) -> str:

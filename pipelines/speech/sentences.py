@@ -8,6 +8,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from pipelines.speech.stops import ABBREVIATIONS, BEFORE_NAMES, DAY, MAYBE_LAST, NOON, before_number, goes_on
+
 LONGEST = 300  # characters of one sentence; run-on text is cut at a clause or a space before that
 EARLY = 24  # characters from which on the first sentence may end at a clause, so that sound starts early
 EARLY_WORDS = 4
@@ -26,17 +28,8 @@ WORD_BEFORE = re.compile(r"[^\s(\[{\"'“‘«]*\Z")
 LIST_NUMBER = re.compile(r"\s*\d{1,3}\Z")
 INITIAL = re.compile(r"[^\W\d_]")
 ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
+LETTERS = re.compile(r"[^\W\d_]*")
 BREAK = re.compile(rf"[{CLAUSES}](?=\s)|[{BARE_CLAUSES}]")
-
-# With a full stop they do not end a sentence, whatever follows.
-ABBREVIATIONS = frozenset("""
-    dr mr mrs ms mx prof rev hon sen rep gov gen col capt lt sgt maj st mt ft messrs mme mlle vs cf al approx dept est
-    e.g i.e viz ca hr fr sig bzw z.b d.h u.a evtl usw sr sra sres dña ud uds ing lic arq av avda
-""".split())  # fmt: skip # noqa: SIM905
-# They do not where a number follows.
-BEFORE_NUMBERS = frozenset("no nos nr núm fig figs p pp vol ch sec art par op eq ex".split())  # noqa: SIM905
-# They do where a new sentence seems to begin.
-MAYBE_LAST = frozenset("a.m p.m etc jr sr inc ltd co corp".split())  # noqa: SIM905
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +97,7 @@ class SentenceSplitter:
         if self._new_line and not complete and MAYBE_FENCE.match(window):
             return None
         for candidate in CANDIDATE.finditer(window):
-            end, clause = self._end(window, candidate)
+            end, clause = self._end(window, candidate, complete)
             if end is None:
                 if not complete:
                     return None
@@ -117,7 +110,7 @@ class SentenceSplitter:
             return Piece(window)
         return Piece(window[: _break(window)], ends=False)
 
-    def _end(self, window: str, candidate: re.Match[str]) -> tuple[int | None, bool]:
+    def _end(self, window: str, candidate: re.Match[str], complete: bool) -> tuple[int | None, bool]:
         """Where the piece ends if it does at this mark, and whether that is only a clause.
 
         0 where nothing ends, ``None`` where that depends on what is still to come.
@@ -127,13 +120,7 @@ class SentenceSplitter:
         if mark == "\n":
             return (candidate.end() if before.strip() else 0), False
         if mark in CLAUSES:
-            if not self._first or candidate.end() < EARLY or len(before.split()) < EARLY_WORDS:
-                return 0, True
-            if mark in BARE_CLAUSES:
-                return candidate.end(), True
-            if candidate.end() == len(window):
-                return None, True
-            return (candidate.end() if window[candidate.end()].isspace() else 0), True
+            return self._clause_end(window, before, mark, candidate.end()), True
         end = candidate.end()
         while end < len(window) and window[end] in CLOSERS + SPACED + BARE:
             end += 1
@@ -143,9 +130,29 @@ class SentenceSplitter:
             return end, False
         if not window[end].isspace():
             return 0, False
-        return self._spaced_end(window, before, mark, end), False
+        return self._spaced_end(window, before, mark, end, complete), False
 
-    def _spaced_end(self, window: str, before: str, mark: str, end: int) -> int | None:
+    def _clause_end(self, window: str, before: str, mark: str, end: int) -> int | None:
+        """The same for a mark between clauses, which counts in the first sentence only."""
+        if not self._first or end < EARLY or len(before.split()) < EARLY_WORDS:
+            return 0
+        if mark == "–" and not before[-1:].isspace():
+            if end == len(window):
+                return None
+            return end if window[end].isspace() else 0  # else a range: 9–5, Mon–Fri
+        if mark in BARE_CLAUSES:
+            return end
+        if end == len(window):
+            return None
+        if not window[end].isspace():
+            return 0
+        if mark == "," and before[-1:].isdigit():  # a date may go on: May 3, 2026
+            if end + 1 == len(window):
+                return None
+            return 0 if window[end + 1].isdigit() else end
+        return end
+
+    def _spaced_end(self, window: str, before: str, mark: str, end: int, complete: bool) -> int | None:
         """The same for a Latin mark with a space behind it, which may be an abbreviation's."""
         follows = window[end:].lstrip(" \t\u00a0")
         if not follows:
@@ -160,10 +167,24 @@ class SentenceSplitter:
         found = WORD_BEFORE.search(before, max(len(before) - LONGEST_WORD, 0))
         word = found[0].lstrip("*_~") if found else ""
         plain = word.lower()
-        if plain in ABBREVIATIONS or (plain in BEFORE_NUMBERS and following.isdigit()):
+        preceding = before[: len(before) - len(word)].rstrip("*_~ \u00a0")[-LONGEST_WORD:].split()[-1:]
+        if (plain in ABBREVIATIONS and word != "EST") or (following.isdigit() and before_number(plain, preceding)):
             return 0
         if plain in MAYBE_LAST:
             return end
+        if plain in NOON or plain in BEFORE_NAMES or DAY.fullmatch(word):
+            if plain in NOON and following == "(":
+                return 0
+            next_word = LETTERS.match(follows)[0]  # type: ignore[index] # it matches any text
+            if len(next_word) == len(follows) and not complete:
+                return None
+            if not goes_on(plain, preceding, next_word):
+                return end if plain in NOON or plain in BEFORE_NAMES else self._initial_end(before, word, end)
+            return 0
+        return self._initial_end(before, word, end)
+
+    def _initial_end(self, before: str, word: str, end: int) -> int:
+        """The same behind what is no abbreviation, but may be a letter that stands for a name, or a list's number."""
         if ACRONYM.fullmatch(word) or (INITIAL.fullmatch(word) and word not in "I"):
             return 0
         if self._new_line and LIST_NUMBER.fullmatch(before):

@@ -171,6 +171,7 @@ class _Speaker:
         self._speech = speech
         self._clock = clock
         self._forgiving = forgiving  # a sentence that can't be read does not end the reply
+        self._speed = settings.speed * speech.speed
         self._splitter = SentenceSplitter()
         self._sound = _Resampler(self._voice.rate, settings.volume)
         self._tokens = 0  # of text that has no delta yet
@@ -218,12 +219,12 @@ class _Speaker:
         self._characters += len(piece.text)
         if spoken.text:
             if self._pausing:
-                for delta in self._deltas(self._sound.silence(self._settings.pause)):
+                for delta in self._deltas(self._sound.silence(self._settings.pause / self._speed)):
                     yield delta
             sentence = Sentence(
                 spoken.text,
                 speaker,
-                self._settings.speed * self._speech.speed,
+                self._speed,
                 self._due(),
             )
             begin = self._sound.given

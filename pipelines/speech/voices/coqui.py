@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines.speech.coqui_phonemes import use_bundled_espeak
 from pipelines.speech.settings import SpeechSettings
+from pipelines.speech.stretch import Stretcher
 from pipelines.speech.timing import even_word_ends
 from pipelines.speech.voices.coqui_convert import CONFIG, MARK
 from pipelines.speech.voices.interface import Samples, VoiceError, check_speaker
@@ -33,10 +34,9 @@ class CoquiVoice:
         self._synthesizer = synthesizer
         self._model = synthesizer.tts_model
         self._phonemizer = phonemizer  # of a voice that was converted
-        self._lock = threading.Lock()  # how fast the model speaks is a part of its state
+        self._lock = threading.Lock()  # the models have state
         self._asked_language = settings.language or None
         self._clone = str(Path(settings.clone).expanduser()) if settings.clone else None
-        self._length_scale = getattr(self._model, "length_scale", None)
         self.rate = int(synthesizer.output_sample_rate)
         self.language = language
         self.speakers = tuple(_names(getattr(self._model, "speaker_manager", None), "speaker_names"))
@@ -49,7 +49,10 @@ class CoquiVoice:
 
         torch.set_num_threads(max(threads(), 1))  # of this thread
         with self._lock:
-            audio = self._synthesize(text, speaker or (self.speakers[0] if self.speakers else None), speed)
+            audio = self._synthesize(text, speaker or (self.speakers[0] if self.speakers else None))
+        if speed != 1.0:  # what the models take for a speed makes no sound of half the length, or nothing at all
+            stretcher = Stretcher(self.rate, 1 / speed)
+            audio = np.concatenate([stretcher.feed(audio), stretcher.end()])
         words = even_word_ends(text, len(audio))
         step = round(PIECE_SECONDS * self.rate)
         for begin in range(0, len(audio), step):
@@ -61,19 +64,13 @@ class CoquiVoice:
         if self._phonemizer is not None:
             self._phonemizer.close()
 
-    def _synthesize(self, text: str, speaker: str | None, speed: float) -> "np.ndarray[Any, np.dtype[np.float32]]":
-        more: dict[str, Any] = {}
-        if self._length_scale is not None:
-            self._model.length_scale = self._length_scale / speed
-        elif speed != 1.0:
-            more["speed"] = speed
+    def _synthesize(self, text: str, speaker: str | None) -> "np.ndarray[Any, np.dtype[np.float32]]":
         spoken = self._model.synthesize(
             text,
             speaker=speaker if self._clone is None else None,
             speaker_wav=self._clone,
             language=self._asked_language,
             use_griffin_lim=self._synthesizer.vocoder_model is None,
-            **more,
         )
         wave = spoken["wav"]
         if self._synthesizer.vocoder_model is not None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.speech.settings import SpeechSettings
+from pipelines.speech.stretch import stretched
 from pipelines.speech.timing import even_word_ends, word_ends
 from pipelines.speech.voices.interface import Samples, VoiceError, WordEnd, check_speaker
 from pipelines.speech.voices.phonemizer import Phonemizer
@@ -39,6 +40,9 @@ CONTEXTS = (8, 12, 16, 24, 32, 48)  # frames around a window that what comes of 
 SAME = 1e-4  # an inaudible difference of samples
 MOST_PHONEMES = 600  # of one reading; 300 characters of ordinary text have fewer
 WARM_UP = "Ready to speak."
+# Speeds that the model makes itself: beyond them its phonemes have a frame each, or drone. The rest is stretched.
+SLOWEST, FASTEST = 0.5, 1.4
+STEADY = 0.05  # a share of a sentence's length that it may differ by without being stretched
 
 
 class PiperVoice:
@@ -53,6 +57,7 @@ class PiperVoice:
         self._phonemizer = phonemizer  # None where the voice reads characters
         self._config = config
         self._model = model
+        self._usual: Floats | None = None  # durations of the first sentence, which load() lets it say at speed 1
         self._noise = config.noise_scale if settings.noise == "voice" else settings.noise
         self._rhythm = config.noise_w_scale if settings.rhythm == "voice" else settings.rhythm
 
@@ -74,17 +79,37 @@ class PiperVoice:
         ids, places = self._ids(phonemes)
         if not places:
             return
-        scales = (self._noise, self._config.length_scale / speed, self._rhythm)
+        scale = self._scale(speed)
+        scales = (self._noise, self._config.length_scale * scale, self._rhythm)
         speaker_id = self._config.speaker_id_map.get(speaker, self._config.default_speaker_id)
         plan = self._model.plan(ids, scales, speaker_id, threads())
+        if self._usual is None:
+            self._usual = plan.durations
+        factor = plan.factor(speed, scale)
         words = self._words(text, phonemes, places, plan)
+        words = tuple(WordEnd(word.character, round(word.sample * factor)) for word in words)
         yield None
-        for audio in self._model.sound(plan, threads):
+        for audio in stretched(self._model.sound(plan, threads), self.rate, factor):
             if audio is None:
                 yield None
                 continue
             yield Samples(audio, words)
             words = ()
+
+    def _scale(self, speed: float) -> float:
+        """What to multiply durations with for this speed.
+
+        The model rounds every duration up to whole frames, so half of the scale does not make half of the sound. The
+        sentence that the voice said first shows how much it makes; others differ from it by a few percent.
+        """
+        if speed == 1.0 or self._usual is None:
+            return 1.0
+        wanted = np.ceil(self._usual).sum() / min(max(speed, SLOWEST), FASTEST)
+        low, high = 0.0, 2 / SLOWEST
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (low, middle) if np.ceil(self._usual * middle).sum() > wanted else (middle, high)
+        return low
 
     def _phonemes(self, text: str) -> list[str]:
         """All of the text's as one utterance; espeak-ng may see several sentences in it."""
@@ -119,7 +144,7 @@ class PiperVoice:
     def _words(self, text: str, phonemes: Sequence[str], places: Sequence[int], plan: "_Plan") -> tuple[WordEnd, ...]:
         if plan.durations is None:
             return even_word_ends(text, plan.frames * self._model.frame)
-        behind = np.cumsum(plan.durations) * self._model.frame
+        behind = np.cumsum(np.ceil(plan.durations)) * self._model.frame
         ends = [int(behind[place - 1]) for place in places]
         counts: dict[str, int] = {}
 
@@ -148,8 +173,14 @@ class _Plan:
     """What is known of a sentence's sound before it is computed."""
 
     frames: int
-    durations: Floats | None  # (ids,), frames of each; None where the voice gives none
+    durations: Floats | None  # (ids,), of each, before they are rounded up to frames; None where the voice gives none
     tensors: dict[str, Floats]  # what the flow and the vocoder read; those of all frames have these last
+
+    def factor(self, speed: float, scale: float) -> float:
+        """How much longer to make the sound that was planned with this scale, so that it has the speed."""
+        usual = np.ceil(self.durations / scale).sum() if self.durations is not None else self.frames / scale
+        factor = float(usual / speed / self.frames)
+        return 1.0 if abs(factor - 1) < STEADY else factor
 
 
 class _Windowed(GraphPart):

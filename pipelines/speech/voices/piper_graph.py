@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx
 
 PARTS = ("reader", "flow", "vocoder")  # in the order in which they are computed
-CUTTING = 1  # raise it when voices that were cut before must be cut again
+CUTTING = 2  # raise it when voices that were cut before must be cut again
 FLOW, VOCODER = "/flow/", "/dec/"  # how nodes are called in the voices that Piper's training exports
 INPUTS = {"input", "input_lengths", "scales"}
 
@@ -61,9 +61,10 @@ def _parts(path: Path, model: "onnx.ModelProto") -> list["onnx.ModelProto"]:
     """Cut the graph before its flow and before its vocoder: its nodes are in the order in which they are computed."""
     nodes = list(model.graph.node)
     cuts = [next((i for i, node in enumerate(nodes) if node.name.startswith(p)), 0) for p in (FLOW, VOCODER)]
-    durations = [node.output[0] for node in nodes[: cuts[0]] if node.op_type == "Ceil"]
-    if not 0 < cuts[0] < cuts[1] or len(durations) != 1:
+    rounded = [node for node in nodes[: cuts[0]] if node.op_type == "Ceil"]
+    if not 0 < cuts[0] < cuts[1] or len(rounded) != 1:
         raise VoiceError(f"{path} is no Piper voice of an architecture that is known here: its graph is not VITS.")
+    durations = [rounded[0].input[0]]  # before they are rounded up to frames
     constants = {node.output[0]: node for node in nodes if node.op_type == "Constant"}
     parts = []
     for begin, end in zip([0, *cuts], [*cuts, len(nodes)], strict=True):

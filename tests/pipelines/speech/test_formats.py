@@ -1,6 +1,7 @@
 """Sound in the formats that clients ask for: written as a stream, read by another library."""
 
 import io
+import wave
 
 import av
 import numpy as np
@@ -65,6 +66,35 @@ def test_libsndfile_reads_a_stream_to_its_end(name: AudioFormatName, padding: fl
         assert np.array_equal(sound, given)
     heard = decode_audio(io.BytesIO(data), sampling_rate=AUDIO_RATE)
     assert len(heard) == pytest.approx(len(given), abs=padding * AUDIO_RATE)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_ffmpeg_reads_every_sample_of_a_stream(name: AudioFormatName) -> None:
+    given = speech_like(20)
+    data = b"".join(encoded(Encoder(name), given))
+    if name == "pcm":
+        assert data == given.tobytes()
+        return
+    with av.open(io.BytesIO(data), mode="r") as file:
+        frames = [(frame.samples, frame.rate) for frame in file.decode(audio=0)]
+    samples = sum(samples * AUDIO_RATE // rate for samples, rate in frames)
+    assert len(given) <= samples <= len(given) + 0.1 * AUDIO_RATE
+
+
+def test_pythons_own_reader_takes_a_wav_stream_whole() -> None:
+    given = speech_like(20)
+    data = b"".join(encoded(Encoder("wav"), given))
+    with wave.open(io.BytesIO(data)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (AUDIO_RATE, 1, 2)
+        assert file.readframes(file.getnframes()) == given.tobytes()
+
+
+def test_every_frame_of_an_mp3_has_the_same_bit_rate() -> None:
+    with av.open(io.BytesIO(b"".join(encoded(Encoder("mp3"), speech_like(20)))), mode="r") as file:
+        packets = [packet for packet in file.demux(audio=0) if packet.size]
+        sizes = {packet.size for packet in packets}
+    assert len(packets) > 800
+    assert max(sizes) - min(sizes) <= 1, "but for a byte of padding"
 
 
 def test_flac_that_is_longer_than_may_wait_comes_while_it_is_made() -> None:

@@ -12,7 +12,9 @@ ALPHABET = "ab A.!?…,;:。，！।؟`~\n 1-—*_\"')]\u200d\u0301😀👍🏽
 TEXTS = st.text(ALPHABET, max_size=80) | st.text(max_size=60) | st.lists(
     st.sampled_from(
         ["Dr. ", "e.g. ", "3.5 ", "Hello, ", "you and me ", "Yes! ", "```\n", "x = 1\n", "No. ", "5 ", "a@b.org ", "… ",
-         "\n\n", "1. ", "你好。", "क्या? ", "مرحبا؟ ", "word " * 30, "x" * 400, "**bold.** ", "U.S. "]
+         "\n\n", "1. ",
+         "am 3. Mai ", "St. ", "Nov. 2", "5 min. ", "p.m. EST ", "May 3, 20", "9–5 ",
+         "你好。", "क्या? ", "مرحبا؟ ", "word " * 30, "x" * 400, "**bold.** ", "U.S. "]
     ),
     max_size=12,
 ).map("".join)  # fmt: skip
@@ -58,6 +60,19 @@ def test_cuts_change_nothing_and_no_character_is_lost(text: str, cuts: list[int]
         ("नमस्ते। कैसे हैं?", ["नमस्ते।", "कैसे हैं?"]),
         ("كيف حالك؟ بخير.", ["كيف حالك؟", "بخير."]),
         ("Line one\n\nLine two", ["Line one", "Line two"]),
+        ("It opened on Nov. 24, see Fig. 3. Fine.", ["It opened on Nov. 24, see Fig. 3.", "Fine."]),
+        ("I saw him in Sept. It was warm.", ["I saw him in Sept.", "It was warm."]),
+        ("Stir for 5 min. Then wait 2 min. 30 sec. more.", ["Stir for 5 min.", "Then wait 2 min. 30 sec. more."]),
+        ("It is 6 ft. 2 in. tall. He came in. 5 came.", ["It is 6 ft. 2 in. tall.", "He came in.", "5 came."]),
+        ("It is at 3:30 p.m. (EST) in Apt. 4. Fine.", ["It is at 3:30 p.m. (EST) in Apt. 4.", "Fine."]),
+        ("Call tel. 555-1234 now. Bye.", ["Call tel. 555-1234 now.", "Bye."]),
+        ("I live on Main St. The house is red.", ["I live on Main St.", "The house is red."]),
+        ("St. Mary and St. Patrick came.", ["St. Mary and St. Patrick came."]),
+        ("Martin Luther King Jr. Day is near.", ["Martin Luther King Jr. Day is near."]),
+        ("At 9 a.m. EST. He left at 5 p.m. She stayed.", ["At 9 a.m. EST.", "He left at 5 p.m.", "She stayed."]),
+        ("Er kam am 3. Mai. Sie kam am 24. Dezember.", ["Er kam am 3. Mai.", "Sie kam am 24. Dezember."]),
+        ("Sie wohnt in der 2. Etage. Es ist 5. Gut so.", ["Sie wohnt in der 2. Etage.", "Es ist 5.", "Gut so."]),
+        ("I have 5. August is near.", ["I have 5.", "August is near."]),
     ],
 )  # fmt: skip
 def test_sentences_end_where_a_reader_pauses(text: str, expected: list[str]) -> None:
@@ -78,6 +93,11 @@ def test_the_first_sentence_may_end_at_a_clause_and_later_ones_do_not() -> None:
     assert (first.text, first.ends) == ("The sea is wide and deep,", False)
     assert (second.text, second.ends) == (" and nobody knows it.", True)
     assert third.text.strip().startswith("The sky is wide and high, and")
+
+
+@pytest.mark.parametrize("whole", ["The shop is open every day from 9–5", "It will all be ready on May 3, 2026"])
+def test_the_first_clause_does_not_end_within_a_range_or_a_date(whole: str) -> None:
+    assert [piece.text for piece in split(f"{whole}, as we said.")] == [f"{whole},", " as we said."]
 
 
 def test_a_sentence_is_given_as_soon_as_what_follows_makes_it_certain() -> None:

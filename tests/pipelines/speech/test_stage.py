@@ -132,6 +132,14 @@ async def test_speed_and_speaker_reach_the_voice() -> None:
     assert voice.said == [("Hi.", "bob", 3.0), ("Hi.", "ann", 1.5)]
 
 
+async def test_the_pause_between_sentences_has_the_speed_too() -> None:
+    seconds = []
+    for speed in (1.0, 2.0, 0.5):
+        deltas = sound(await spoken(scripted_speech(ScriptedVoice()), "One two. Three four.", Speech("", speed)))
+        seconds.append(sum(delta.samples for delta in deltas) / AUDIO_RATE)
+    assert seconds == pytest.approx([1.35, 0.675, 2.7], abs=0.005)
+
+
 @dataclass
 class Watch:
     """A clock that says when each delta came."""
