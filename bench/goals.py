@@ -25,6 +25,7 @@ SINGLE = {
     "speech/beside": ("speech: between tokens of another reply, p99, to alone", "≤", 1.5, X, 2),
     "speech/underruns": ("speech: underruns of 8 sessions", "≤", 0, "", 0),
     "speech/cancel": ("speech: from a cancel to the last sound, p95", "≤", 60, MS, 0),
+    "written/share": ("written forms spoken as people say them", "≥", 97, " %", 1),
     "anomaly/short": ("screening a short message, p95", "≤", 20, MS, 1),
     "anomaly/long": ("screening a long message, p95", "≤", 90, MS, 1),
     "anomaly/late": ("the event loop beside screening, p99, later by", "≤", 5, MS, 1),

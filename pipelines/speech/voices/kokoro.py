@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.speech.settings import AUTO, SpeechSettings
+from pipelines.speech.stretch import Stretcher
 from pipelines.speech.timing import word_ends
 from pipelines.speech.voices.interface import Cast, Samples, VoiceError, WordEnd
 from pipelines.speech.voices.kokoro_graph import DURATIONS, READER, VOCODER
@@ -30,6 +31,7 @@ Floats = NDArray[np.float32]
 
 RATE = 24_000
 FRAME = 600  # samples
+SLOWEST, FASTEST = 0.6, 1.4  # speeds that the model makes itself: it reaches about twice; the rest is stretched
 PAD = 0  # the id before and behind a text
 MOST_SYMBOLS = 510  # of one reading
 STYLES, STYLE = MOST_SYMBOLS, 256  # a speaker has a style for each number of symbols
@@ -50,6 +52,14 @@ class _Clause:
     text: str
     begin: int  # in the sentence
     symbols: str
+
+
+def _paced(audio: Floats, factor: float) -> Floats:
+    """The sound, ``factor`` times as long."""
+    if factor == 1.0:
+        return audio
+    stretcher = Stretcher(RATE, factor)
+    return np.concatenate([stretcher.feed(audio), stretcher.end()])
 
 
 class KokoroVoice:
@@ -87,14 +97,18 @@ class KokoroVoice:
         """Speak one sentence, clause by clause where it is long."""
         speaker = speaker or self._speaker
         said = 0  # samples
+        own = min(max(speed, SLOWEST), FASTEST)
         for clause in self._clauses(text, self.language_of(speaker)):
             style = self._styles[speaker][len(clause.symbols) - 1]
-            plan = self._model.plan([IDS[symbol] for symbol in clause.symbols], style, speed, threads())
+            plan = self._model.plan([IDS[symbol] for symbol in clause.symbols], style, own, threads())
             yield None
             audio = self._model.sound(plan, threads())
             begin, end = _sounding(audio)
-            yield Samples(audio[begin:end], self._words(clause, plan, self.language_of(speaker), begin, end, said))
-            said += end - begin
+            words = self._words(clause, plan, self.language_of(speaker), begin, end, 0)
+            made = _paced(audio[begin:end], own / speed)
+            scale = len(made) / max(end - begin, 1)
+            yield Samples(made, tuple(WordEnd(word.character, said + int(word.sample * scale)) for word in words))
+            said += len(made)
 
     def close(self) -> None:
         """End the process that reads text."""
