@@ -75,7 +75,7 @@ def fits_conversation(told: Mapping[str, Any]) -> None:
     assert any("weather" in text.lower() and "Paris" in text for text in told["heard"]), told["heard"]
     assert "Paris" in [arguments["city"] for arguments in told["calls"]]
     assert told["sound"] > 0
-    assert told["interrupted"] == 1
+    assert told["interrupted"] > 0
 
 
 def _node() -> Path:

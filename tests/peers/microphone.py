@@ -42,3 +42,9 @@ async def microphone(send: Callable[[bytes], Awaitable[None]]) -> AsyncIterator[
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so; the case has a limit of its own."""
+    while not condition():
+        await asyncio.sleep(0.05)

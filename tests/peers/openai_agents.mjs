@@ -4,6 +4,7 @@ import { Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, run, setTracin
 import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession, tool as realtimeTool } from "@openai/agents/realtime";
 import { z } from "zod";
 import { INSTRUCTIONS, QUESTION, Weather, report } from "./cases.mjs";
+import { Microphone } from "./microphone.mjs";
 
 setTracingDisabled(true);
 
@@ -76,7 +77,50 @@ async function realtime(address, modality) {
   return told;
 }
 
+// A spoken conversation: a question that needs the function, another one, and an interruption of its answer.
+async function conversation(address) {
+  const weather = new Weather();
+  const agent = new RealtimeAgent({ name: "assistant", instructions: INSTRUCTIONS, tools: [offered(weather, realtimeTool)] });
+  const transport = new OpenAIRealtimeWebSocket({ url: address.replace("http", "ws") + "/v1/realtime?model=gpt-realtime" });
+  const session = new RealtimeSession(agent, {
+    transport,
+    model: "gpt-realtime",
+    config: {
+      outputModalities: ["audio"],
+      audio: { input: { transcription: { model: "whisper-1" }, turnDetection: { type: "server_vad" } } },
+    },
+    tracingDisabled: true,
+  });
+  const told = { calls: weather.calls, heard: [], errors: [], interrupted: 0, sound: 0 };
+  session.on("error", (error) => told.errors.push(JSON.stringify(error)));
+  session.on("audio", (event) => { told.sound += event.data.byteLength; });
+  session.on("audio_interrupted", () => { told.interrupted++; });
+  session.on("history_updated", (history) => {
+    told.heard = history
+      .filter((item) => item.type === "message" && item.role === "user")
+      .flatMap((item) => item.content)
+      .map((part) => part.transcript)
+      .filter(Boolean);
+  });
+  await session.connect({ apiKey: "none" });
+  const microphone = new Microphone((pcm) => session.sendAudio(pcm));
+  const until = async (condition) => { while (!condition()) await new Promise((resolve) => setTimeout(resolve, 50)); };
+  microphone.say("weather");
+  await until(() => weather.calls.length && told.sound);
+  await new Promise((resolve) => setTimeout(resolve, 5000)); // the answer is being played
+  const before = told.sound;
+  microphone.say("story");
+  await until(() => told.sound > before + 2 * 48000);
+  told.interrupted = 0;
+  microphone.say("stop");
+  await until(() => told.interrupted || told.errors.length);
+  microphone.close();
+  session.close();
+  return told;
+}
+
 await report({
+  conversation,
   chat: (address) => loop(chatModel(address)),
   chat_streamed: (address) => loop(chatModel(address), { stream: true }),
   responses: (address) => loop(responsesModel(address)),

@@ -4,15 +4,20 @@ import asyncio
 from typing import Any
 
 from cases import INSTRUCTIONS, QUESTION, Weather, report
+from microphone import RATE, microphone, until
 from pipecat.adapters.schemas.function_schema import FunctionSchema
 from pipecat.adapters.schemas.tools_schema import ToolsSchema
 from pipecat.frames.frames import (
     EndFrame,
     ErrorFrame,
     Frame,
+    InputAudioRawFrame,
+    InterruptionFrame,
     LLMContextFrame,
     LLMFullResponseEndFrame,
     LLMTextFrame,
+    TranscriptionFrame,
+    TTSAudioRawFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
@@ -137,4 +142,92 @@ async def chat_call(address: str) -> dict[str, Any]:
     return await _call(OpenAILLMService(api_key="none", base_url=f"{address}/v1", settings=settings))
 
 
-report(realtime, realtime_call, chat_call)
+class Loudspeaker(FrameProcessor):
+    """Counts what is to be played, and the interruptions of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sound = 0
+        self.interrupted = 0
+        self.heard: list[str] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TTSAudioRawFrame):
+            self.sound += len(frame.audio)
+        elif isinstance(frame, InterruptionFrame):
+            self.interrupted += 1
+        await self.push_frame(frame, direction)
+
+
+class Ear(FrameProcessor):
+    """Collects what the service has heard; it sends that upstream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TranscriptionFrame):
+            self.heard.append(frame.text)
+        await self.push_frame(frame, direction)
+
+
+async def conversation(address: str) -> dict[str, Any]:
+    """A spoken conversation: a question that needs the function, another one, and an interruption of its answer."""
+    weather, ear, listener, loudspeaker = Weather(), Ear(), Listener(), Loudspeaker()
+    schema = FunctionSchema(
+        name=weather.name,
+        description=weather.description,
+        properties=weather.parameters["properties"],
+        required=weather.parameters["required"],
+    )
+    properties = events.SessionProperties(
+        audio=events.AudioConfiguration(
+            input=events.AudioInput(
+                transcription=events.InputAudioTranscription(), turn_detection=events.TurnDetection()
+            )
+        ),
+    )
+    service = OpenAIRealtimeLLMService(
+        api_key="none",
+        base_url=address.replace("http", "ws", 1) + "/v1/realtime",
+        settings=OpenAIRealtimeLLMService.Settings(system_instruction=INSTRUCTIONS, session_properties=properties),
+    )
+
+    async def get_weather(params: Any) -> None:
+        await params.result_callback({"weather": weather(**params.arguments)})
+
+    service.register_function(weather.name, get_weather)
+    context = LLMContext([], tools=ToolsSchema(standard_tools=[schema]))
+    pair = LLMContextAggregatorPair(context)
+
+    async def talk(worker: PipelineWorker) -> None:
+        async def send(pcm: bytes) -> None:
+            await worker.queue_frame(InputAudioRawFrame(audio=pcm, sample_rate=RATE, num_channels=1))
+
+        await worker.queue_frame(LLMContextFrame(context))
+        async with microphone(send) as opened:
+            await asyncio.sleep(2)  # its first answer, to nothing, which this service asks for
+            opened.say("weather")
+            await until(lambda: bool(weather.calls and loudspeaker.sound))
+            await asyncio.sleep(5)  # the answer is being played
+            before, stopped = loudspeaker.sound, loudspeaker.interrupted
+            opened.say("story")
+            await until(lambda: loudspeaker.sound > before + 2 * 48_000)
+            stopped = loudspeaker.interrupted
+            opened.say("stop")
+            await until(lambda: loudspeaker.interrupted > stopped)
+
+    errors = await _run([pair.user(), ear, service, listener, loudspeaker, pair.assistant()], listener, talk)
+    return {
+        "calls": weather.calls,
+        "heard": ear.heard,
+        "errors": errors,
+        "sound": loudspeaker.sound,
+        "interrupted": int(loudspeaker.interrupted > 0),
+    }
+
+
+report(realtime, realtime_call, chat_call, conversation)

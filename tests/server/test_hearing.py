@@ -138,7 +138,7 @@ def test_a_turn_comes_in_the_protocols_order() -> None:
     ]
     ids = {event.get("item_id") or event.get("item", {}).get("id") for event in heard[:7]}
     assert len(ids) == 1
-    assert heard[3]["item"]["content"] == [{"type": "input_audio"}]
+    assert heard[3]["item"]["content"] == [{"type": "input_audio", "transcript": None}]
     assert heard[6]["transcript"] == "What is the capital of France?"
     assert heard[6]["usage"] == {"type": "duration", "seconds": 1.0}
     (turn,) = made.turns.values()

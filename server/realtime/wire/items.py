@@ -1,9 +1,11 @@
 """Conversation items and their parts."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -29,6 +31,12 @@ class Content(Sparse):
         elif self.text is None:
             raise PydanticCustomError("missing", "A text part needs a text.")
         return self
+
+    @model_serializer(mode="wrap")
+    def _drop_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As of ``Sparse``; but the user's audio without its words says so, for a client whose type wants the field."""
+        wanted = "transcript" if self.type == "input_audio" else None
+        return {key: value for key, value in handler(self).items() if value is not None or key == wanted}
 
     @property
     def words(self) -> str:
