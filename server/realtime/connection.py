@@ -19,6 +19,7 @@ from server.auth import BETA_SUBPROTOCOL, TENANT, offered, subprotocols
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError, as_stage_error
 from server.realtime import session, wire
+from server.realtime.encoding import SoundEncoder
 from server.realtime.heartbeat import Heartbeat
 from server.realtime.queues import ByteQueue
 from server.realtime.session import Begin, Input, State, Stop, beta
@@ -55,6 +56,7 @@ class Connection:
         )
         self._inbox: ByteQueue[Input] = ByteQueue(INBOX)
         self._outgoing: ByteQueue[str | None] = ByteQueue(self._limits.outgoing_bytes)
+        self._encoders: dict[str, SoundEncoder] = {}  # by response, of those that are not PCM
         self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``
         self._pinging: asyncio.Task[None] | None = None
         self._sent = 0
@@ -182,9 +184,28 @@ class Connection:
                     self._listener.silenced()
             case wire.ServerEvent():
                 self._tell_listener(output)
-                self._sent += 1
-                text = wire.dump(output, f"event_{self._state.id}{self._sent}")
-                await self._outgoing.put(text, len(text))
+                for event in self._encoded(output):
+                    self._sent += 1
+                    text = wire.dump(event, f"event_{self._state.id}{self._sent}")
+                    await self._outgoing.put(text, len(text))
+
+    def _encoded(self, event: wire.ServerEvent) -> list[wire.ServerEvent]:
+        """The event, with sound in the encoding that was announced."""
+        match event:
+            case wire.ResponseCreated(response=wire.Response(audio=wire.ResponseAudio() as audio) as response):
+                format = audio.output.format if audio.output else None
+                if format is not None and format.type != wire.PCM.type:
+                    self._encoders[response.id] = SoundEncoder(format.type)
+            case wire.ResponseDone():
+                self._encoders.pop(event.response.id, None)
+            case wire.AudioDelta() if encoder := self._encoders.get(event.response_id):
+                delta = encoder(event.delta)
+                return [event.model_copy(update={"delta": delta})] if delta else []
+            case wire.AudioDone() if encoder := self._encoders.get(event.response_id):
+                rest = encoder("", last=True)
+                last = wire.AudioDelta(response_id=event.response_id, item_id=event.item_id, delta=rest)
+                return [*([last] if rest else []), event]
+        return [event]
 
     async def _hear(self, data: bytes) -> None:
         """Pass audio to the session's ears, which begin with the first of it."""

@@ -9,12 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipelines.listening.audio import A_LAW, MU_LAW
+from pipelines.listening.events import Encoding
 from pipelines.listening.settings import ListeningSettings
 from server.config import LimitSettings, Settings
 from server.realtime.connection import Connection
-from tests.pipelines.listening.fakes import ScriptedRecogniser, hearing_with, silence, tone
+from server.realtime.encoding import SoundEncoder
+from tests.pipelines.listening.fakes import ScriptedRecogniser, encode, hearing_with, silence, tone
 from tests.support import (
     PATIENCE,
     Client,
@@ -245,3 +249,35 @@ async def test_a_handshake_for_transcription_is_taken() -> None:
         async with server.http.ws_connect(url) as socket:
             created = json.loads((await socket.receive()).data)
             assert created["session"]["type"] == "transcription"
+
+
+@pytest.mark.parametrize("kind", ["audio/pcmu", "audio/pcma"])
+async def test_a_telephone_is_heard_and_answered_in_its_own_encoding(kind: Encoding) -> None:
+    async with hearing(voice=True) as server, server.client() as client:
+        await client.greet()
+        audio = {"input": {"format": {"type": kind}}, "output": {"format": {"type": kind}}}
+        await client.send("session.update", session={"type": "realtime", "audio": audio})
+        updated = (await client.until("session.updated"))[-1]["session"]["audio"]
+        assert (updated["input"]["format"], updated["output"]["format"]) == ({"type": kind}, {"type": kind})
+        await send(client, encode(silence(400, 8000) + tone(900, 8000) + silence(800, 8000), kind), 160)
+        events = await client.until("response.done")
+        created = next(event for event in events if event["type"] == "response.created")
+        assert created["response"]["audio"]["output"]["format"] == {"type": kind}
+        told = sound_of(events)
+        usage = events[-1]["response"]["usage"]["output_token_details"]["audio_tokens"]
+        assert usage / 20 == pytest.approx(len(told) / 8000, abs=0.1)
+        assert len(set(told)) > 1, "it is no silence"
+
+
+def test_g711_stands_for_the_nearest_sample() -> None:
+    """Against the tables that hearing reads, which the telephone's standard gives."""
+    for kind in ("audio/pcmu", "audio/pcma"):
+        encoder = SoundEncoder(kind)
+        sound = tone(1000)
+        coded = base64.b64decode(encoder(base64.b64encode(sound).decode(), last=True))
+        table = (MU_LAW if kind == "audio/pcmu" else A_LAW).astype(float)
+        heard = table[np.frombuffer(coded, np.uint8)]
+        assert len(heard) == 8000
+        said = np.frombuffer(tone(1000, 8000), "<i2").astype(float)
+        middle = slice(500, 7500)
+        assert np.abs(heard[middle] - said[middle]).mean() < 0.03 * np.abs(said).max()

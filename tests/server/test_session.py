@@ -530,13 +530,16 @@ def test_voices_go_by_many_names(speaking: Table) -> None:
     assert (error["code"], error["param"]) == ("voice_not_found", "response.audio.output.voice")
 
 
-def test_formats_that_can_not_be_had_are_told(speaking: Table) -> None:
-    other = {"audio": {"output": {"format": {"type": "audio/pcmu"}}}}
-    (updated,) = speaking.send("session.update", session=other)
-    assert updated["session"]["audio"]["output"]["format"] == {"type": "audio/pcm", "rate": 24000}
-    assert "audio/pcm" in updated["loquent"]["warnings"][0]
-    created, _ = speaking.send("response.create", response=AUDIO | other)
-    assert "audio/pcm" in created["loquent"]["warnings"][0]
+def test_a_reply_has_the_format_of_its_session_or_its_own(speaking: Table) -> None:
+    telephone = {"audio": {"output": {"format": {"type": "audio/pcmu"}}}}
+    (updated,) = speaking.send("session.update", session=telephone)
+    assert updated["session"]["audio"]["output"]["format"] == {"type": "audio/pcmu"}
+    created, _ = speaking.send("response.create", response=AUDIO)
+    assert created["response"]["audio"]["output"]["format"] == {"type": "audio/pcmu"}
+    speaking.send("response.cancel")
+    own = {"audio": {"output": {"format": {"type": "audio/pcm"}}}}
+    created, _ = speaking.send("response.create", response=AUDIO | own)
+    assert created["response"]["audio"]["output"]["format"] == {"type": "audio/pcm", "rate": 24000}
 
 
 def test_audio_without_a_voice_becomes_text_and_says_so(table: Table) -> None:

@@ -12,7 +12,7 @@ from server.realtime import wire
 from server.realtime.session.inputs import Begin, Output, Silence, Step, Stop
 from server.realtime.session.reading import Given, items_read, messages_read
 from server.realtime.session.replies import CANCELLED, FILTERED, close_reply, failure_of
-from server.realtime.session.settings import NO_IMAGES, NO_PROMPTS, NO_VERDICTS, NO_VOICE, PCM_ONLY, said, speaker_of
+from server.realtime.session.settings import NO_IMAGES, NO_PROMPTS, NO_VERDICTS, NO_VOICE, said, speaker_of
 from server.realtime.session.state import Reply, Sound, State, delete_item, find_reply, make_room, new_id, put_reply
 from server.realtime.session.tools import use_of, warnings_of
 from server.realtime.wire import WireError
@@ -174,9 +174,9 @@ def _speech(state: State, asked: wire.ResponseConfig) -> tuple[Speech | None, wi
     own = (asked.audio and asked.audio.output) or wire.ResponseAudioOutput()
     voice = own.speaker or configured.speaker or state.voices.here
     speaker = speaker_of(state, voice, "response.audio.output.voice")
-    warnings = [PCM_ONLY] if own.format is not None and own.format.type != wire.PCM.type else []
-    announced = wire.ResponseAudio(output=wire.ResponseAudioOutput(format=wire.PCM, voice=voice))
-    return Speech(speaker, configured.speed), announced, warnings
+    format = own.format or configured.format
+    announced = wire.ResponseAudio(output=wire.ResponseAudioOutput(format=format, voice=voice))
+    return Speech(speaker, configured.speed), announced, []
 
 
 def _sampling(extension: wire.Extension | None) -> wire.SamplingExtension:

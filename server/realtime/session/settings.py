@@ -20,7 +20,6 @@ NO_VERDICTS = "This server does not report verdicts."
 NO_IMAGES = "This server does not draw."
 NO_PROMPTS = "This server has no stored prompts: prompt has no effect."
 NOT_LISTENING = "This server does not listen: turn_detection stays null."
-PCM_ONLY = "Replies are spoken as audio/pcm at 24,000 samples a second."
 NO_NOISE_REDUCTION = "This server reduces no noise: noise_reduction has no effect."
 
 
@@ -78,9 +77,6 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
     if config.output_modalities != ["text"] and state.voices is None:
         warnings.append(NO_VOICE)
         update["output_modalities"] = ["text"]
-    if output.format.type != wire.PCM.type:
-        warnings.append(PCM_ONLY)
-        output = output.model_copy(update={"format": wire.PCM})
     if said("verdicts", config.loquent) and not state.verdicts:
         warnings.append(NO_VERDICTS)
     if said("image", config.loquent) and not state.draws:

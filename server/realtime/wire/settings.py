@@ -67,6 +67,16 @@ class AudioFormat(Sparse):
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
     rate: Literal[24000] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_rate(cls, given: Any) -> Any:
+        """G.711 has one rate, which is not named; that of PCM may be left from the settings before."""
+        if not isinstance(given, dict):
+            return given
+        if given.get("type", "audio/pcm") != "audio/pcm":
+            return {"type": given["type"]}
+        return given | {"rate": given.get("rate") or 24000}
+
 
 PCM = AudioFormat(type="audio/pcm", rate=24000)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.events import AUDIO_RATE
+from pipelines.listening.audio import A_LAW, MU_LAW
 from pipelines.listening.hearing import Hearing
 from pipelines.listening.interface import FRAME, RATE, Reading, Request, Segment, Transcript, Word
 from pipelines.listening.settings import ListeningSettings
@@ -98,3 +99,10 @@ def tone(milliseconds: int, rate: int = AUDIO_RATE) -> bytes:
 def silence(milliseconds: int, rate: int = AUDIO_RATE) -> bytes:
     """Silence, as PCM."""
     return bytes(2 * (milliseconds * rate // 1000))
+
+
+def encode(pcm: bytes, encoding: str) -> bytes:
+    """PCM as G.711: for each sample the byte that stands for the nearest one."""
+    table = (MU_LAW if encoding == "audio/pcmu" else A_LAW).astype(np.int32)
+    samples = np.frombuffer(pcm, "<i2").astype(np.int32)
+    return bytes(int(np.abs(table - sample).argmin()) for sample in samples)

@@ -26,6 +26,7 @@ from pipelines.listening.turns import Policy
 from tests.pipelines.listening.fakes import (
     ScriptedEnd,
     ScriptedRecogniser,
+    encode,
     hearing_with,
     silence,
     started,
@@ -275,12 +276,3 @@ async def test_turn_detection_can_be_switched_off_in_the_middle() -> None:
         heard.listener.commit(3)
         await heard.until(Transcribed)
         assert "Ended" not in heard.kinds()
-
-
-def encode(pcm: bytes, encoding: str) -> bytes:
-    """PCM as G.711: for each sample the byte that stands for the nearest one."""
-    from pipelines.listening.audio import A_LAW, MU_LAW
-
-    table = (MU_LAW if encoding == "audio/pcmu" else A_LAW).astype(np.int32)
-    samples = np.frombuffer(pcm, "<i2").astype(np.int32)
-    return bytes(int(np.abs(table - sample).argmin()) for sample in samples)
