@@ -23,26 +23,39 @@ ELSEWHERE = {
 
 def test_the_readme_has_commands_and_programs() -> None:
     assert len(COMMANDS) >= 8
-    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS) == 5
     assert set(ELSEWHERE) <= set(COMMANDS)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the reader is: what a command or a program makes is there for those that follow it."""
+    made = tmp_path_factory.mktemp("reader")
+    (made / "README.md").write_text(README)
+    return made
+
+
+def files(folder: Path) -> dict[Path, float]:
+    """When each file was last written."""
+    return {file: file.stat().st_mtime for file in folder.iterdir()}
+
+
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ELSEWHERE])
-def test_a_command_of_the_readme_works(command: str, server_url: str, tmp_path: Path) -> None:
+def test_a_command_of_the_readme_works(command: str, server_url: str, folder: Path) -> None:
     words = command.replace(".venv/bin/loquent", str(Path(sys.executable).parent / "loquent"))
-    (tmp_path / "README.md").write_text(README)
-    outcome = run("bash", "-c", words, cwd=tmp_path, seconds=110, LOQUENT_URL=server_url)
+    before = files(folder)
+    outcome = run("bash", "-c", words, cwd=folder, seconds=110, LOQUENT_URL=server_url)
     assert outcome.returncode == 0, outcome.stderr
-    made = [file for file in tmp_path.iterdir() if file.name != "README.md"]
+    made = [file for file, written in files(folder).items() if before.get(file) != written]
     assert outcome.stdout.strip() or any(file.stat().st_size for file in made)
     if "capital of France" in command:
         assert "Paris" in outcome.stdout
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["chat completions", "realtime", "speech", "images"])
-def test_a_program_of_the_readme_works(program: str, server_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", PROGRAMS, ids=["chat completions", "realtime", "speech", "listening", "images"])
+def test_a_program_of_the_readme_works(program: str, server_url: str, folder: Path) -> None:
     assert "http://127.0.0.1:8700" in program
-    outcome = run(sys.executable, "-c", program.replace("http://127.0.0.1:8700", server_url), cwd=tmp_path)
+    outcome = run(sys.executable, "-c", program.replace("http://127.0.0.1:8700", server_url), cwd=folder)
     assert outcome.returncode == 0, outcome.stderr
     assert ("Drawn:" if "images" in program else "Paris") in outcome.stdout
 

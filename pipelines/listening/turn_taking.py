@@ -58,7 +58,7 @@ def _quiet(turns: Turns, probability: float) -> Step:
     begun = turns.now - run
     begin = max(begun - samples(turns.policy.prefix_ms), 0)
     speech = Speech(begun, turns.now, run, probability * run / FRAME, segment=begin, looked=begun)
-    turns = replace(turns, run=0, idled=False)
+    turns = replace(turns, run=0, replied=False, reported=False)
     if turns.policy.interrupts and turns.audible:
         return replace(turns, speech=speech), []  # it must first mean something
     return replace(turns, speech=replace(speech, announced=True)), [Started(begun, interrupts=False)]
@@ -66,11 +66,12 @@ def _quiet(turns: Turns, probability: float) -> Step:
 
 def _idle(turns: Turns) -> Step:
     if turns.audible:
-        return replace(turns, quiet_since=turns.now, idled=False), []
+        return replace(turns, quiet_since=turns.now), []
     wanted = turns.policy.idle_ms
-    if wanted is None or turns.idled or turns.now - turns.quiet_since < samples(wanted):
+    quiet = turns.now - turns.quiet_since
+    if wanted is None or turns.reported or not turns.replied or quiet < samples(wanted):
         return turns, []
-    return replace(turns, idled=True), [Idled(turns.quiet_since, turns.now)]
+    return replace(turns, reported=True), [Idled(turns.quiet_since, turns.now)]
 
 
 def _voice(turns: Turns, speech: Speech, probability: float, level: float) -> Step:
@@ -278,7 +279,8 @@ def _graced(turns: Turns, speech: Speech) -> bool:
 def replying(turns: Turns, *, active: bool) -> Turns:
     """A reply is being made from now on, or no longer; what was sent of it may still be heard."""
     if active and not turns.replying:
-        return replace(turns, replying=True, said=turns.said if turns.audible else Said(), sound_begun=None)
+        said = turns.said if turns.audible else Said()
+        return replace(turns, replying=True, said=said, sound_begun=None, replied=True)
     return replace(turns, replying=active)
 
 

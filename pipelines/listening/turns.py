@@ -51,7 +51,7 @@ class Policy:
     interrupts: bool = True
     interrupt_ms: int = 500
     grace_ms: int = 1000
-    idle_ms: int | None = None
+    idle_ms: int | None = None  # of silence behind a reply, after which that is reported, once
     longest_ms: int = 120_000
 
 
@@ -164,7 +164,8 @@ class Turns:
     sound_begun: int | None = None  # when its first sound was sent
     said: Said = field(default_factory=Said)  # what is said in it
     quiet_since: int = 0  # since when there is neither speech nor a reply
-    idled: bool = False
+    replied: bool = False  # a reply was made since the user spoke last
+    reported: bool = False  # and so was their silence behind it
 
     @property
     def audible(self) -> bool:

@@ -238,11 +238,13 @@ class Connection:
 
     def _tell_listener(self, event: wire.ServerEvent) -> None:
         """The ears must know what the client hears, or they take its echo for the user."""
-        if self._listener is None:
+        if self._listener is None or not isinstance(event, wire.AudioDelta | wire.TranscriptDelta):
             return
+        if any(reply.out_of_band and reply.id == event.response_id for reply in self._state.replies):
+            return  # it is none that the user may interrupt
         if isinstance(event, wire.AudioDelta):
             self._listener.sounded(len(event.delta) * 3 // 8, "")
-        elif isinstance(event, wire.TranscriptDelta):
+        else:
             self._listener.sounded(0, event.delta)
 
     async def _respond(self, response_id: str, turn: Turn) -> None:

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from voicebench import audio
-from voicebench.adapters.base import AgentAudio, AgentClear, Transcript
+from voicebench.adapters.base import AgentClear, Transcript
 from voicebench.adapters.websocket import WebSocketAdapter
 
 RATE = 24_000

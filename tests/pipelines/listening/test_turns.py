@@ -61,6 +61,12 @@ class Talk:
         self.turns = turn_taking.sounded(turn_taking.replying(self.turns, active=True), text)
         return self.silence(2000)
 
+    def finished(self) -> "Talk":
+        """The reply has been said."""
+        self.reply = False
+        self.turns = turn_taking.replying(self.turns, active=False)
+        return self
+
     def follow(self, step: turn_taking.Step) -> None:
         self.turns, decisions = step
         for decision in decisions:
@@ -258,10 +264,16 @@ def test_speech_that_never_ends_is_ended() -> None:
     assert talk.outcome[:2] == ["Started", "Ended"]
 
 
-def test_long_silence_is_reported_once_until_something_is_said() -> None:
+def test_long_silence_behind_a_reply_is_reported_once() -> None:
     talk = Talk(Policy(idle_ms=5000)).silence(12_000)
+    assert talk.outcome == [], "nothing was said yet"
+    talk.replying().finished().silence(4900)
+    assert talk.outcome == []
+    talk.silence(200)
     assert talk.outcome == ["Idled"]
-    talk.voice(500).silence(600).silence(5100)
+    talk.replying().finished().silence(12_000)
+    assert talk.outcome == ["Idled"], "the user was asked once"
+    talk.voice(500).silence(600).replying().finished().silence(5100)
     assert talk.outcome == ["Idled", "Started", "Ended", "Idled"]
 
 
