@@ -4,13 +4,14 @@ import asyncio
 import base64
 import io
 import wave
+from pathlib import Path
 
 import aiohttp
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.support import Client, realtime, sound_of
+from tests.support import START_SECONDS, Client, realtime, run, sound_of, started
 
 pytestmark = pytest.mark.e2e
 
@@ -149,3 +150,58 @@ def wave_of(pcm: bytes) -> bytes:
         file.setframerate(24_000)
         file.writeframes(pcm)
     return target.getvalue()
+
+
+@pytest.mark.timeout(2 * START_SECONDS)
+async def test_a_server_listens_with_the_model_that_is_configured(loquent: str, server_url: str) -> None:
+    environment = {
+        "LOQUENT__PIPELINE__STAGES": '["chat"]',
+        "LOQUENT__LISTENING__MODEL": "whisper-tiny.en",
+        "LOQUENT__LISTENING__THREADS": "2",
+    }
+    sentence = "The library opens at nine in the morning."
+    with started([loquent], environment) as address:
+        async with aiohttp.ClientSession() as http:
+            file = await speak(http, server_url, sentence, "flac")
+            assert plain(await words(http, address, file)).replace("9", "nine") == plain(sentence)
+            form = aiohttp.FormData()
+            form.add_field("file", file, filename="speech.flac")
+            async with http.post(f"{address}/v1/audio/translations", data=form) as response:
+                assert (response.status, (await response.json())["error"]["code"]) == (400, "unsupported_value")
+
+
+@pytest.mark.timeout(2 * START_SECONDS)
+async def test_a_server_without_ears_says_so_to_each_client(loquent: str, tmp_path: Path) -> None:
+    environment = {
+        "LOQUENT__PIPELINE__STAGES": '["chat"]',
+        "LOQUENT__LISTENING__MODEL": "",
+    }
+    configuration = '[listening]\nmodel = ""\n'
+    with started([loquent, "serve"], environment | {"LOQUENT_CONFIG": written(configuration)}) as address:
+        async with aiohttp.ClientSession() as http:
+            form = aiohttp.FormData()
+            form.add_field("file", b"RIFF", filename="speech.wav")
+            async with http.post(f"{address}/v1/audio/transcriptions", data=form) as response:
+                assert (response.status, (await response.json())["error"]["code"]) == (404, "listening_not_available")
+        async with connect(realtime(address), max_size=None) as socket:
+            client = Client(socket)
+            await client.greet()
+            await send(client, SILENCE)
+            assert (await client.until("error"))[-1]["error"]["code"] == "input_audio_not_supported"
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"LOQUENT__LISTENING__MODEL": "/nowhere"}, "[listening] model is the folder"),
+        ({"LOQUENT__LISTENING__MODEL": "whisper-huge"}, "whisper-base"),
+        ({"LOQUENT__LISTENING__THREADS": "0"}, "listening.threads"),
+        ({"LOQUENT__LISTENING__INTERUPT_MS": "5"}, "interrupt_ms"),
+        ({"LOQUENT__PIPELINE__STAGES": '["listening", "chat"]'}, "there is no stage 'listening'"),
+    ],
+)
+def test_a_configuration_that_is_wrong_says_what_is_right(loquent: str, environment: dict[str, str], says: str) -> None:
+    outcome = run(loquent, "serve", env=environment | {"LOQUENT__SERVER__PORT": "0"})
+    assert outcome.returncode in (1, 2), outcome.stdout
+    assert says in outcome.stderr
+    assert "Traceback" not in outcome.stderr
