@@ -172,12 +172,9 @@ async def test_a_server_listens_with_the_model_that_is_configured(loquent: str, 
 
 @pytest.mark.timeout(2 * START_SECONDS)
 async def test_a_server_without_ears_says_so_to_each_client(loquent: str, tmp_path: Path) -> None:
-    environment = {
-        "LOQUENT__PIPELINE__STAGES": '["chat"]',
-        "LOQUENT__LISTENING__MODEL": "",
-    }
-    configuration = '[listening]\nmodel = ""\n'
-    with started([loquent, "serve"], environment | {"LOQUENT_CONFIG": written(configuration)}) as address:
+    file = tmp_path / "deaf.toml"
+    file.write_text('[listening]\nmodel = ""\n[pipeline]\nstages = ["chat"]\n')
+    with started([loquent], {"LOQUENT_CONFIG": str(file)}) as address:
         async with aiohttp.ClientSession() as http:
             form = aiohttp.FormData()
             form.add_field("file", b"RIFF", filename="speech.wav")
