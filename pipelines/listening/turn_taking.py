@@ -57,7 +57,15 @@ def _quiet(turns: Turns, probability: float) -> Step:
         return replace(turns, run=run), []
     begun = turns.now - run
     begin = max(begun - samples(turns.policy.prefix_ms), 0)
-    speech = Speech(begun, turns.now, run, probability * run / FRAME, segment=begin, looked=begun)
+    speech = Speech(
+        begun,
+        turns.now,
+        turns.generation,
+        voiced=run,
+        certainty=probability * run / FRAME,
+        segment=begin,
+        looked=begun,
+    )
     turns = replace(turns, run=0, replied=False, reported=False)
     if turns.policy.interrupts and turns.audible:
         return replace(turns, speech=speech), []  # it must first mean something
@@ -191,7 +199,7 @@ def judged(turns: Turns, generation: int, probability: float) -> Step:
 def recognised(turns: Turns, generation: int, transcript: Transcript | None) -> Step:
     """The words that were asked for; None where they can't be recognised."""
     speech = turns.speech
-    if speech is None:
+    if speech is None or generation <= speech.since:
         return turns, []
     if speech.generation == generation:
         speech = replace(speech, heard=transcript, answered=True)

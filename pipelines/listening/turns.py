@@ -131,6 +131,7 @@ class Speech:
 
     begun: int
     last: int  # behind its last frame with a voice
+    since: int = 0  # the last generation before it: what is answered later belongs to it
     voiced: int = 0  # samples of such frames
     certainty: float = 0.0  # sum of their probabilities
     announced: bool = False

@@ -85,10 +85,7 @@ async function conversation(address) {
   const session = new RealtimeSession(agent, {
     transport,
     model: "gpt-realtime",
-    config: {
-      outputModalities: ["audio"],
-      audio: { input: { transcription: { model: "whisper-1" }, turnDetection: { type: "server_vad" } } },
-    },
+    config: { outputModalities: ["audio"] }, // its own defaults are semantic_vad and a transcription
     tracingDisabled: true,
   });
   const told = { calls: weather.calls, heard: [], errors: [], interrupted: 0, sound: 0 };

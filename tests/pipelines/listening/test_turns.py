@@ -143,6 +143,16 @@ def test_the_words_are_asked_for_before_the_silence_has_ended_the_turn() -> None
     assert talk.outcome == ["Started"]
 
 
+def test_a_late_answer_about_earlier_speech_is_no_answer_about_this() -> None:
+    talk = Talk(answers=False).replying().voice(320)
+    (look,) = (decision for decision in talk.decisions if isinstance(decision, Recognise))
+    talk.turns = turn_taking.cleared(talk.turns)
+    talk.voice(200)
+    talk.words = "Stop!"
+    talk.answer(look.generation)
+    assert talk.all(Started) == []
+
+
 class TestOverAReply:
     """Speech while a reply is being said."""
 
