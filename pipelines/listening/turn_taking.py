@@ -146,7 +146,6 @@ def _pause(turns: Turns, speech: Speech) -> Step:
         speech = replace(speech, generation=turns.generation)
         turns = replace(turns, speech=speech)
         decisions.append(ask)
-    semantic = turns.policy.kind == "semantic_vad"
     if (
         semantic
         and silence >= PAUSE
