@@ -108,6 +108,24 @@ async def test_what_the_server_says_it_hears_in_every_format(server_url: str, fo
         assert plain(heard).replace("9", "nine") == plain(sentence)
 
 
+async def test_words_and_segments_have_times(server_url: str) -> None:
+    sentence = "The library opens at nine in the morning."
+    async with aiohttp.ClientSession() as http:
+        form = aiohttp.FormData()
+        form.add_field("file", await speak(http, server_url, sentence, "wav"), filename="speech.wav")
+        form.add_field("response_format", "verbose_json")
+        for each in ("word", "segment"):
+            form.add_field("timestamp_granularities[]", each)
+        async with http.post(f"{server_url}/v1/audio/transcriptions", data=form) as response:
+            told = await response.json()
+    times = [time for word in told["words"] for time in (word["start"], word["end"])]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= told["duration"]
+    assert [plain(word["word"]).replace("9", "nine") for word in told["words"]] == plain(sentence).split()
+    assert told["segments"][0]["start"] <= times[0]
+    assert told["segments"][-1]["end"] >= times[-1] - 0.5
+
+
 async def test_a_transcription_session_reports_words_and_answers_nothing(server_url: str) -> None:
     async with aiohttp.ClientSession() as http:
         question = await speak(http, server_url, "What is the capital of France?")
