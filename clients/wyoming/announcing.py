@@ -26,8 +26,11 @@ async def announced(port: int, addresses: Sequence[Address]) -> AsyncIterator[st
     cards = [str(each) for each in addresses if each.version == 4]
     announcer = AsyncZeroconf(interfaces=cards or InterfaceChoice.All)
     try:
-        await announcer.async_register_service(info, allow_name_change=True)
-        yield info.name
+        sending = await announcer.async_register_service(info, allow_name_change=True)
+        try:
+            yield info.name
+        finally:
+            await sending
     finally:
         await announcer.async_unregister_all_services()
         await announcer.async_close()

@@ -16,6 +16,7 @@ from clients.wyoming.sentences import Cutter
 RATE = 24_000  # samples a second, mono, 16 bits
 TEXT_BYTES = 64 * 1024  # of one text, streamed or not; the server's own limit
 CHUNK_BYTES = 4_096  # of one event's sound
+PAUSE = bytes(2 * RATE * 3 // 20)  # of 150 ms, as the server makes between two sentences
 FORMAT = {"rate": RATE, "width": 2, "channels": 1}
 SILENT = "nothing_to_say"  # the code of an error about a text without a word, such as an emoji
 
@@ -36,6 +37,7 @@ async def speak_stream(target: Target, voice: str | None, take: Take, send: Send
     await send(AudioStart(**FORMAT).event())
     cutter = Cutter()
     size = 0
+    gap = b""  # between two parts; inside one the server makes it
     while not SynthesizeStop.is_type((event := await take()).type):
         if Synthesize.is_type(event.type):
             continue  # the whole text once more, for servers that can't stream
@@ -45,18 +47,21 @@ async def speak_stream(target: Target, voice: str | None, take: Take, send: Send
         size += len(text.encode(errors="replace"))
         if size > TEXT_BYTES:
             raise FrameError(f"A text that streams may have {TEXT_BYTES} bytes.")
-        await _say(target, cutter.add(text), voice, send)
-    await _say(target, cutter.rest(), voice, send)
+        gap = await _say(target, cutter.add(text), voice, send, gap)
+    await _say(target, cutter.rest(), voice, send, gap)
     await send(AudioStop().event())
     await send(SynthesizeStopped().event())
 
 
-async def _say(target: Target, text: str, voice: str | None, send: Send) -> None:
+async def _say(target: Target, text: str, voice: str | None, send: Send, gap: bytes = b"") -> bytes:
+    """Send a part's sound, behind ``gap`` if there is some; returns the gap that is due before the next part."""
     if not text.strip():
-        return
+        return gap
     async with aclosing(_sound(target, text, voice)) as pieces:
         async for piece in pieces:
-            await send(AudioChunk(audio=piece, **FORMAT).event())
+            await send(AudioChunk(audio=gap + piece, **FORMAT).event())
+            gap = b""
+    return gap or PAUSE
 
 
 async def _sound(target: Target, text: str, voice: str | None) -> AsyncGenerator[bytes]:

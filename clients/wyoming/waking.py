@@ -167,9 +167,21 @@ async def _child(program: Path, names: list[str]) -> AsyncIterator[asyncio.subpr
             raise ClientError("The process that listens for wake words does not start.")
         yield process
     finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
         if process.stdin is not None:
             process.stdin.close()
+        await _killed(process)
+
+
+async def _killed(process: asyncio.subprocess.Process) -> None:
+    """End a process. A cancellation waits until it is gone, which takes no time, so that none is left behind."""
+    with suppress(ProcessLookupError):
+        process.kill()
+    waiting = asyncio.ensure_future(process.wait())
+    cancelled = False
+    while not waiting.done():
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError

@@ -19,7 +19,8 @@ def run_until_signal(adapter: AbstractAsyncContextManager[str], name: str, log_l
     import logging
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("websockets").setLevel(logging.WARNING)
+    for library in ("asyncio", "websockets"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     asyncio.run(_run(adapter, name))
     return Exit.OK
 

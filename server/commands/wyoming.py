@@ -44,6 +44,7 @@ def run(asked: Namespace) -> int:
         target = Target.of(
             url=asked.url, model=asked.model, ca=asked.ca, insecure=asked.insecure, instructions=asked.instructions
         )
+        _ = target.http  # a wrong URL is an error now, not with the first peer
         exposure = Exposure.of(asked.host, asked.port, asked.allow)
         serving = adapter(target, exposure, bind(exposure), announce=not asked.no_announce)
         return adapters.run_until_signal(serving, "Wyoming", asked.log_level)
