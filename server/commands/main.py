@@ -23,6 +23,7 @@ from server.commands import (
     serve,
     speak,
     streams,
+    telephone,
     train,
     wyoming,
 )
@@ -56,6 +57,7 @@ COMMANDS: tuple[Command, ...] = (
     draw,
     screen,
     wyoming,
+    telephone,
     train,
     models,
     keys,
