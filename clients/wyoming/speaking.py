@@ -6,7 +6,7 @@ from typing import Any
 
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.event import Event
-from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStop, SynthesizeStopped
+from wyoming.tts import SynthesizeChunk, SynthesizeStop, SynthesizeStopped
 
 from clients.streaming import AnswerError, request
 from clients.terminal.connection import Target
@@ -39,9 +39,7 @@ async def speak_stream(target: Target, voice: str | None, take: Take, send: Send
     size = 0
     gap = b""  # between two parts; inside one the server makes it
     while not SynthesizeStop.is_type((event := await take()).type):
-        if Synthesize.is_type(event.type):
-            continue  # the whole text once more, for servers that can't stream
-        if not SynthesizeChunk.is_type(event.type):
+        if not SynthesizeChunk.is_type(event.type):  # such as the whole text once more, for servers that can't stream
             continue
         text = text_of(event, most=TEXT_BYTES)
         size += len(text.encode(errors="replace"))

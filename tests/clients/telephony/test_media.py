@@ -56,6 +56,18 @@ async def test_a_spoken_question_gets_a_spoken_answer(server_url: str) -> None:
     assert "paris" in words(server_url, pcm_of(call.sound), 8_000)
 
 
+@pytest.mark.e2e
+async def test_a_caller_who_says_stop_is_heard_over_a_long_answer(server_url: str) -> None:
+    question = spoken(server_url, "Please tell me a long story about a cat and a dog.", 8_000)
+    stop = spoken(server_url, "Stop, stop!", 8_000)
+    async with answering(server_url) as address, calling(address, plays=False) as call:
+        await call.start()
+        await call.say(question + silence(1_000, 8_000), speed=2)
+        await eventually(lambda: len(call.sound) > 3 * 8_000, "the assistant speaks")
+        await call.say(silence(1_500, 8_000) + stop + silence(1_000, 8_000), speed=1)
+        await eventually(lambda: "clear" in call.events(), "it stops")
+
+
 async def test_what_the_caller_hears_is_marked_and_marks_name_the_stream() -> None:
     async with called(ScriptedModel(["Hello ", "there."])) as call:
         await call.say(SAID + QUIET)
