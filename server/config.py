@@ -181,6 +181,14 @@ class ResponsesSettings(_Section):
     expires: Seconds = 3600.0
 
 
+class WyomingSettings(_Section):
+    """Wyoming beside the server, for Home Assistant."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    allow: tuple[str, ...] = ()
+
+
 class Settings(BaseSettings):
     """Everything that can be configured."""
 
@@ -199,6 +207,7 @@ class Settings(BaseSettings):
     anomaly: AnomalySettings = AnomalySettings()
     image: ImageSettings = ImageSettings()
     tools: ToolsSettings = ToolsSettings()
+    wyoming: WyomingSettings = WyomingSettings()
     stages: dict[str, dict[str, Any]] = {}  # of stages from other packages, by name
 
     @classmethod

@@ -14,6 +14,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
 PROGRAMS = [block for language, block in BLOCKS if language == "python"]
 ELSEWHERE = {
+    ".venv/bin/loquent wyoming --host 0.0.0.0 --allow 192.168.1.0/24": "tests/clients/wyoming/test_commands.py",
     "make serve": "the Makefile's own dry run",
     ".venv/bin/loquent chat": "tests/clients/test_terminal.py, on a terminal",
     ".venv/bin/loquent train image --minutes 60 --out my-generator": "tests/server/commands/test_train_image.py",

@@ -7,6 +7,7 @@ from aiohttp import web
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.image.stage import ImageStage
 from pipelines.speech.stage import SpeechStage
+from pipelines.speech.voices.interface import cast
 from server.backend import BACKEND, Backend
 from server.errors import ApiError
 from server.names import ModelNames
@@ -32,11 +33,34 @@ def _all(backend: Backend) -> list[ModelNames]:
     return found
 
 
+def _details(backend: Backend) -> dict[str, dict[str, Any]]:
+    """By a model's own name, what OpenAI's entries do not say: whether it listens or speaks, and its voices."""
+    found: dict[str, dict[str, Any]] = {}
+    if backend.hearing is not None:
+        found[backend.names_of("transcriptions").here] = {"endpoint": "transcriptions"}
+    speech = backend.pipeline.find(SpeechStage)
+    if speech is not None:
+        found[backend.names_of("speech").here] = {"endpoint": "speech", "voices": _voices(backend.voice, speech)}
+    return found
+
+
+def _voices(here: str, speech: SpeechStage) -> list[dict[str, str]]:
+    """The voices that requests can name, with the language of each; none while no voice is loaded."""
+    voice = speech.workers.voice
+    if voice is None:
+        return []
+    if not voice.speakers:
+        return [{"name": here, "language": voice.language}]
+    return [{"name": name, "language": cast(voice, "", name).language} for name in voice.speakers]
+
+
 async def list_models(request: web.Request) -> web.Response:
     """The models' own names, then the aliases that are no patterns."""
-    known = _all(request.app[BACKEND])
+    backend = request.app[BACKEND]
+    known, details = _all(backend), _details(backend)
     names = dict.fromkeys([*(each.here for each in known), *(name for each in known for name in each.exact)])
-    return web.json_response({"object": "list", "data": [_entry(name) for name in names]})
+    entries = [_entry(name) | ({"loquent": details[name]} if name in details else {}) for name in names]
+    return web.json_response({"object": "list", "data": entries})
 
 
 async def retrieve_model(request: web.Request) -> web.Response:

@@ -11,7 +11,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from server.commands import ask, chat, config, draw, keys, listen, models, screen, serve, speak, streams, train
+from server.commands import (
+    ask,
+    chat,
+    config,
+    draw,
+    keys,
+    listen,
+    models,
+    screen,
+    serve,
+    speak,
+    streams,
+    telephone,
+    train,
+    wyoming,
+)
 from server.commands.failure import Exit, Failure
 
 SERVER_HINT = "This command needs the server's packages: pip install 'loquent[server]'"
@@ -33,7 +48,21 @@ class Command(Protocol):
         """Do the work; returns the exit code. Raises: Failure."""
 
 
-COMMANDS: tuple[Command, ...] = (serve, chat, ask, speak, listen, draw, screen, train, models, keys, config)
+COMMANDS: tuple[Command, ...] = (
+    serve,
+    chat,
+    ask,
+    speak,
+    listen,
+    draw,
+    screen,
+    wyoming,
+    telephone,
+    train,
+    models,
+    keys,
+    config,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from server import logs
 from server.app import listen, run
 from server.auth import Refusal, check_exposure
 from server.commands import streams
+from server.commands.beside import Beside
 from server.commands.failure import Exit, Failure
 from server.commands.progress import display
 from server.config import Configuration, Settings
@@ -52,7 +53,12 @@ def serve(configuration: Configuration) -> bool:
         listener = listen(settings.server.host, settings.server.port)
     except OSError as error:
         raise Failure(Exit.RUN_TIME, _why_not(error, settings.server.host, settings.server.port)) from None
-    process = _Process(settings, pipeline, listener)
+    try:
+        beside = Beside(settings)
+    except Failure:
+        listener.close()
+        raise
+    process = _Process(settings, pipeline, listener, beside)
     gc.set_threshold(YOUNG_WHILE_LOADING)
     try:
         asyncio.run(process.main())
@@ -71,12 +77,15 @@ def serve(configuration: Configuration) -> bool:
 class _Process:
     """A server process: it handles signals and announces on standard output what is ready."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline, listener: socket.socket) -> None:
+    def __init__(
+        self, settings: Settings, pipeline: Pipeline, listener: socket.socket, beside: Beside | None = None
+    ) -> None:
         self.served = False  # it has been ready
         self.interrupted = False  # by SIGINT, before it was ready
         self._settings = settings
         self._pipeline = pipeline
         self._listener = listener
+        self._beside = beside or Beside(settings)
         self._stop = asyncio.Event()
         self._started = time.monotonic()
 
@@ -92,8 +101,13 @@ class _Process:
             def ready(address: str) -> None:
                 loading.close()
                 self._ready(address)
+                self._beside.start(address)
 
-            await run(self._settings, self._pipeline, self._listener, stop=self._stop, show=progress, ready=ready)
+            settings = self._beside.settings
+            try:
+                await run(settings, self._pipeline, self._listener, stop=self._stop, show=progress, ready=ready)
+            finally:
+                await self._beside.stop()
 
     def _asked_to_stop(self, by: signal.Signals) -> None:
         self.interrupted = by is signal.SIGINT and not self.served

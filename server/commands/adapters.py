@@ -1,0 +1,34 @@
+"""Shared by the commands that let other systems talk to a server, until a signal."""
+
+import asyncio
+import signal
+from argparse import ArgumentParser
+from contextlib import AbstractAsyncContextManager
+
+from server.commands import streams
+from server.commands.failure import Exit
+
+
+def add_logging(parser: ArgumentParser) -> None:
+    """How much is logged."""
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(info)")
+
+
+def run_until_signal(adapter: AbstractAsyncContextManager[str], name: str, log_level: str) -> int:
+    """Run an adapter, which yields its address, until SIGTERM or SIGINT; returns the exit code."""
+    import logging
+
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    for library in ("asyncio", "websockets"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    asyncio.run(_run(adapter, name))
+    return Exit.OK
+
+
+async def _run(adapter: AbstractAsyncContextManager[str], name: str) -> None:
+    stop = asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    async with adapter as address:
+        streams.announce(f"{name} listens on {address}")
+        await stop.wait()
