@@ -58,7 +58,12 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
             print(f"  {text[:40]}: {found}", flush=True)
             own += [f"{text[:40]} at {found:.1f} s"] if found is not None else []
         figures["echo"] = len(own)
-        rows.append((f"{len(texts)} replies, each heard back at -12 dB, 80 ms later: interrupted by themselves", f"{len(own)} {'; '.join(own)}"))
+        rows.append(
+            (
+                f"{len(texts)} replies, each heard back at -12 dB, 80 ms later: interrupted by themselves",
+                f"{len(own)} {'; '.join(own)}",
+            )
+        )
         orders = lines("heard-interruptions.txt")
         asked = dealt([orders[place] for place in SPOKEN], ENGLISH)[:: 5 if pace.quick else 1]
         caught: list[float] = []
@@ -73,6 +78,11 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
                 caught.append(found - AT - over.meant)
         figures["echo/caught"] = 100 * len(caught) / len(asked)
         late = f"; the latest {1000 * max(caught):.0f} ms after it was meant" if caught else ""
-        rows.append((f"{len(asked)} people who mean it, over that echo: interrupt", f"{len(caught)}{late}; missed: {'; '.join(missed) or 'none'}"))
+        rows.append(
+            (
+                f"{len(asked)} people who mean it, over that echo: interrupt",
+                f"{len(caught)}{late}; missed: {'; '.join(missed) or 'none'}",
+            )
+        )
     speakers.close()
     return rows

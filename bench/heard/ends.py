@@ -67,7 +67,7 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     texts = dealt(lines("heard-pauses.txt"), (JOE, *ENGLISH))[::share]
     split = [speakers.parts(*each) for each in texts]
-    finished = [speakers.say(*each) for each in dealt(lines("heard-english.txt"), (JOE, *ENGLISH))[: 60 : share]]
+    finished = [speakers.say(*each) for each in dealt(lines("heard-english.txt"), (JOE, *ENGLISH))[:60:share]]
     async with hearing() as ears:
         pauses: list[Pause] = []
         for (text, who), parts, seconds in zip(texts, split, itertools.cycle(PAUSES), strict=False):
@@ -84,7 +84,12 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
                 for parts, pause in zip(split, itertools.cycle(PAUSES), strict=False)
             ]
             figures[f"cut/{name}"] = 100 * sum(made) / len(made)
-            rows.append((f"{name}, through the listener: cut of {len(made)} sentences with a pause", f"{figures[f'cut/{name}']:.0f} %"))
+            rows.append(
+                (
+                    f"{name}, through the listener: cut of {len(made)} sentences with a pause",
+                    f"{figures[f'cut/{name}']:.0f} %",
+                )
+            )
     speakers.close()
     return rows
 
@@ -98,24 +103,44 @@ def scored(pauses: Sequence[Pause], figures: Figures) -> list[tuple[str, str]]:
         wrong = 100 * sum(pause.scores[place][1] >= COMPLETE for pause in inside) / len(inside)
         right = 100 * sum(pause.scores[place][1] >= COMPLETE for pause in over) / len(over)
         figures[f"ends/{at:.1f}/inside"], figures[f"ends/{at:.1f}/over"] = wrong, right
-        rows.append((f"Smart Turn, {at:.1f} s into the silence: over, of pauses inside and of ends", f"{wrong:.0f} % and {right:.0f} %"))
+        rows.append(
+            (
+                f"Smart Turn, {at:.1f} s into the silence: over, of pauses inside and of ends",
+                f"{wrong:.0f} % and {right:.0f} %",
+            )
+        )
     words = 100 * sum(pause.sentence for pause in inside) / len(inside)
     right = 100 * sum(pause.sentence for pause in over) / len(over)
     figures["ends/words/inside"], figures["ends/words/over"] = words, right
     rows.append(("the words end a sentence, of pauses inside and of ends", f"{words:.0f} % and {right:.0f} %"))
     shipped = Waiting(COMPLETE, SEMANTIC.patience_ms / 1000, 0.2, 1 / SENTENCE)
-    for name, way in (("semantic_vad as shipped", shipped), ("VAD with 300 ms", Waiting(2, 0.3)), ("VAD with 500 ms", Waiting(2, 0.5))):
+    for name, way in (
+        ("semantic_vad as shipped", shipped),
+        ("VAD with 300 ms", Waiting(2, 0.3)),
+        ("VAD with 500 ms", Waiting(2, 0.5)),
+    ):
         cut, wait = way.judge(pauses)
-        rows.append((f"{name}: pauses of {PAUSES[0]} to {PAUSES[-1]} s cut, and the mean wait at an end", f"{100 * cut:.0f} %, {1000 * wait:.0f} ms"))
+        rows.append(
+            (
+                f"{name}: pauses of {PAUSES[0]} to {PAUSES[-1]} s cut, and the mean wait at an end",
+                f"{100 * cut:.0f} %, {1000 * wait:.0f} ms",
+            )
+        )
         if way is shipped:
             figures["cutoffs"], figures["wait"] = 100 * cut, 1000 * wait
     plain = [Waiting(2, patience / 100) for patience in range(20, 200, 5)]
     shares = (1.0, 0.75, 0.5, 1 / 3, 0.25)
     ways = [Waiting(*each) for each in itertools.product(THRESHOLDS, PATIENCES, (0.1, 0.2, 0.3, 0.4), shares)]
     alone = [way for way in ways if way.share == 1.0]
-    for name, path, able in (("plain VAD", "vad5", plain), ("Smart Turn", "alone5", alone), ("Smart Turn with the words", "wait5", ways)):
+    for name, path, able in (
+        ("plain VAD", "vad5", plain),
+        ("Smart Turn", "alone5", alone),
+        ("Smart Turn with the words", "wait5", ways),
+    ):
         best = soonest(pauses, able, MOST)
         if best is not None:
             figures[path] = 1000 * best[1]
-            rows.append((f"the mean wait at {100 * MOST:.0f} % cut pauses, {name}", f"{1000 * best[1]:.0f} ms: {best[0]}"))
+            rows.append(
+                (f"the mean wait at {100 * MOST:.0f} % cut pauses, {name}", f"{1000 * best[1]:.0f} ms: {best[0]}")
+            )
     return rows

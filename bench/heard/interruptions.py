@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 BEFORE, AFTER = 1.6, 2.0  # seconds of the reply around what is said over it
 SECONDS = 20.0  # of the reply
 TEXT = (
-    "The steam engine changed the way in which people worked, because it was no longer the water or the wind that moved "
-    "the wheels of a mill. Within a few decades towns had grown around the factories, and the first railways joined them."
+    "The steam engine changed the way in which people worked, because it was no longer the water or the wind that "
+    "moved the wheels of a mill. Within a few decades towns had grown around the factories, and the first railways "
+    "joined them."
 )
 INTERRUPT = 0.5  # seconds of speech that mean something, by the defaults
 
@@ -84,7 +85,9 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
     share = 5 if pace.quick else 1
     rows: list[tuple[str, str]] = []
     async with hearing() as ears:
-        meant = [said(ears, speakers, *each) for each in dealt(lines("heard-interruptions.txt"), (JOE, *ENGLISH))[::share]]
+        meant = [
+            said(ears, speakers, *each) for each in dealt(lines("heard-interruptions.txt"), (JOE, *ENGLISH))[::share]
+        ]
         waits: list[float] = []
         missed: list[str] = []
         for each in meant:
@@ -97,9 +100,16 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
         soon = sum(wait <= 0.25 for wait in waits)
         figures["interrupting"] = 100 * len(waits) / len(meant)
         figures["interrupting/p50"], figures["interrupting/p95"] = percentile(waits, 0.5), percentile(waits, 0.95)
-        figures["interrupting/soon"] = 100 * soon / len(meant)
-        rows.append(("speech that means it interrupts", f"{len(waits)} of {len(meant)}; missed: {'; '.join(missed) or 'none'}"))
-        rows.append(("from the moment that it is meant, p50 and p95", f"{percentile(waits, 0.5):.0f} and {percentile(waits, 0.95):.0f} ms; {soon} within 250 ms"))
+        figures["soon"] = 100 * soon / len(meant)
+        rows.append(
+            ("speech that means it interrupts", f"{len(waits)} of {len(meant)}; missed: {'; '.join(missed) or 'none'}")
+        )
+        rows.append(
+            (
+                "from the moment that it is meant, p50 and p95",
+                f"{percentile(waits, 0.5):.0f} and {percentile(waits, 0.95):.0f} ms; {soon} within 250 ms",
+            )
+        )
         wrong: list[str] = []
         disturbing = noises.disturbances(speakers)[::share]
         for name, audio in disturbing:

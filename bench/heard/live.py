@@ -116,7 +116,7 @@ def room(audio: "Floats", before: float, after: float, seed: int = 3) -> "Floats
 
 
 class Reply:
-    """A reply that is sent as the server sends one: in pieces, with their words, some seconds before they are played."""
+    """A reply that is sent as the server sends one: in pieces with their words, seconds before they are played."""
 
     def __init__(self, listener: Listener, text: str, seconds: float) -> None:
         self._listener = listener

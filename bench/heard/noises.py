@@ -167,7 +167,9 @@ def _burst(chance: np.random.Generator, seconds: float, level: float) -> "Floats
 
 def _thud(chance: np.random.Generator, pitch: float, seconds: float, level: float) -> "Floats":
     times = np.arange(round(5 * seconds * AUDIO_RATE)) / AUDIO_RATE
-    return (level * np.sin(2 * np.pi * pitch * times + chance.uniform(0, 6)) * np.exp(-times / seconds)).astype(np.float32)
+    return (level * np.sin(2 * np.pi * pitch * times + chance.uniform(0, 6)) * np.exp(-times / seconds)).astype(
+        np.float32
+    )
 
 
 def _placed(sound: "Floats", at: float, length: int) -> "Floats":

@@ -1,10 +1,8 @@
-"""Who speaks to the ears: the bundled Piper voice, Kokoro's speakers and espeak-ng, each sentence synthesised once."""
+"""Who speaks to the ears: the bundled Piper voice and Kokoro's speakers, each sentence synthesised once."""
 
 import hashlib
 import itertools
 import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]  # (N,), mono, within [-1, 1], AUDIO_RATE a second
 
 JOE = "joe"
-ESPEAK = "espeak-ng "  # the language follows
+GERMAN = ("de ef_dora", "de em_alex")  # Kokoro has no German speaker: two Spanish ones read German phonemes
 ENGLISH = ("af_heart", "am_michael", "bf_emma", "bm_george", "af_bella", "am_puck", "bf_isabella", "bm_fable")
 LOUDNESS = -23.0  # dB of full scale, of the root mean square of what is spoken
 PAUSE = AUDIO_RATE * 15 // 100  # samples between two sentences of a text
@@ -47,7 +45,7 @@ class Speakers:
         name = hashlib.sha256(f"{speaker}\n{text}".encode()).hexdigest()[:24]
         place = self._folder / f"{name}.npy"
         if not place.is_file():
-            made = self._espeak(text, speaker) if speaker.startswith(ESPEAK) else self._voice(text, speaker)
+            made = self._say(text, speaker)
             unfinished = place.with_suffix(f".{os.getpid()}.npy")
             np.save(unfinished, (np.clip(loud(made), -1, 1) * 32767).astype(np.int16))
             unfinished.rename(place)
@@ -78,14 +76,16 @@ class Speakers:
             voice.close()
 
     def _engine(self, speaker: str) -> Voice:
-        settings = SpeechSettings() if speaker == JOE else SpeechSettings(engine="kokoro", voice=BUNDLED_KOKORO)
-        if settings.engine not in self._voices:
-            self._voices[settings.engine] = finish(prepare(settings, threading.Event()))()
-        return self._voices[settings.engine]
+        reads = speaker.partition(" ")[0] if " " in speaker else ""
+        name = "piper" if speaker == JOE else f"kokoro {reads}"
+        if name not in self._voices:
+            kokoro = SpeechSettings(engine="kokoro", voice=BUNDLED_KOKORO, language=reads)
+            self._voices[name] = finish(prepare(SpeechSettings() if speaker == JOE else kokoro, threading.Event()))()
+        return self._voices[name]
 
-    def _voice(self, text: str, speaker: str) -> "Floats":
+    def _say(self, text: str, speaker: str) -> "Floats":
         voice = self._engine(speaker)
-        name = "" if speaker == JOE else speaker
+        name = "" if speaker == JOE else speaker.split()[-1]
         splitter = SentenceSplitter()
         pieces: list[Floats] = []
         for piece in itertools.chain(splitter.feed(text), splitter.finish()):
@@ -96,20 +96,9 @@ class Speakers:
         whole = np.concatenate(pieces[:-1]) if pieces else np.zeros(0, np.float32)
         return resampled(whole, voice.rate)
 
-    def _espeak(self, text: str, speaker: str) -> "Floats":
-        command = ["espeak-ng", "-v", speaker.removeprefix(ESPEAK), "--stdout", text]
-        wav = subprocess.run(command, check=True, capture_output=True).stdout
-        rate = int.from_bytes(wav[24:28], "little")
-        return resampled(np.frombuffer(wav[44 : len(wav) // 2 * 2], "<i2").astype(np.float32) / 32768, rate)
-
 
 def _language(speaker: str) -> str:
-    return {"e": "es", "f": "fr"}.get(speaker[0], "en-us")
-
-
-def espeak_there() -> bool:
-    """Whether the tool espeak-ng is installed: the only German voice here."""
-    return shutil.which("espeak-ng") is not None
+    return {"d": "de", "e": "es", "f": "fr"}.get(speaker[0], "en-us")
 
 
 def resampled(audio: "Floats", rate: int) -> "Floats":

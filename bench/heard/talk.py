@@ -39,6 +39,8 @@ MODES: dict[str, dict[str, Any]] = {
     "semantic_vad": {"type": "semantic_vad"},
 }
 
+FIGURES = {"server_vad": "first", "semantic_vad": "semantic"}
+
 
 @dataclass
 class Answer:
@@ -163,7 +165,8 @@ def table(mode: str, answers: Sequence[Answer], figures: Figures) -> list[tuple[
     """The waits of one mode."""
     waits = [answer.wait for answer in answers if answer.sounds and answer.stops == 1]
     p50, p95 = percentile(waits, 0.5), percentile(waits, 0.95)
-    figures[f"talk/{mode}/p50"], figures[f"talk/{mode}/p95"] = p50, p95
+    name = FIGURES[mode]
+    figures[name], figures[f"{name}95"] = p50, p95
     cut = sum(answer.stops > 1 for answer in answers)
     silent = sum(not answer.sounds for answer in answers)
     stops = [answer.stopped - answer.ended for answer in answers if answer.sounds and answer.stops == 1]
@@ -193,14 +196,14 @@ async def several(
     found = await asyncio.gather(*(session(number) for number in range(SESSIONS)))
     answers = [answer for each in found for answer in each if answer.sounds]
     waits = [answer.wait for answer in answers]
-    figures["talk/four/p95"] = percentile(waits, 0.95)
-    figures["talk/underruns"] = sum(answer.underruns() for answer in answers)
+    figures["four"] = percentile(waits, 0.95)
+    figures["underruns"] = sum(answer.underruns() for answer in answers)
     return [
         (
             f"{SESSIONS} sessions at once: end of speech to first sound, p50 and p95 of {len(waits)}",
-            f"{percentile(waits, 0.5):.0f} and {figures['talk/four/p95']:.0f} ms",
+            f"{percentile(waits, 0.5):.0f} and {figures['four']:.0f} ms",
         ),
-        ("their underruns", f"{figures['talk/underruns']:.0f}"),
+        ("their underruns", f"{figures['underruns']:.0f}"),
         ("their questions without an answer", f"{SESSIONS * EACH - len(answers)}"),
     ]
 
@@ -234,5 +237,10 @@ async def beside(
     talking.cancel()
     with suppress(asyncio.CancelledError):
         await talking
-    figures["talk/beside"] = two / one
-    return [("between texts of a text stream, p99, alone and beside a session that talks", f"{one:.1f} and {two:.1f} ms, {two / one:.2f} ×")]
+    figures["beside"] = two / one
+    return [
+        (
+            "between texts of a text stream, p99, alone and beside a session that talks",
+            f"{one:.1f} and {two:.1f} ms, {two / one:.2f} ×",
+        )
+    ]

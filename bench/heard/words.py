@@ -9,7 +9,7 @@ import numpy as np
 from bench.heard import noises
 from bench.heard.live import hearing, room
 from bench.heard.measures import errors, mixed, spoken
-from bench.heard.speakers import ENGLISH, ESPEAK, JOE, Speakers, dealt, espeak_there, lines, pcm
+from bench.heard.speakers import ENGLISH, GERMAN, JOE, Speakers, dealt, lines, pcm
 from bench.pace import Pace
 from bench.results import Figures
 from pipelines.listening.audio import Decoder
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Sentence = tuple[str, str]  # the text, and who says it
 
-FOREIGN = {"de": ("german", (ESPEAK + "de",)), "es": ("spanish", ("ef_dora", "em_alex")), "fr": ("french", ("ff_siwis",))}
+FOREIGN = {"de": ("german", GERMAN), "es": ("spanish", ("ef_dora", "em_alex")), "fr": ("french", ("ff_siwis",))}
 NOISE = 10.0  # dB below the speech
 WINDOWS = (6, 15, 30)
 SHORT = 40  # sentences that the windows are compared with
@@ -43,21 +43,32 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
         print(rows[-1], flush=True)
 
     async with hearing() as ears:
-        row(f"English, {len(corpus)} sentences of {len({who for _, who in corpus})} voices", "english", await wer(ears, speakers, corpus, "en"))
+        row(
+            f"English, {len(corpus)} sentences of {len({who for _, who in corpus})} voices",
+            "english",
+            await wer(ears, speakers, corpus, "en"),
+        )
         for language, (name, who) in FOREIGN.items():
-            if language == "de" and not espeak_there():
-                rows.append(("German", "not measured: espeak-ng is not installed"))
-                continue
             texts = dealt(lines(f"heard-{name}.txt"), who)[::share]
             row(f"{name.capitalize()}, {len(texts)} sentences", name, await wer(ears, speakers, texts, language))
-            row(f"{name.capitalize()}, the language unknown", f"{name}/unknown", await wer(ears, speakers, texts, language, told=False))
+            row(
+                f"{name.capitalize()}, the language unknown",
+                f"{name}/unknown",
+                await wer(ears, speakers, texts, language, told=False),
+            )
         for name, noise in (("babble", noises.babble(speakers, 12, 20.0)), ("street", noises.street(20.0))):
             row(f"English, {name} of {NOISE:.0f} dB", name, await wer(ears, speakers, corpus, "en", noise=noise))
         for seconds in WINDOWS:
             whisper.SHORTEST = seconds
-            row(f"English, {SHORT} sentences, windows of {seconds} s", f"window/{seconds}", await wer(ears, speakers, corpus[:SHORT], "en"))
+            row(
+                f"English, {SHORT} sentences, windows of {seconds} s",
+                f"window/{seconds}",
+                await wer(ears, speakers, corpus[:SHORT], "en"),
+            )
         whisper.SHORTEST = 10
-        row(f"English, {SHORT} sentences, windows of 10 s", "window/10", await wer(ears, speakers, corpus[:SHORT], "en"))
+        row(
+            f"English, {SHORT} sentences, windows of 10 s", "window/10", await wer(ears, speakers, corpus[:SHORT], "en")
+        )
     async with hearing("whisper-tiny.en") as ears:
         row("English, whisper-tiny.en", "tiny", await wer(ears, speakers, corpus, "en"))
         noise = noises.babble(speakers, 12, 20.0)
