@@ -48,7 +48,7 @@ async def hearing(model: str = "whisper-base") -> AsyncIterator[Hearing]:
         recogniser=lambda: Whisper(folder, settings.threads),
     )
     await made.start()
-    while not made.ready:
+    while not made.ready:  # noqa: ASYNC110 - there is nothing else to wait for
         await asyncio.sleep(0.05)
     try:
         yield made
@@ -72,7 +72,7 @@ class Heard:
         size = round(seconds * AUDIO_RATE)
         for begin in range(0, len(audio), size):
             self.listener.push(pcm(audio[begin : begin + size]))
-            while self.listener.behind:
+            while self.listener.behind:  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.001)
 
     async def really(self, audio: "Floats", each: Callable[[float], bool] = lambda at: False) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # American and joined spellings of what the corpus says: a recogniser may write either.
 SPELLINGS = {
-    "color": "colour", "cannot": "can not", "can't": "can not", "doesn't": "does not", "biscuits": "biscuits",
+    "color": "colour", "neighbor": "neighbour", "anymore": "any more", "theater": "theatre", "cannot": "can not", "can't": "can not", "doesn't": "does not", 
     "let's": "let us", "i'd": "i would", "what's": "what is", "it's": "it is", "ok": "okay", "i'm": "i am",
 }  # fmt: skip
 NUMBERS = {
@@ -32,6 +32,7 @@ TWENTY = {"de": "zwanzig", "es": "veinte", "fr": "vingt"}
 def spoken(text: str, language: str = "en") -> list[str]:
     """A text as the words that are said: lower case, no punctuation, numbers in words."""
     if language == "en":
+        text = re.sub(r"\$(\d[\d,.]*\d|\d)", r"\1 dollars", text)
         return " ".join(SPELLINGS.get(word, word) for word in english(text)).split()
     numbers = dict(enumerate(NUMBERS[language].split())) | {20: TWENTY[language]}
     text = unicodedata.normalize("NFC", text.lower().replace("’", "'").replace("œ", "oe"))
