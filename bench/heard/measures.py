@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 # American and joined spellings of what the corpus says: a recogniser may write either.
 SPELLINGS = {
-    "color": "colour", "neighbor": "neighbour", "anymore": "any more", "theater": "theatre", "cannot": "can not", "can't": "can not", "doesn't": "does not", 
-    "let's": "let us", "i'd": "i would", "what's": "what is", "it's": "it is", "ok": "okay", "i'm": "i am",
+    "color": "colour", "neighbor": "neighbour", "anymore": "any more", "cannot": "can not", "can't": "can not",
+    "doesn't": "does not", "let's": "let us", "i'd": "i would", "what's": "what is", "it's": "it is", "ok": "okay",
+    "i'm": "i am",
 }  # fmt: skip
 NUMBERS = {
     "de": "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
