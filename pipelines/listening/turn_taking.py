@@ -101,8 +101,9 @@ def _resumed(speech: Speech) -> tuple[Speech, list[Decision]]:
     fresh = replace(speech, generation=0, heard=None, answered=False, complete=False, judged=0)
     if heard is None or speech.last - speech.segment < SEGMENT:
         return fresh, []
+    heard = _believed(speech, heard)
     before = heard if speech.before is None else speech.before + heard
-    decisions: list[Decision] = [Partly(before.text)] if speech.announced else []
+    decisions: list[Decision] = [Partly(before.text)] if speech.announced and before.text else []
     return replace(
         fresh, before=before, segment=speech.last, partial="", sent=before.text, quietest=(0.0, 0)
     ), decisions
@@ -242,6 +243,11 @@ def _agreed(one: str, other: str) -> str:
     return " ".join(words)
 
 
+def _believed(speech: Speech, heard: Transcript) -> Transcript:
+    """What was heard, or nothing where it is imagined."""
+    return Transcript("", heard.language) if imagined(heard, certainty=_certainty(speech)) else heard
+
+
 def _certainty(speech: Speech) -> float:
     return speech.certainty * FRAME / speech.voiced if speech.voiced else 0.0
 
@@ -252,8 +258,7 @@ def _finish(turns: Turns, speech: Speech) -> Step:
     begin = max(speech.begun - samples(turns.policy.prefix_ms), 0)
     certainty = _certainty(speech)
     turns = replace(turns, speech=None, quiet_since=turns.now, run=0)
-    if heard is not None and imagined(heard, certainty=certainty):
-        heard = Transcript("", heard.language)
+    heard = None if heard is None else _believed(speech, heard)
     text = heard if before is None or heard is None else before + heard
     if text is not None and not text.text:
         return turns, [Dropped(speech.announced, "no words")]

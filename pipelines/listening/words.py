@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+import zlib
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import cache
@@ -14,9 +15,15 @@ ECHO_SHARE = 0.6  # of the words that are heard, beyond which they are one
 MOST_SAID = 400  # characters of the reply in which an echo is looked for
 SURE = -0.7  # mean log-probability of words that are believed though they are often imagined
 UNBELIEVED = -1.1  # likewise, of words that are not believed at all
+CLEAR = 0.85  # mean probability of speech, below which that bound rises: a crowd sounds like speech, but less so
+RISE = 6.0  # of the bound, for each unit below CLEAR
+BELIEVED = -0.15  # mean log-probability of words that are believed however unlike speech they sound
 SILENT = 0.6  # probability of no speech, beyond which words that are not certain are not believed
 FEW = 2  # words that are not believed over a reply where it may be that nothing was said
 REPEATED = 4  # times that a recogniser says the same thing when it hears none
+COMPRESSION = (
+    2.4  # bytes of a text to those of its compressed form, beyond which it repeats itself; Whisper's own bound
+)
 
 # What Whisper hears in noise: it learned from subtitles.
 HUM = re.compile(r"(?:m+|h+m+|u+h+|u+m+|a+h+|e+h+|h+u+h+|e+r+m*)+")
@@ -60,7 +67,7 @@ def imagined(transcript: Transcript, *, certainty: float = 1.0) -> bool:
     words = plain(transcript.text)
     if not words:
         return True
-    if transcript.logprob < UNBELIEVED:
+    if transcript.logprob < min(UNBELIEVED + RISE * max(CLEAR - certainty, 0.0), BELIEVED):
         return True
     if transcript.no_speech > SILENT and transcript.logprob < SURE:
         return True
@@ -70,7 +77,10 @@ def imagined(transcript: Transcript, *, certainty: float = 1.0) -> bool:
 
 
 def repeated(words: str, times: int = REPEATED) -> bool:
-    """Whether a few words come again and again, and little else does."""
+    """Whether a few words, or the syllables of one, come again and again, and little else does."""
+    text = words.encode()
+    if len(text) > COMPRESSION * len(zlib.compress(text)):
+        return True
     parts = words.split()
     for size in (1, 2, 3, 4):
         if len(parts) >= size * times and len(set(zip(*(parts[i:] for i in range(size)), strict=False))) <= size:
