@@ -13,7 +13,10 @@ from pipelines.listening.interface import Transcript
 ECHO_SECONDS = 12.0  # of the reply's words, in which an echo is looked for
 ECHO_SHARE = 0.6  # of the words that are heard, beyond which they are one
 MOST_SAID = 400  # characters of the reply in which an echo is looked for
-SURE = -0.7  # mean log-probability of words that are believed though they are often imagined
+SURE = -0.7  # mean log-probability of words that are believed over a reply
+LIKELY = (
+    -1.0
+)  # likewise, of words that are often imagined: a short answer such as "Okay." is never as certain as others
 UNBELIEVED = -1.1  # likewise, of words that are not believed at all
 CLEAR = 0.85  # mean probability of speech, below which that bound rises: a crowd sounds like speech, but less so
 RISE = 6.0  # of the bound, for each unit below CLEAR
@@ -71,7 +74,7 @@ def imagined(transcript: Transcript, *, certainty: float = 1.0) -> bool:
         return True
     if transcript.no_speech > SILENT and transcript.logprob < SURE:
         return True
-    if words in _imagined() and (transcript.logprob < SURE or transcript.no_speech > SILENT / 2 or certainty < 0.8):
+    if words in _imagined() and (transcript.logprob < LIKELY or transcript.no_speech > SILENT / 2 or certainty < 0.8):
         return True
     return repeated(words)
 

@@ -168,6 +168,11 @@ def test_a_thank_you_that_was_said_is_heard() -> None:
     assert Talk(words="Thank you.").voice(500).silence(600).outcome == ["Started", "Ended"]
 
 
+@pytest.mark.parametrize("certainty", [0.85, 0.92])
+def test_a_short_answer_that_is_clearly_spoken_is_heard(certainty: float) -> None:
+    assert Talk(words="Okay.", logprob=-0.97).voice(380, certainty).silence(600).outcome == ["Started", "Ended"]
+
+
 def test_words_that_cannot_be_recognised_end_the_turn_without_any() -> None:
     talk = Talk(words=None).voice(500).silence(600)
     assert talk.outcome == ["Started", "Ended"]
