@@ -58,7 +58,9 @@ async def test_whisper_hears_what_people_say_of_written_forms(ears: WhisperModel
     assert len(FORMS) - len(wrong) >= 40, wrong
 
 
-@pytest.mark.parametrize(("engine", "speeds"), [("piper", SPEEDS), ("coqui", (0.5, 2.0)), ("kokoro", (0.25, 0.5, 2.0, 4.0))])
+@pytest.mark.parametrize(
+    ("engine", "speeds"), [("piper", SPEEDS), ("coqui", (0.5, 2.0)), ("kokoro", (0.25, 0.5, 2.0, 4.0))]
+)
 async def test_sound_has_the_length_that_its_speed_says(engine: str, speeds: tuple[float, ...]) -> None:
     text = f"{SENTENCES[0]} {SENTENCES[11]}"
     async with asyncio.timeout(110), speaking(engine=engine) as stage:
