@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +19,8 @@ from pipelines.listening.audio import Decoder, floats
 from pipelines.listening.events import Ended, Hears
 from pipelines.listening.hearing import Hearing
 from pipelines.listening.interface import FRAME, RATE, Request
-from pipelines.listening.turns import AGAIN, COMPLETE, PAUSE, SENTENCE, Policy
+from pipelines.listening.turns import AGAIN, COMPLETE, PAUSE, SENTENCE, UNFINISHED, Policy
+from pipelines.listening.unfinished import unfinished
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +30,11 @@ if TYPE_CHECKING:
 PAUSES = (0.3, 0.5, 0.7, 0.9, 1.2, 1.5)  # seconds, one after the other
 LOOKS = (0.1, *(PAUSE / RATE + number * AGAIN / RATE for number in range(5)))  # seconds of silence
 ENDINGS = (".", "?", "!")  # of words that end a sentence, as the turns take them
-MOST = 0.05  # of the pauses, that a way may cut whose wait is compared
+MOST = (0.05, 0.25)  # of the pauses, that a way may cut whose wait is compared
+SOON = 0.3  # seconds of silence
+LEASTS = (0.2, 0.3, 0.4)
 SEMANTIC = Policy("semantic_vad", silence_ms=200, patience_ms=4000)
+SHIPPED = Waiting(COMPLETE, SEMANTIC.patience_ms / 1000, SEMANTIC.silence_ms / 1000, 1 / SENTENCE, 1 / UNFINISHED)
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 PATIENCES = (0.8, 1.0, 1.2, 1.4, 1.6, 2.0, 3.0, 4.0)
 
@@ -48,7 +54,8 @@ async def look(ears: Hearing, audio: "Floats", seconds: float | None) -> Pause:
     last = (voiced[-1] + 1) * FRAME if voiced else len(samples)
     scores = [(at, await ears.judge(samples[begin : last + round(at * RATE)])) for at in LOOKS]
     transcript = await ears.recognise(samples[begin : last + PAUSE], Request("en"))
-    return Pause(seconds, tuple(scores), transcript.text.endswith(ENDINGS))
+    more = unfinished(transcript.text, transcript.language)
+    return Pause(seconds, tuple(scores), transcript.text.endswith(ENDINGS), more)
 
 
 async def cuts(ears: Hearing, parts: "Sequence[Floats]", pause: float, policy: Policy) -> int:
@@ -72,7 +79,7 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
         pauses: list[Pause] = []
         for (text, who), parts, seconds in zip(texts, split, itertools.cycle(PAUSES), strict=False):
             found = await look(ears, parts[0], seconds)
-            pauses += [Pause(each, found.scores, found.sentence) for each in PAUSES]
+            pauses += [replace(found, seconds=each) for each in PAUSES]
             print(f"  {who}: {text} {[round(p, 2) for _, p in found.scores]} {found.sentence}", flush=True)
         for audio in finished:
             pauses.append(await look(ears, audio, None))
@@ -99,48 +106,52 @@ def scored(pauses: Sequence[Pause], figures: Figures) -> list[tuple[str, str]]:
     inside = [pause for pause in pauses if pause.seconds == PAUSES[0]]
     over = [pause for pause in pauses if pause.seconds is None]
     rows = []
+
+    def shares(what: str, name: str, true: Callable[[Pause], bool]) -> None:
+        wrong, right = (100 * sum(map(true, each)) / len(each) for each in (inside, over))
+        figures[f"ends/{name}/inside"], figures[f"ends/{name}/over"] = wrong, right
+        rows.append((f"{what}, of pauses inside and of ends", f"{wrong:.0f} % and {right:.0f} %"))
+
     for place, at in enumerate(LOOKS[:4]):
-        wrong = 100 * sum(pause.scores[place][1] >= COMPLETE for pause in inside) / len(inside)
-        right = 100 * sum(pause.scores[place][1] >= COMPLETE for pause in over) / len(over)
-        figures[f"ends/{at:.1f}/inside"], figures[f"ends/{at:.1f}/over"] = wrong, right
-        rows.append(
-            (
-                f"Smart Turn, {at:.1f} s into the silence: over, of pauses inside and of ends",
-                f"{wrong:.0f} % and {right:.0f} %",
-            )
-        )
-    words = 100 * sum(pause.sentence for pause in inside) / len(inside)
-    right = 100 * sum(pause.sentence for pause in over) / len(over)
-    figures["ends/words/inside"], figures["ends/words/over"] = words, right
-    rows.append(("the words end a sentence, of pauses inside and of ends", f"{words:.0f} % and {right:.0f} %"))
-    shipped = Waiting(COMPLETE, SEMANTIC.patience_ms / 1000, 0.2, 1 / SENTENCE)
-    for name, way in (
-        ("semantic_vad as shipped", shipped),
-        ("VAD with 300 ms", Waiting(2, 0.3)),
-        ("VAD with 500 ms", Waiting(2, 0.5)),
+        shares(f"Smart Turn, {at:.1f} s into the silence: over", f"{at:.1f}", partial(_scores, place))
+    shares("the words end a sentence", "words", lambda pause: pause.sentence)
+    shares("the words want more", "more", lambda pause: pause.more)
+    for name, path, way in (
+        ("semantic_vad", "cutoffs", SHIPPED),
+        ("semantic_vad without what the words want", "cutoffs/without", replace(SHIPPED, wanting=0.0)),
+        ("VAD of 300 ms", "cutoffs/vad300", Waiting(2, 0.3)),
+        ("VAD of 500 ms", "cutoffs/vad500", Waiting(2, 0.5)),
     ):
         cut, wait = way.judge(pauses)
-        rows.append(
-            (
-                f"{name}: pauses of {PAUSES[0]} to {PAUSES[-1]} s cut, and the mean wait at an end",
-                f"{100 * cut:.0f} %, {1000 * wait:.0f} ms",
-            )
-        )
-        if way is shipped:
-            figures["cutoffs"], figures["wait"] = 100 * cut, 1000 * wait
+        soon = sum(way.wait(pause) <= SOON for pause in inside) / len(inside)
+        figures[path], figures[f"{path}/all"], figures[f"{path}/wait"] = 100 * soon, 100 * cut, 1000 * wait
+        what = f"{name}: cut within {1000 * SOON:.0f} ms; of pauses of {PAUSES[0]} to {PAUSES[-1]} s; wait at an end"
+        rows.append((what, f"{100 * soon:.0f} %; {100 * cut:.0f} %; {1000 * wait:.0f} ms"))
+    return rows + compared(pauses, figures)
+
+
+def _scores(place: int, pause: Pause) -> bool:
+    return pause.scores[place][1] >= COMPLETE
+
+
+def compared(pauses: Sequence[Pause], figures: Figures) -> list[tuple[str, str]]:
+    """The mean wait of the best way of each kind that cuts few pauses."""
     plain = [Waiting(2, patience / 100) for patience in range(20, 200, 5)]
-    shares = (1.0, 0.75, 0.5, 1 / 3, 0.25)
-    ways = [Waiting(*each) for each in itertools.product(THRESHOLDS, PATIENCES, (0.1, 0.2, 0.3, 0.4), shares)]
-    alone = [way for way in ways if way.share == 1.0]
-    for name, path, able in (
-        ("plain VAD", "vad5", plain),
-        ("Smart Turn", "alone5", alone),
-        ("Smart Turn with the words", "wait5", ways),
+    alone = [Waiting(*each) for each in itertools.product(THRESHOLDS, PATIENCES, LEASTS)]
+    words = [replace(way, share=share) for way in alone for share in (1.0, 0.5, 0.25)]
+    more = [replace(way, wanting=wanting) for way in words for wanting in (0.5, 1.0)]
+    rows = []
+    for name, path, ways in (
+        ("plain VAD", "few/vad", plain),
+        ("Smart Turn", "few/alone", alone),
+        ("Smart Turn, and whether the words end a sentence", "few/words", words),
+        ("Smart Turn, and whether the words want more", "few/more", more),
     ):
-        best = soonest(pauses, able, MOST)
-        if best is not None:
-            figures[path] = 1000 * best[1]
-            rows.append(
-                (f"the mean wait at {100 * MOST:.0f} % cut pauses, {name}", f"{1000 * best[1]:.0f} ms: {best[0]}")
-            )
+        for most in MOST:
+            best = soonest(pauses, ways, most)
+            found = "there is none"
+            if best is not None:
+                figures[f"{path}/{100 * most:.0f}"] = 1000 * best[1]
+                found = f"{1000 * best[1]:.0f} ms, {best[0]}"
+            rows.append((f"mean wait at an end where {100 * most:.0f} % of pauses are cut, {name}", found))
     return rows

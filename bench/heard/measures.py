@@ -96,6 +96,7 @@ class Pause:
     seconds: float | None  # until speech goes on; None: it is the end
     scores: tuple[tuple[float, float], ...]  # seconds of silence, and the probability of an end that is heard then
     sentence: bool = False  # whether the words in front of it end a sentence
+    more: bool = False  # whether they want more of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,14 @@ class Waiting:
     patience: float
     least: float = 0.2
     share: float = 1.0  # of the patience, behind words that end a sentence
+    wanting: float = 0.0  # of the patience, at least, behind words that want more; 0: as behind others
 
     def wait(self, pause: Pause) -> float:
         """Seconds of silence after which the turn ends."""
+        if self.wanting and pause.more:
+            least = self.wanting * self.patience
+            ended = any(score >= self.threshold and at <= least for at, score in pause.scores)
+            return least if ended else self.patience
         patience = self.patience * (self.share if pause.sentence else 1.0)
         over = (max(at, self.least) for at, score in pause.scores if score >= self.threshold and at <= patience)
         return min(next(over, patience), patience)

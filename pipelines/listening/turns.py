@@ -18,6 +18,7 @@ RELEASE = 0.15  # by how much the probability must fall below the threshold for 
 PAUSE = RATE // 5  # of silence, after which words are recognised and the end of the turn is considered
 SHORT_PAUSE = RATE // 10  # likewise, over a reply, and where a turn may end soon
 SENTENCE = 4  # part of the patience that a turn gets whose words end a sentence
+UNFINISHED = 2  # likewise, one whose words want more of them, however complete it sounds
 AGAIN = RATE * 2 // 5  # of silence between two considerations
 COMPLETE = 0.5  # probability beyond which a turn is over
 FIRST_LOOK = RATE // 4  # of speech over a reply, after which its words are looked at

@@ -275,6 +275,36 @@ class TestSemantic:
         assert talk.outcome == ["Started"]
         assert talk.silence(200).outcome == ["Started", "Ended"]
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "I would like to book a table for.",
+            "My mother is going to live with us, because.",
+            "If it rains tomorrow.",
+            "So I went to the shop...",
+        ],
+    )
+    def test_one_that_sounds_complete_waits_where_its_words_want_more(self, words: str) -> None:
+        talk = Talk(self.policy, words, complete=0.98).voice(800).silence(1800)
+        assert talk.outcome == ["Started"]
+        assert talk.silence(300).outcome == ["Started", "Ended"]
+
+    @pytest.mark.parametrize(
+        "words", ["What is this for?", "Turn the light on.", "When was it?", "If it rains, we stay."]
+    )
+    def test_it_does_not_where_its_words_want_none(self, words: str) -> None:
+        assert Talk(self.policy, words, complete=0.98).voice(800).silence(256).outcome == ["Started", "Ended"]
+
+    def test_its_words_come_late_and_want_more(self) -> None:
+        talk = Talk(self.policy, "I would like to.", complete=0.98, answers=False).voice(800).silence(256)
+        wait = talk.all(Await)[0]
+        assert isinstance(wait, Await)
+        talk.answer(wait.generation)
+        assert talk.outcome == ["Started"]
+        talk.answers = True
+        assert talk.voice(500).silence(1800).outcome == ["Started"]
+        assert talk.silence(300).outcome == ["Started", "Ended"]
+
     def test_it_is_considered_again_as_the_silence_lasts(self) -> None:
         talk = Talk(self.policy, "I would like to", complete=0.1).voice(800).silence(1500)
         assert len(talk.all(Judge)) > 2
