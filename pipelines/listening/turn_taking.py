@@ -18,6 +18,7 @@ from pipelines.listening.turns import (
     SENTENCE,
     SHORT_PAUSE,
     TAIL,
+    UNFINISHED,
     Await,
     Decision,
     Dropped,
@@ -32,6 +33,7 @@ from pipelines.listening.turns import (
     Turns,
     samples,
 )
+from pipelines.listening.unfinished import unfinished
 from pipelines.listening.words import Meaning, Said, imagined
 
 Step = tuple[Turns, list[Decision]]
@@ -110,8 +112,9 @@ def _resumed(speech: Speech) -> tuple[Speech, list[Decision]]:
     fresh = replace(speech, generation=0, heard=None, answered=False, complete=False, judged=0)
     if heard is None or speech.last - speech.segment < SEGMENT:
         return fresh, []
+    heard = _believed(speech, heard)
     before = heard if speech.before is None else speech.before + heard
-    decisions: list[Decision] = [Partly(before.text)] if speech.announced else []
+    decisions: list[Decision] = [Partly(before.text)] if speech.announced and before.text else []
     return replace(
         fresh, before=before, segment=speech.last, partial="", sent=before.text, quietest=(0.0, 0)
     ), decisions
@@ -163,9 +166,13 @@ def _pause(turns: Turns, speech: Speech) -> Step:
 
 def _silence_ms(policy: Policy, speech: Speech) -> int:
     """The silence that ends this turn."""
-    if policy.kind == "server_vad" or speech.complete:
+    if policy.kind == "server_vad":
         return policy.silence_ms
-    ends = speech.heard is not None and speech.heard.text.endswith((".", "?", "!", "。", "？", "！"))
+    heard = speech.heard
+    more = heard is not None and unfinished(heard.text, heard.language)
+    if speech.complete:
+        return policy.patience_ms // UNFINISHED if more else policy.silence_ms
+    ends = heard is not None and not more and heard.text.endswith((".", "?", "!", "。", "？", "！"))
     return policy.patience_ms // SENTENCE if ends else policy.patience_ms
 
 
@@ -190,7 +197,7 @@ def judged(turns: Turns, generation: int, probability: float) -> Step:
         return turns, []
     speech = replace(speech, complete=True)
     turns = replace(turns, speech=speech)
-    if turns.now - speech.last < samples(turns.policy.silence_ms):
+    if turns.now - speech.last < samples(_silence_ms(turns.policy, speech)):
         return turns, []
     return _close(turns, speech, [])
 
@@ -203,7 +210,10 @@ def recognised(turns: Turns, generation: int, transcript: Transcript | None) -> 
     if speech.generation == generation:
         speech = replace(speech, heard=transcript, answered=True)
         turns = replace(turns, speech=speech)
-        if speech.closing:
+        if speech.closing and _goes_on(turns, speech):
+            speech = replace(speech, closing=False)
+            turns = replace(turns, speech=speech)
+        elif speech.closing:
             return _finish(turns, speech)
         if turns.now - speech.segment >= LONGEST_SEGMENT:  # a cut
             speech, decisions = _resumed(speech)
@@ -215,6 +225,12 @@ def recognised(turns: Turns, generation: int, transcript: Transcript | None) -> 
     if not speech.announced:
         return _considered(turns, speech, transcript, over=speech.generation == generation)
     return _looked(turns, speech, transcript)
+
+
+def _goes_on(turns: Turns, speech: Speech) -> bool:
+    """Whether a turn that seemed to be over goes on by its words."""
+    silence = turns.now - speech.last
+    return turns.policy.kind == "semantic_vad" and 0 < silence < samples(_silence_ms(turns.policy, speech))
 
 
 def _considered(turns: Turns, speech: Speech, transcript: Transcript, *, over: bool) -> Step:
@@ -250,6 +266,11 @@ def _agreed(one: str, other: str) -> str:
     return " ".join(words)
 
 
+def _believed(speech: Speech, heard: Transcript) -> Transcript:
+    """What was heard, or nothing where it is imagined."""
+    return Transcript("", heard.language) if imagined(heard, certainty=_certainty(speech)) else heard
+
+
 def _certainty(speech: Speech) -> float:
     return speech.certainty * FRAME / speech.voiced if speech.voiced else 0.0
 
@@ -260,8 +281,7 @@ def _finish(turns: Turns, speech: Speech) -> Step:
     begin = max(speech.begun - samples(turns.policy.prefix_ms), 0)
     certainty = _certainty(speech)
     turns = replace(turns, speech=None, quiet_since=turns.now, run=0)
-    if heard is not None and imagined(heard, certainty=certainty):
-        heard = Transcript("", heard.language)
+    heard = None if heard is None else _believed(speech, heard)
     text = heard if before is None or heard is None else before + heard
     if text is not None and not text.text:
         return turns, [Dropped(speech.announced, "no words")]

@@ -2,21 +2,29 @@
 
 import re
 import unicodedata
+import zlib
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import cache
 from pathlib import Path
 
+from pipelines.listening.echoes import beyond, echoes
 from pipelines.listening.interface import Transcript
 
-ECHO_SECONDS = 12.0  # of the reply's words, in which an echo is looked for
-ECHO_SHARE = 0.6  # of the words that are heard, beyond which they are one
 MOST_SAID = 400  # characters of the reply in which an echo is looked for
-SURE = -0.7  # mean log-probability of words that are believed though they are often imagined
-UNBELIEVED = -1.1  # likewise, of words that are not believed at all
+# Mean log-probabilities of words, below which they are not believed.
+SURE = -0.7  # over a reply
+CERTAIN = -0.5  # behind an echo
+ORDER = -1.5  # of an order to stop and nothing else, that is clearly spoken
+LIKELY = -1.0  # of words that are often imagined: a short answer such as "Okay." is never as certain as others
+UNBELIEVED = -1.1  # of any words
+CLEAR = 0.85  # mean probability of speech, below which that bound rises: a crowd sounds like speech, but less so
+RISE = 6.0  # of the bound, for each unit below CLEAR
+BELIEVED = -0.15  # where the bound ends
 SILENT = 0.6  # probability of no speech, beyond which words that are not certain are not believed
 FEW = 2  # words that are not believed over a reply where it may be that nothing was said
 REPEATED = 4  # times that a recogniser says the same thing when it hears none
+COMPRESSION = 2.4  # bytes of a text to its compressed ones, beyond which it repeats itself: Whisper's own bound
 
 # What Whisper hears in noise: it learned from subtitles.
 HUM = re.compile(r"(?:m+|h+m+|u+h+|u+m+|a+h+|e+h+|h+u+h+|e+r+m*)+")
@@ -60,17 +68,20 @@ def imagined(transcript: Transcript, *, certainty: float = 1.0) -> bool:
     words = plain(transcript.text)
     if not words:
         return True
-    if transcript.logprob < UNBELIEVED:
+    if transcript.logprob < min(UNBELIEVED + RISE * max(CLEAR - certainty, 0.0), BELIEVED):
         return True
     if transcript.no_speech > SILENT and transcript.logprob < SURE:
         return True
-    if words in _imagined() and (transcript.logprob < SURE or transcript.no_speech > SILENT / 2 or certainty < 0.8):
+    if words in _imagined() and (transcript.logprob < LIKELY or transcript.no_speech > SILENT / 2 or certainty < 0.8):
         return True
     return repeated(words)
 
 
 def repeated(words: str, times: int = REPEATED) -> bool:
-    """Whether a few words come again and again, and little else does."""
+    """Whether a few words, or the syllables of one, come again and again, and little else does."""
+    text = words.encode()
+    if len(text) > COMPRESSION * len(zlib.compress(text)):
+        return True
     parts = words.split()
     for size in (1, 2, 3, 4):
         if len(parts) >= size * times and len(set(zip(*(parts[i:] for i in range(size)), strict=False))) <= size:
@@ -89,22 +100,11 @@ class Said:
 
     def echoes(self, words: str) -> bool:
         """Whether most of these words are those of the reply, in its order."""
-        heard, said = words.split(), plain(self.text).split()
-        if not heard or not said:
-            return False
-        return _common(heard, said) >= ECHO_SHARE * len(heard)
+        return echoes(words.split(), plain(self.text).split())
 
-
-def _common(one: list[str], other: list[str]) -> int:
-    """The length of the longest subsequence that both have."""
-    lengths = [0] * (len(other) + 1)
-    for word in one:
-        before = 0
-        for index, against in enumerate(other, start=1):
-            held = lengths[index]
-            lengths[index] = before + 1 if word == against else max(held, lengths[index - 1])
-            before = held
-    return lengths[-1]
+    def interrupted(self, words: str) -> bool:
+        """Whether somebody else says the last words of its echo."""
+        return beyond(words.split(), plain(self.text).split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ class Vocabulary:
     def meaning(self, transcript: Transcript, said: Said, certainty: float) -> Meaning:
         """What words that are heard over a reply mean."""
         words = plain(transcript.text)
-        if transcript.logprob > UNBELIEVED and self._stops(words, plain(said.text)):
+        clear = ORDER if words in self.stop and certainty >= CLEAR else UNBELIEVED
+        if transcript.logprob > clear and self._stops(words, plain(said.text)):
             return Meaning.STOP
         if imagined(transcript, certainty=certainty) or transcript.logprob < SURE:
             return Meaning.NOTHING
@@ -131,7 +132,8 @@ class Vocabulary:
         if self._agrees(words):
             return Meaning.AGREEMENT
         if said.echoes(words):
-            return Meaning.ECHO
+            others = transcript.logprob >= CERTAIN and said.interrupted(words)
+            return Meaning.SOMETHING if others else Meaning.ECHO
         return Meaning.SOMETHING
 
     def _stops(self, words: str, said: str) -> bool:

@@ -118,8 +118,65 @@ def test_words_that_are_imagined_in_noise_are_dropped(words: str) -> None:
     assert Talk(words=words, logprob=-0.95).voice(500, 0.7).silence(600).outcome == ["Started", "Dropped"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "What is the use of my own vessels? " * 9,
+        "We are in the same place, " * 12,
+        "Hehehehehehehehehehehehehehehehehehehehehe",
+        "I don't know what I'm talking about. " * 5,
+    ],
+)
+def test_words_that_repeat_themselves_are_dropped(words: str) -> None:
+    assert Talk(words=words, logprob=-0.3).voice(4000).silence(600).outcome == ["Started", "Dropped"]
+
+
+@pytest.mark.parametrize(
+    "words", ["I said no, no, no, not that one.", "One, two, three, four, five, six, seven, eight."]
+)
+def test_a_person_may_repeat_a_word(words: str) -> None:
+    assert Talk(words=words, logprob=-0.3).voice(4000).silence(600).outcome == ["Started", "Ended"]
+
+
+@pytest.mark.parametrize(
+    ("certainty", "logprob"), [(0.50, -0.35), (0.56, -0.94), (0.66, -0.90), (0.59, -1.05), (0.75, -0.62), (0.48, -1.09)]
+)
+def test_uncertain_words_of_what_is_hardly_speech_are_dropped(certainty: float, logprob: float) -> None:
+    talk = Talk(words="The world is going to be better.", logprob=logprob).voice(200).voice(3000, certainty)
+    assert talk.silence(600).outcome == ["Started", "Dropped"]
+
+
+@pytest.mark.parametrize(
+    ("certainty", "logprob"), [(0.76, -0.38), (0.78, -0.23), (0.80, -0.50), (0.79, -0.16), (0.85, -0.73), (0.93, -1.0)]
+)
+def test_words_in_noise_are_heard_where_they_are_certain(certainty: float, logprob: float) -> None:
+    talk = Talk(words="The world is going to be better.", logprob=logprob).voice(3000, certainty)
+    assert talk.silence(600).outcome == ["Started", "Ended"]
+
+
+def test_imagined_words_of_an_earlier_segment_are_no_part_of_a_turn() -> None:
+    talk = Talk(words="I'm sorry.", logprob=-3.5).voice(9000).silence(300)
+    talk.logprob = SURE
+    talk.words = "What is the capital of France?"
+    talk.voice(1500).silence(600)
+    (ended,) = talk.all(Ended)
+    assert isinstance(ended, Ended)
+    assert ended.transcript is not None
+    assert ended.transcript.text == "What is the capital of France?"
+
+
+def test_a_long_crowd_of_which_no_segment_is_believed_is_dropped() -> None:
+    talk = Talk(words="I'm sorry.", logprob=-3.5).voice(9000, 0.6).silence(300).voice(9000, 0.6).silence(600)
+    assert talk.outcome == ["Started", "Dropped"]
+
+
 def test_a_thank_you_that_was_said_is_heard() -> None:
     assert Talk(words="Thank you.").voice(500).silence(600).outcome == ["Started", "Ended"]
+
+
+@pytest.mark.parametrize("certainty", [0.85, 0.92])
+def test_a_short_answer_that_is_clearly_spoken_is_heard(certainty: float) -> None:
+    assert Talk(words="Okay.", logprob=-0.97).voice(380, certainty).silence(600).outcome == ["Started", "Ended"]
 
 
 def test_words_that_cannot_be_recognised_end_the_turn_without_any() -> None:
@@ -233,6 +290,36 @@ class TestSemantic:
         talk = Talk(self.policy, "What is it?", complete=0.1).voice(800).silence(900)
         assert talk.outcome == ["Started"]
         assert talk.silence(200).outcome == ["Started", "Ended"]
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "I would like to book a table for.",
+            "My mother is going to live with us, because.",
+            "If it rains tomorrow.",
+            "So I went to the shop...",
+        ],
+    )
+    def test_one_that_sounds_complete_waits_where_its_words_want_more(self, words: str) -> None:
+        talk = Talk(self.policy, words, complete=0.98).voice(800).silence(1800)
+        assert talk.outcome == ["Started"]
+        assert talk.silence(300).outcome == ["Started", "Ended"]
+
+    @pytest.mark.parametrize(
+        "words", ["What is this for?", "Turn the light on.", "When was it?", "If it rains, we stay."]
+    )
+    def test_it_does_not_where_its_words_want_none(self, words: str) -> None:
+        assert Talk(self.policy, words, complete=0.98).voice(800).silence(256).outcome == ["Started", "Ended"]
+
+    def test_its_words_come_late_and_want_more(self) -> None:
+        talk = Talk(self.policy, "I would like to.", complete=0.98, answers=False).voice(800).silence(256)
+        wait = talk.all(Await)[0]
+        assert isinstance(wait, Await)
+        talk.answer(wait.generation)
+        assert talk.outcome == ["Started"]
+        talk.answers = True
+        assert talk.voice(500).silence(1800).outcome == ["Started"]
+        assert talk.silence(300).outcome == ["Started", "Ended"]
 
     def test_it_is_considered_again_as_the_silence_lasts(self) -> None:
         talk = Talk(self.policy, "I would like to", complete=0.1).voice(800).silence(1500)
