@@ -56,6 +56,7 @@ class Ended:
     end: int
     pcm: bytes  # mono, 16 bits a sample, little-endian, RATE
     transcript: Transcript | None  # None: it can't be recognised
+    order: bool = False  # it was nothing but an order to stop the reply, and that was done
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,13 +295,13 @@ class Listener:
             case Partly(text):
                 if self._hears.looks:
                     await self._report(events.Partial(text))
-            case Ended(begin, end, transcript):
+            case Ended(begin, end, transcript, order):
                 await self._report(events.SpeechStopped(milliseconds(end)))
                 pcm = self._recording.pcm(begin, end)
                 if transcript is not None and transcript.language:
                     request = replace(self._hears.request, likely=transcript.language)
                     self._hears = replace(self._hears, request=request)
-                await self._report(events.Ended(milliseconds(begin), milliseconds(end), pcm, transcript))
+                await self._report(events.Ended(milliseconds(begin), milliseconds(end), pcm, transcript, order))
             case Dropped(announced, why):
                 self._hearing.dropped(why)
                 if announced:

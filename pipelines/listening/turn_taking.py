@@ -237,10 +237,10 @@ def _considered(turns: Turns, speech: Speech, transcript: Transcript, *, over: b
     """Whether words over a reply interrupt it."""
     said = transcript if speech.before is None else speech.before + transcript
     meaning = turns.vocabulary.meaning(said, turns.said, _certainty(speech))
-    lasted = over or speech.voiced >= samples(turns.policy.interrupt_ms)
-    if meaning is Meaning.STOP or (meaning is Meaning.SOMETHING and lasted and not _graced(turns, speech)):
+    lasted = _lasted(turns, speech) or (over and not _graced(turns, speech))
+    if meaning is Meaning.STOP or (meaning is Meaning.SOMETHING and lasted):
         interrupts = turns.audible
-        speech = replace(speech, announced=True)
+        speech = replace(speech, announced=True, interrupted=interrupts)
         return replace(turns, speech=speech), [Started(speech.begun, interrupts)]
     echoes = min(speech.echoes + 1, MOST_ECHOES) if meaning is Meaning.ECHO else 0
     return replace(turns, speech=replace(speech, echoes=echoes)), []
@@ -292,10 +292,18 @@ def _finish(turns: Turns, speech: Speech) -> Step:
         meaning = turns.vocabulary.meaning(text, turns.said, certainty)
         if meaning in (Meaning.NOTHING, Meaning.ECHO) or (meaning is Meaning.AGREEMENT and turns.audible):
             return turns, [Dropped(announced=False, why=meaning.name.lower())]
-        if turns.audible and meaning is Meaning.SOMETHING and _graced(turns, speech):
+        graced = _graced(turns, speech) and not _lasted(turns, speech)
+        if turns.audible and meaning is Meaning.SOMETHING and graced:
             return turns, [Dropped(announced=False, why="grace")]
+        speech = replace(speech, interrupted=turns.audible)
         decisions.append(Started(speech.begun, interrupts=turns.audible))
-    return turns, [*decisions, Ended(begin, speech.last, text)]
+    order = speech.interrupted and text is not None and turns.vocabulary.orders(text)
+    return turns, [*decisions, Ended(begin, speech.last, text, order)]
+
+
+def _lasted(turns: Turns, speech: Speech) -> bool:
+    """Whether somebody has spoken for long enough to interrupt."""
+    return speech.voiced >= samples(turns.policy.interrupt_ms)
 
 
 def _graced(turns: Turns, speech: Speech) -> bool:

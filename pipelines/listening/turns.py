@@ -105,6 +105,7 @@ class Ended:
     begin: int
     end: int
     transcript: Transcript | None
+    order: bool = False  # it was nothing but an order to stop, and that was done
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ class Speech:
     voiced: int = 0  # samples of such frames
     certainty: float = 0.0  # sum of their probabilities
     announced: bool = False
+    interrupted: bool = False  # it has stopped a reply
     segment: int = 0  # where the current one begins
     before: Transcript | None = None  # the segments before it
     looked: int = 0  # up to where words were last asked for

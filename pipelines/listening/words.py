@@ -23,6 +23,9 @@ RISE = 6.0  # of the bound, for each unit below CLEAR
 BELIEVED = -0.15  # where the bound ends
 SILENT = 0.6  # probability of no speech, beyond which words that are not certain are not believed
 FEW = 2  # words that are not believed over a reply where it may be that nothing was said
+POLITE = frozenset(
+    {"please", "okay", "ok", "no", "it", "that", "now", "a", "moment", "minute", "second"}
+)  # in an order
 REPEATED = 4  # times that a recogniser says the same thing when it hears none
 COMPRESSION = 2.4  # bytes of a text to its compressed ones, beyond which it repeats itself: Whisper's own bound
 
@@ -135,6 +138,13 @@ class Vocabulary:
             others = transcript.logprob >= CERTAIN and said.interrupted(words)
             return Meaning.SOMETHING if others else Meaning.ECHO
         return Meaning.SOMETHING
+
+    def orders(self, transcript: Transcript) -> bool:
+        """Whether the words are an order to stop and nothing else, however often it is said."""
+        words = plain(transcript.text)
+        for order in self.stop:
+            words = f" {words} ".replace(f" {order} ", "  ")
+        return not set(words.split()) - POLITE
 
     def _stops(self, words: str, said: str) -> bool:
         """Whether the words are an order to stop, perhaps with a few around it, that is none of the reply's own."""

@@ -284,6 +284,13 @@ class TestInterruption:
         turn = list(made.turns.values())[-1]
         assert [message.content for message in turn.messages] == ["Hello there.", "word word word ", "And Germany?"]
 
+    def test_an_order_to_stop_is_done_and_not_answered(self, made: Table) -> None:
+        made.give(session.Heard(events.SpeechStarted(5000, interrupts=True, unheard=2500)))
+        made.give(session.Heard(events.SpeechStopped(5600)))
+        heard = made.give(session.Heard(events.Ended(4700, 5600, PCM, Transcript("Stop!"), order=True)))
+        assert "conversation.item.done" in kinds(heard)
+        assert len(made.turns) == 1, "it is part of the conversation, and nothing is said to it"
+
     def test_a_reply_that_is_done_and_still_heard_is_cut_as_well(self, made: Table) -> None:
         made.produce(next(iter(made.turns)), Finished("stop", Usage(1, 0, 1)))
         heard = made.give(session.Heard(events.SpeechStarted(5000, interrupts=True, unheard=1000)))

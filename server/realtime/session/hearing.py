@@ -128,8 +128,8 @@ def take_report(state: State, report: events.Report) -> Step:
             return replace(state, speech=None, partial="", uncommitted=0), []
         case events.Partial(text):
             return _partial(state, text)
-        case events.Ended(_, _, pcm, transcript):
-            return _ended(state, pcm, transcript)
+        case events.Ended():
+            return _ended(state, report)
         case events.Transcribed(serial, pcm, transcript):
             item_id = next((id for id, each in state.pending.items() if each == serial), None)
             return (state, []) if item_id is None else _transcribed(state, item_id, pcm, transcript)
@@ -201,18 +201,20 @@ def _add_item(state: State) -> tuple[State, str, list[Output]]:
     )
 
 
-def _ended(state: State, pcm: bytes, transcript: Transcript | None) -> Step:
-    """The user's turn is over, and its words are there."""
+def _ended(state: State, report: events.Ended) -> Step:
+    """The user's turn is over, and its words are there. An order to stop was done, and wants no answer."""
+    transcript = report.transcript
     try:
         state, id, outputs = _add_item(replace(state, uncommitted=0))
     except WireError as error:
         body = wire.ErrorBody(type="invalid_request_error", code=error.code, message=error.message)
         return replace(state, speech=None, partial=""), [wire.Error(error=body)]
-    state, words = _transcribed(state, id, pcm, transcript)
+    state, words = _transcribed(state, id, report.pcm, transcript)
     outputs += words
     detection = state.config.audio.input.turn_detection
+    answers = detection is not None and detection.create_response is not False
     heard = transcript is not None and bool(transcript.text)
-    if state.transcribes or not heard or detection is None or detection.create_response is False or state.draining:
+    if state.transcribes or state.draining or not (heard and answers) or report.order:
         return state, outputs
     if state.active is not None:  # it was not interrupted, by the client's wish: the answer comes behind it
         return replace(state, owed=True), outputs

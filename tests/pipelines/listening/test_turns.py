@@ -251,11 +251,29 @@ class TestOverAReply:
         talk = Talk(words="and then").silence(500)
         talk.reply = True
         talk.turns = turn_taking.sounded(turn_taking.replying(talk.turns, active=True), "Well,")
-        assert talk.voice(600).silence(300).outcome == []
+        assert talk.voice(300).silence(700).outcome == ["Dropped"]
         stopping = Talk(words="wait").silence(500)
         stopping.reply = True
         stopping.turns = turn_taking.sounded(turn_taking.replying(stopping.turns, active=True), "Well,")
         assert stopping.voice(300).outcome == ["Started"]
+
+    def test_words_that_last_count_in_its_first_moments_too(self) -> None:
+        talk = Talk(words="in Paris and in Rome").silence(500)
+        talk.reply = True
+        talk.turns = turn_taking.sounded(turn_taking.replying(talk.turns, active=True), "Well,")
+        assert talk.voice(700).silence(700).outcome == ["Started", "Ended"]
+
+    @pytest.mark.parametrize(
+        ("words", "order"),
+        [("Stop!", True), ("Stop it, please.", True), ("Wait a moment.", True), ("Stop. What about Rome?", False)],
+    )
+    def test_an_order_to_stop_is_known_as_such(self, words: str, order: bool) -> None:
+        talk = Talk(words=words).replying().voice(600).silence(700)
+        assert [decision.order for decision in talk.decisions if isinstance(decision, Ended)] == [order]
+
+    def test_without_a_reply_nothing_is_an_order_to_stop_it(self) -> None:
+        talk = Talk(words="Stop.").voice(600).silence(700)
+        assert [decision.order for decision in talk.decisions if isinstance(decision, Ended)] == [False]
 
     def test_speech_is_announced_at_once_where_it_is_not_to_interrupt(self) -> None:
         talk = Talk(Policy(interrupts=False)).replying().voice(128)
