@@ -125,7 +125,7 @@ class Vocabulary:
     def meaning(self, transcript: Transcript, said: Said, certainty: float) -> Meaning:
         """What words that are heard over a reply mean."""
         words = plain(transcript.text)
-        clear = ORDER if words in self.stop and certainty >= CLEAR else UNBELIEVED
+        clear = ORDER if self.orders(transcript) and certainty >= CLEAR else UNBELIEVED
         if transcript.logprob > clear and self._stops(words, plain(said.text)):
             return Meaning.STOP
         if imagined(transcript, certainty=certainty) or transcript.logprob < SURE:
@@ -141,10 +141,11 @@ class Vocabulary:
 
     def orders(self, transcript: Transcript) -> bool:
         """Whether the words are an order to stop and nothing else, however often it is said."""
-        words = plain(transcript.text)
-        for order in self.stop:
-            words = f" {words} ".replace(f" {order} ", "  ")
-        return not set(words.split()) - POLITE
+        words = f" {plain(transcript.text)} "
+        rest = words
+        for order in sorted(self.stop, key=len, reverse=True):
+            rest = rest.replace(f" {order} ", "  ").replace(f" {order} ", "  ")  # each takes the space of the next
+        return rest != words and not set(rest.split()) - POLITE
 
     def _stops(self, words: str, said: str) -> bool:
         """Whether the words are an order to stop, perhaps with a few around it, that is none of the reply's own."""

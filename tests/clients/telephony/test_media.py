@@ -59,7 +59,7 @@ async def test_a_spoken_question_gets_a_spoken_answer(server_url: str) -> None:
 @pytest.mark.e2e
 async def test_a_caller_who_says_stop_is_heard_over_a_long_answer(server_url: str) -> None:
     question = spoken(server_url, "Please tell me a long story about a cat and a dog.", 8_000)
-    stop = spoken(server_url, "Stop, stop!", 8_000)
+    stop = spoken(server_url, "Stop it, please.", 8_000)
     async with answering(server_url) as address, calling(address, plays=False) as call:
         await call.start()
         await call.say(question + silence(1_000, 8_000), speed=2)

@@ -265,7 +265,14 @@ class TestOverAReply:
 
     @pytest.mark.parametrize(
         ("words", "order"),
-        [("Stop!", True), ("Stop it, please.", True), ("Wait a moment.", True), ("Stop. What about Rome?", False)],
+        [
+            ("Stop!", True),
+            ("Stop it, please.", True),
+            ("Wait a moment.", True),
+            ("Stop, stop!", True),
+            ("No.", False),
+            ("Stop. What about Rome?", False),
+        ],
     )
     def test_an_order_to_stop_is_known_as_such(self, words: str, order: bool) -> None:
         talk = Talk(words=words).replying().voice(600).silence(700)
