@@ -1,6 +1,5 @@
 """Ends: how often a pause inside a sentence is taken for its end, and how long a finished one waits."""
 
-import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -59,12 +58,13 @@ async def look(ears: Hearing, audio: "Floats", seconds: float | None) -> Pause:
 
 
 async def cuts(ears: Hearing, parts: "Sequence[Floats]", pause: float, policy: Policy) -> int:
-    """Turns that the ears make of a sentence with this pause in it, beyond one; through the whole listener."""
-    audio = spliced(waits(parts[0], 0.0), parts[1], pause=pause)
+    """Turns that end before the second part of a sentence, at this pause or one of its own; by the whole listener."""
+    first = waits(parts[0], 0.0)
+    audio = room(spliced(first, parts[1], pause=pause), 0.0, 0.0)
     async with listening(ears, Hears(policy)) as heard:
-        await heard.quickly(room(audio, 0.0, 0.0), 0.04)
-        await asyncio.sleep(0)
-        return len(heard.of(Ended))
+        await heard.quickly(audio, 0.04)
+        ended = [each for _, each in heard.of(Ended) if isinstance(each, Ended)]
+    return sum(each.end < 1000 * (len(first) / AUDIO_RATE + pause) for each in ended)
 
 
 async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
