@@ -89,6 +89,9 @@ def _voice(turns: Turns, speech: Speech, probability: float, level: float) -> St
     if turns.now - speech.begun >= samples(turns.policy.longest_ms) or turns.now - speech.segment >= LONGEST_SEGMENT:
         turns, more = _cut(turns, speech)
         return turns, [*decisions, *more]
+    if speech.meant and not speech.announced and _lasts(turns, speech):
+        turns, more = _announced(turns, speech)
+        return turns, [*decisions, *more]
     first, following = (PARTIAL, PARTIAL) if speech.announced else (FIRST_LOOK, NEXT_LOOK << speech.echoes)
     looked_at = turns.now - speech.looked
     if looked_at >= (first if speech.looked == speech.begun else following):
@@ -229,13 +232,16 @@ def _considered(turns: Turns, speech: Speech, transcript: Transcript, *, over: b
     """Whether words over a reply interrupt it."""
     said = transcript if speech.before is None else speech.before + transcript
     meaning = turns.vocabulary.meaning(said, turns.said, _certainty(speech))
-    lasted = over or speech.voiced >= samples(turns.policy.interrupt_ms)
-    if meaning is Meaning.STOP or (meaning is Meaning.SOMETHING and lasted and not _graced(turns, speech)):
-        interrupts = turns.audible
-        speech = replace(speech, announced=True)
-        return replace(turns, speech=speech), [Started(speech.begun, interrupts)]
+    lasted = _lasts(turns, speech) or (over and not _graced(turns, speech))
+    if meaning is Meaning.STOP or (meaning is Meaning.SOMETHING and lasted):
+        return _announced(turns, speech)
     echoes = min(speech.echoes + 1, MOST_ECHOES) if meaning is Meaning.ECHO else 0
-    return replace(turns, speech=replace(speech, echoes=echoes)), []
+    return replace(turns, speech=replace(speech, echoes=echoes, meant=meaning is Meaning.SOMETHING)), []
+
+
+def _announced(turns: Turns, speech: Speech) -> Step:
+    """Speech over a reply counts from now on."""
+    return replace(turns, speech=replace(speech, announced=True)), [Started(speech.begun, interrupts=turns.audible)]
 
 
 def _looked(turns: Turns, speech: Speech, transcript: Transcript) -> Step:
@@ -288,6 +294,11 @@ def _finish(turns: Turns, speech: Speech) -> Step:
             return turns, [Dropped(announced=False, why="grace")]
         decisions.append(Started(speech.begun, interrupts=turns.audible))
     return turns, [*decisions, Ended(begin, speech.last, text)]
+
+
+def _lasts(turns: Turns, speech: Speech) -> bool:
+    """Whether speech that means something has lasted long enough to interrupt a reply."""
+    return speech.voiced >= samples(turns.policy.interrupt_ms) and not _graced(turns, speech)
 
 
 def _graced(turns: Turns, speech: Speech) -> bool:

@@ -23,6 +23,7 @@ RISE = 6.0  # of the bound, for each unit below CLEAR
 BELIEVED = -0.15  # where the bound ends
 SILENT = 0.6  # probability of no speech, beyond which words that are not certain are not believed
 FEW = 2  # words that are not believed over a reply where it may be that nothing was said
+SEVERAL = 3  # words over a reply that are believed like any others where they are clearly spoken
 REPEATED = 4  # times that a recogniser says the same thing when it hears none
 COMPRESSION = 2.4  # bytes of a text to its compressed ones, beyond which it repeats itself: Whisper's own bound
 
@@ -125,7 +126,9 @@ class Vocabulary:
         clear = ORDER if words in self.stop and certainty >= CLEAR else UNBELIEVED
         if transcript.logprob > clear and self._stops(words, plain(said.text)):
             return Meaning.STOP
-        if imagined(transcript, certainty=certainty) or transcript.logprob < SURE:
+        if imagined(transcript, certainty=certainty):
+            return Meaning.NOTHING
+        if transcript.logprob < SURE and not (certainty >= CLEAR and len(words.split()) >= SEVERAL):
             return Meaning.NOTHING
         if len(words.split()) <= FEW and transcript.no_speech > SILENT / 2 and not self._agrees(words):
             return Meaning.NOTHING

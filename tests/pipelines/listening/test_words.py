@@ -79,3 +79,23 @@ def test_likeness_is_that_of_the_best_piece() -> None:
     assert likeness("xyz", "toboilanegg") == -1.0
     assert likeness("", "toboilanegg") == 0.0
     assert likeness("egg", "") == -1.0
+
+
+# What Whisper base heard of these questions when it heard them up to the middle of a word.
+@pytest.mark.parametrize(
+    ("heard", "logprob"),
+    [
+        ("That is too", -1.05),
+        ("No, that is not what we are.", -0.89),
+        ("I meant the other", -0.74),
+        ("And what happens", -0.77),
+    ],
+)
+def test_several_words_that_are_clearly_spoken_interrupt_though_the_last_is_cut(heard: str, logprob: float) -> None:
+    assert meaning(heard, EGG, logprob, certainty=0.9) is Meaning.SOMETHING
+    assert meaning(heard, EGG, logprob, certainty=0.7) is Meaning.NOTHING
+
+
+@pytest.mark.parametrize(("heard", "logprob"), [("Emma Maychem.", -0.95), ("Amanda", -1.05), ("Actual", -0.9)])
+def test_one_or_two_words_in_doubt_do_not(heard: str, logprob: float) -> None:
+    assert meaning(heard, EGG, logprob, certainty=0.92) is Meaning.NOTHING
