@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.heard.live import hearing, listening, room
 from bench.heard.measures import Pause, Waiting, faded, last_sound, soonest, spliced
+from bench.heard.notes import note
 from bench.heard.speakers import ENGLISH, JOE, Speakers, dealt, lines, pcm
 from bench.pace import Pace
 from bench.results import Figures
@@ -80,10 +81,10 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
         for (text, who), parts, seconds in zip(texts, split, itertools.cycle(PAUSES), strict=False):
             found = await look(ears, parts[0], seconds)
             pauses += [replace(found, seconds=each) for each in PAUSES]
-            print(f"  {who}: {text} {[round(p, 2) for _, p in found.scores]} {found.sentence}", flush=True)
+            note(f"  {who}: {text} {[round(p, 2) for _, p in found.scores]} {found.sentence}")
         for audio in finished:
             pauses.append(await look(ears, audio, None))
-            print(f"  finished {[round(p, 2) for _, p in pauses[-1].scores]} {pauses[-1].sentence}", flush=True)
+            note(f"  finished {[round(p, 2) for _, p in pauses[-1].scores]} {pauses[-1].sentence}")
         rows += scored(pauses, figures)
         for name, policy in (("semantic", SEMANTIC), ("vad", Policy(silence_ms=300)), ("vad500", Policy())):
             made = [

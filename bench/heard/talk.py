@@ -16,6 +16,7 @@ from bench import results
 from bench.clients import RealtimeClient, Reply
 from bench.heard.live import PIECE, room
 from bench.heard.measures import last_sound
+from bench.heard.notes import note
 from bench.heard.speakers import ENGLISH, JOE, Speakers, dealt, lines, pcm
 from bench.loads import percentile
 from bench.pace import Pace
@@ -134,7 +135,7 @@ class Talking:
                 case "response.done":
                     answer.done = True
                 case "error":
-                    print(f"  {event['error']['message']}", flush=True)
+                    note(f"  {event['error']['message']}")
 
 
 async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
@@ -162,7 +163,7 @@ async def alone(http: aiohttp.ClientSession, url: str, question: "Floats", detec
     if answer.sounds:
         parts = [answer.stopped, answer.words, answer.created, answer.sounds[0][0]]
         steps = " ".join(f"{1000 * (at - answer.ended):.0f}" for at in parts)
-        print(f"  {answer.heard!r}: stopped, words, created, sound at {steps} ms; {answer.stops} stops", flush=True)
+        note(f"  {answer.heard!r}: stopped, words, created, sound at {steps} ms; {answer.stops} stops")
     await asyncio.sleep(0.3)  # the reply that was begun ends
     return answer
 
