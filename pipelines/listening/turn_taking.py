@@ -236,7 +236,8 @@ def _considered(turns: Turns, speech: Speech, transcript: Transcript, *, over: b
     if meaning is Meaning.STOP or (meaning is Meaning.SOMETHING and lasted):
         return _announced(turns, speech)
     echoes = min(speech.echoes + 1, MOST_ECHOES) if meaning is Meaning.ECHO else 0
-    return replace(turns, speech=replace(speech, echoes=echoes, meant=meaning is Meaning.SOMETHING)), []
+    meant = meaning is Meaning.SOMETHING and not _graced(turns, speech)
+    return replace(turns, speech=replace(speech, echoes=echoes, meant=meant)), []
 
 
 def _announced(turns: Turns, speech: Speech) -> Step:

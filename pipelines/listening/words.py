@@ -23,7 +23,6 @@ RISE = 6.0  # of the bound, for each unit below CLEAR
 BELIEVED = -0.15  # where the bound ends
 SILENT = 0.6  # probability of no speech, beyond which words that are not certain are not believed
 FEW = 2  # words that are not believed over a reply where it may be that nothing was said
-SEVERAL = 3  # words over a reply that are believed like any others where they are clearly spoken
 REPEATED = 4  # times that a recogniser says the same thing when it hears none
 COMPRESSION = 2.4  # bytes of a text to its compressed ones, beyond which it repeats itself: Whisper's own bound
 
@@ -99,9 +98,9 @@ class Said:
     def __add__(self, text: str) -> "Said":
         return replace(self, text=(self.text + text)[-MOST_SAID:]) if text else self
 
-    def echoes(self, words: str) -> bool:
-        """Whether most of these words are those of the reply, in its order."""
-        return echoes(words.split(), plain(self.text).split())
+    def echoes(self, words: str, *, doubtful: bool = False) -> bool:
+        """Whether most of these words are those of the reply, in its order; or may be, where they are doubtful."""
+        return echoes(words.split(), plain(self.text).split(), doubtful=doubtful)
 
     def interrupted(self, words: str) -> bool:
         """Whether somebody else says the last words of its echo."""
@@ -126,15 +125,13 @@ class Vocabulary:
         clear = ORDER if words in self.stop and certainty >= CLEAR else UNBELIEVED
         if transcript.logprob > clear and self._stops(words, plain(said.text)):
             return Meaning.STOP
-        if imagined(transcript, certainty=certainty):
-            return Meaning.NOTHING
-        if transcript.logprob < SURE and not (certainty >= CLEAR and len(words.split()) >= SEVERAL):
+        if imagined(transcript, certainty=certainty) or transcript.logprob < SURE:
             return Meaning.NOTHING
         if len(words.split()) <= FEW and transcript.no_speech > SILENT / 2 and not self._agrees(words):
             return Meaning.NOTHING
         if self._agrees(words):
             return Meaning.AGREEMENT
-        if said.echoes(words):
+        if said.echoes(words, doubtful=transcript.logprob < CERTAIN):
             others = transcript.logprob >= CERTAIN and said.interrupted(words)
             return Meaning.SOMETHING if others else Meaning.ECHO
         return Meaning.SOMETHING

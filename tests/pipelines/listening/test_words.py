@@ -81,19 +81,16 @@ def test_likeness_is_that_of_the_best_piece() -> None:
     assert likeness("egg", "") == -1.0
 
 
-# What Whisper base heard of these questions when it heard them up to the middle of a word.
 @pytest.mark.parametrize(
-    ("heard", "logprob"),
-    [
-        ("That is too", -1.05),
-        ("No, that is not what we are.", -0.89),
-        ("I meant the other", -0.74),
-        ("And what happens", -0.77),
-    ],
+    ("heard", "said"), [("Be stance and open.", BEES), ("That is too", EGG), ("Be stance and order.", BEES)]
 )
-def test_several_words_that_are_clearly_spoken_interrupt_though_the_last_is_cut(heard: str, logprob: float) -> None:
-    assert meaning(heard, EGG, logprob, certainty=0.9) is Meaning.SOMETHING
-    assert meaning(heard, EGG, logprob, certainty=0.7) is Meaning.NOTHING
+def test_doubtful_words_that_are_somewhat_like_the_reply_are_not_believed(heard: str, said: str) -> None:
+    assert meaning(heard, said, -0.69) is Meaning.ECHO
+
+
+@pytest.mark.parametrize("heard", ["No.", "Why?", "Paris?"])
+def test_a_short_word_is_no_echo_because_its_letters_occur(heard: str) -> None:
+    assert meaning(heard, "I know that the sparrows fly high in spring.") is Meaning.SOMETHING
 
 
 @pytest.mark.parametrize(("heard", "logprob"), [("Emma Maychem.", -0.95), ("Amanda", -1.05), ("Actual", -0.9)])
