@@ -17,6 +17,7 @@ from typing import Any
 from bench import results
 from bench.goals import stated
 from bench.heard import echo, ends, ghosts, interruptions, talk, words
+from bench.heard.notes import show_notes
 from bench.pace import Pace
 from bench.results import Figures
 
@@ -49,7 +50,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
     parser.add_argument("--quick", action="store_true", help="a fifth of each part, to try it out")
+    parser.add_argument("--verbose", action="store_true", help="print what is found of each sound")
     asked = parser.parse_args()
+    if asked.verbose:
+        show_notes()
     results.FOLDER.mkdir(parents=True, exist_ok=True)
     pace = Pace(1, 1.0, quick=asked.quick)
     figures: Figures = {} if set(asked.only) == set(PARTS) else earlier()

@@ -6,6 +6,7 @@ import numpy as np
 
 from bench.heard.interruptions import Over, said
 from bench.heard.live import AHEAD, Reply, hearing, listening, room
+from bench.heard.notes import note
 from bench.heard.speakers import ENGLISH, JOE, Speakers, dealt, lines
 from bench.pace import Pace
 from bench.results import Figures
@@ -55,7 +56,7 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
         own: list[str] = []
         for text in texts:
             found = await reply(ears, text, speakers.say(text, JOE))
-            print(f"  {text[:40]}: {found}", flush=True)
+            note(f"  {text[:40]}: {found}")
             own += [f"{text[:40]} at {found:.1f} s"] if found is not None else []
         figures["echo"] = len(own)
         rows.append(
@@ -71,7 +72,7 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
         for number, each in enumerate(asked):
             over, text = said(ears, speakers, *each), texts[number % len(texts)]
             found = await reply(ears, text, speakers.say(text, JOE), over)
-            print(f"  {over.name}: {found}", flush=True)
+            note(f"  {over.name}: {found}")
             if found is None or found < AT:
                 missed.append(over.name)
             else:

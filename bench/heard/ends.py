@@ -1,6 +1,5 @@
 """Ends: how often a pause inside a sentence is taken for its end, and how long a finished one waits."""
 
-import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ import numpy as np
 
 from bench.heard.live import hearing, listening, room
 from bench.heard.measures import Pause, Waiting, faded, last_sound, soonest, spliced
+from bench.heard.notes import note
 from bench.heard.speakers import ENGLISH, JOE, Speakers, dealt, lines, pcm
 from bench.pace import Pace
 from bench.results import Figures
@@ -59,12 +59,13 @@ async def look(ears: Hearing, audio: "Floats", seconds: float | None) -> Pause:
 
 
 async def cuts(ears: Hearing, parts: "Sequence[Floats]", pause: float, policy: Policy) -> int:
-    """Turns that the ears make of a sentence with this pause in it, beyond one; through the whole listener."""
-    audio = spliced(waits(parts[0], 0.0), parts[1], pause=pause)
+    """Turns that end before the second part of a sentence, at this pause or one of its own; by the whole listener."""
+    first = waits(parts[0], 0.0)
+    audio = room(spliced(first, parts[1], pause=pause), 0.0, 0.0)
     async with listening(ears, Hears(policy)) as heard:
-        await heard.quickly(room(audio, 0.0, 0.0), 0.04)
-        await asyncio.sleep(0)
-        return len(heard.of(Ended))
+        await heard.quickly(audio, 0.04)
+        ended = [each for _, each in heard.of(Ended) if isinstance(each, Ended)]
+    return sum(each.end < 1000 * (len(first) / AUDIO_RATE + pause) for each in ended)
 
 
 async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
@@ -80,10 +81,10 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
         for (text, who), parts, seconds in zip(texts, split, itertools.cycle(PAUSES), strict=False):
             found = await look(ears, parts[0], seconds)
             pauses += [replace(found, seconds=each) for each in PAUSES]
-            print(f"  {who}: {text} {[round(p, 2) for _, p in found.scores]} {found.sentence}", flush=True)
+            note(f"  {who}: {text} {[round(p, 2) for _, p in found.scores]} {found.sentence}")
         for audio in finished:
             pauses.append(await look(ears, audio, None))
-            print(f"  finished {[round(p, 2) for _, p in pauses[-1].scores]} {pauses[-1].sentence}", flush=True)
+            note(f"  finished {[round(p, 2) for _, p in pauses[-1].scores]} {pauses[-1].sentence}")
         rows += scored(pauses, figures)
         for name, policy in (("semantic", SEMANTIC), ("vad", Policy(silence_ms=300)), ("vad500", Policy())):
             made = [

@@ -8,6 +8,7 @@ import numpy as np
 
 from bench.heard import noises
 from bench.heard.live import hearing, listening, room
+from bench.heard.notes import note
 from bench.heard.speakers import Speakers
 from bench.pace import Pace
 from bench.results import Figures
@@ -84,7 +85,7 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
             words = "; ".join(turn.transcript.text for turn in turns if turn.transcript is not None)
             found = f"{len(turns)} turns, {starts} began" + (f": {words}" if words else "")
             rows.append((f"{name}, {len(audio) / AUDIO_RATE:.0f} s", found))
-            print(rows[-1], flush=True)
+            note(" | ".join(rows[-1]))
             await asyncio.sleep(0)
     speakers.close()
     figures["ghosts"], figures["ghosts/begun"] = ended, begun

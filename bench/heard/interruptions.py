@@ -8,6 +8,7 @@ import numpy as np
 from bench.heard import noises
 from bench.heard.live import Heard, Reply, hearing, listening, room
 from bench.heard.measures import last_sound
+from bench.heard.notes import note
 from bench.heard.speakers import ENGLISH, JOE, Speakers, dealt, lines
 from bench.loads import percentile
 from bench.pace import Pace
@@ -92,7 +93,7 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
         missed: list[str] = []
         for each in meant:
             wait = await over(ears, each)
-            print(f"  {each.name}: {wait if wait is None else round(wait * 1000)}", flush=True)
+            note(f"  {each.name}: {wait if wait is None else round(wait * 1000)}")
             if wait is None:
                 missed.append(each.name)
             else:
@@ -114,7 +115,7 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
         disturbing = noises.disturbances(speakers)[::share]
         for name, audio in disturbing:
             wait = await over(ears, Over(name, audio))
-            print(f"  {name}: {wait}", flush=True)
+            note(f"  {name}: {wait}")
             wrong += [name] if wait is not None else []
         figures["disturbed"] = len(wrong)
         rows.append((f"of {len(disturbing)} that do not mean it, interrupt", f"{len(wrong)}: {'; '.join(wrong)}"))

@@ -16,6 +16,7 @@ from bench import results
 from bench.clients import RealtimeClient, Reply
 from bench.heard.live import PIECE, room
 from bench.heard.measures import last_sound
+from bench.heard.notes import note
 from bench.heard.speakers import ENGLISH, JOE, Speakers, dealt, lines, pcm
 from bench.loads import percentile
 from bench.pace import Pace
@@ -32,6 +33,7 @@ BRIEF = "Answer in one short sentence."
 QUESTIONS, EACH = 20, 4  # questions of a session alone, and of each of several
 SESSIONS = 4
 LEAD = 0.6  # seconds of the room before a question
+EARLY = 0.3  # seconds before its end, at which a question was cut: a voice breathes out behind its last word
 PATIENCE = 12.0  # seconds behind a question, in which the answer must begin
 TEXTS, TOKENS = 4, 300  # replies in text whose tokens are timed, and their length
 MODES: dict[str, dict[str, Any]] = {
@@ -54,6 +56,11 @@ class Answer:
     done: bool = False
     heard: str = ""
     stops: int = 0  # times that the server took the question to be over
+
+    @property
+    def cut(self) -> bool:
+        """Whether the server answered a question before its end."""
+        return self.stops > 1 or self.stopped < self.ended - EARLY
 
     @property
     def wait(self) -> float:
@@ -128,7 +135,7 @@ class Talking:
                 case "response.done":
                     answer.done = True
                 case "error":
-                    print(f"  {event['error']['message']}", flush=True)
+                    note(f"  {event['error']['message']}")
 
 
 async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
@@ -156,22 +163,24 @@ async def alone(http: aiohttp.ClientSession, url: str, question: "Floats", detec
     if answer.sounds:
         parts = [answer.stopped, answer.words, answer.created, answer.sounds[0][0]]
         steps = " ".join(f"{1000 * (at - answer.ended):.0f}" for at in parts)
-        print(f"  {answer.heard!r}: stopped, words, created, sound at {steps} ms; {answer.stops} stops", flush=True)
+        note(f"  {answer.heard!r}: stopped, words, created, sound at {steps} ms; {answer.stops} stops")
     await asyncio.sleep(0.3)  # the reply that was begun ends
     return answer
 
 
 def table(mode: str, answers: Sequence[Answer], figures: Figures) -> list[tuple[str, str]]:
     """The waits of one mode."""
-    waits = [answer.wait for answer in answers if answer.sounds and answer.stops == 1]
+    whole = [answer for answer in answers if answer.sounds and not answer.cut]
+    waits = [answer.wait for answer in whole]
     p50, p95 = percentile(waits, 0.5), percentile(waits, 0.95)
     name = FIGURES[mode]
     figures[name], figures[f"{name}95"] = p50, p95
-    cut = sum(answer.stops > 1 for answer in answers)
+    cut = sum(answer.cut for answer in answers if answer.sounds)
+    figures[f"{name}/cut"] = cut
     silent = sum(not answer.sounds for answer in answers)
-    stops = [answer.stopped - answer.ended for answer in answers if answer.sounds and answer.stops == 1]
-    created = [answer.created - answer.stopped for answer in answers if answer.sounds and answer.stops == 1]
-    sounds = [answer.sounds[0][0] - answer.created for answer in answers if answer.sounds and answer.stops == 1]
+    stops = [answer.stopped - answer.ended for answer in whole]
+    created = [answer.created - answer.stopped for answer in whole]
+    sounds = [answer.sounds[0][0] - answer.created for answer in whole]
     steps = " + ".join(f"{percentile(each, 0.5):.0f}" for each in (stops, created, sounds))
     return [
         (f"{mode}: end of speech to first sound, p50 and p95 of {len(waits)}", f"{p50:.0f} and {p95:.0f} ms"),

@@ -9,6 +9,7 @@ import numpy as np
 from bench.heard import noises
 from bench.heard.live import hearing, room
 from bench.heard.measures import errors, mixed, spoken
+from bench.heard.notes import note
 from bench.heard.speakers import ENGLISH, GERMAN, JOE, Speakers, dealt, lines, pcm
 from bench.pace import Pace
 from bench.results import Figures
@@ -40,7 +41,7 @@ async def measure(pace: Pace, figures: Figures) -> list[tuple[str, str]]:
     def row(what: str, name: str, found: tuple[float, float]) -> None:
         figures[name], figures[f"{name}/seconds"] = found
         rows.append((what, f"{found[0]:.1f} %, {found[1]:.2f} s a sentence"))
-        print(rows[-1], flush=True)
+        note(" | ".join(rows[-1]))
 
     async with hearing() as ears:
         row(
@@ -100,6 +101,6 @@ async def wer(
         said, heard = spoken(text, language), spoken(transcript.text, language)
         found = errors(said, heard)
         if found:
-            print(f"  {who}: {text!r} -> {transcript.text!r} ({found})", flush=True)
+            note(f"  {who}: {text!r} -> {transcript.text!r} ({found})")
         wrong, total = wrong + found, total + len(said)
     return 100 * wrong / total, took / len(corpus)

@@ -20,11 +20,14 @@ FEWEST_WORDS, FEWEST_LETTERS = 3, 9  # of somebody else
 MOST_WORDS = 12  # of the last ones that are looked at
 
 
-def echoes(heard: Sequence[str], said: Sequence[str]) -> bool:
-    """Whether most of what is heard is what was said."""
+def echoes(heard: Sequence[str], said: Sequence[str], *, doubtful: bool = False) -> bool:
+    """Whether most of what is heard is what was said; where it is ``doubtful``, whether some of it may be."""
     if not heard or not said:
         return False
-    return common(heard, said) >= SHARE * len(heard) or likeness("".join(heard), "".join(said)) >= LIKE
+    if common(heard, said) >= SHARE * len(heard):
+        return True
+    letters = "".join(heard)  # a few of them are in any text
+    return len(letters) >= FEWEST_LETTERS and likeness(letters, "".join(said)) >= (UNLIKE if doubtful else LIKE)
 
 
 def beyond(heard: Sequence[str], said: Sequence[str]) -> bool:

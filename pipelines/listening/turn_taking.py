@@ -98,6 +98,9 @@ def _voice(turns: Turns, speech: Speech, probability: float, level: float) -> St
     if turns.now - speech.begun >= samples(turns.policy.longest_ms) or turns.now - speech.segment >= LONGEST_SEGMENT:
         turns, more = _cut(turns, speech)
         return turns, [*decisions, *more]
+    if speech.meant and not speech.announced and _lasts(turns, speech):
+        turns, more = _announced(turns, speech)
+        return turns, [*decisions, *more]
     first, following = (PARTIAL, PARTIAL) if speech.announced else (FIRST_LOOK, NEXT_LOOK << speech.echoes)
     looked_at = turns.now - speech.looked
     if looked_at >= (first if speech.looked == speech.begun else following):
@@ -237,13 +240,18 @@ def _considered(turns: Turns, speech: Speech, transcript: Transcript, *, over: b
     """Whether words over a reply interrupt it."""
     said = transcript if speech.before is None else speech.before + transcript
     meaning = turns.vocabulary.meaning(said, turns.said, _certainty(speech))
-    lasted = _lasted(turns, speech) or (over and not _graced(turns, speech))
+    lasted = _lasts(turns, speech) or (over and not _graced(turns, speech))
     if meaning is Meaning.STOP or (meaning is Meaning.SOMETHING and lasted):
-        interrupts = turns.audible
-        speech = replace(speech, announced=True, interrupted=interrupts)
-        return replace(turns, speech=speech), [Started(speech.begun, interrupts)]
+        return _announced(turns, speech)
     echoes = min(speech.echoes + 1, MOST_ECHOES) if meaning is Meaning.ECHO else 0
-    return replace(turns, speech=replace(speech, echoes=echoes)), []
+    meant = meaning is Meaning.SOMETHING and not _graced(turns, speech)
+    return replace(turns, speech=replace(speech, echoes=echoes, meant=meant)), []
+
+
+def _announced(turns: Turns, speech: Speech) -> Step:
+    """Speech over a reply counts from now on."""
+    speech = replace(speech, announced=True, interrupted=turns.audible)
+    return replace(turns, speech=speech), [Started(speech.begun, interrupts=turns.audible)]
 
 
 def _looked(turns: Turns, speech: Speech, transcript: Transcript) -> Step:
@@ -292,7 +300,8 @@ def _finish(turns: Turns, speech: Speech) -> Step:
         meaning = turns.vocabulary.meaning(text, turns.said, certainty)
         if meaning in (Meaning.NOTHING, Meaning.ECHO) or (meaning is Meaning.AGREEMENT and turns.audible):
             return turns, [Dropped(announced=False, why=meaning.name.lower())]
-        graced = _graced(turns, speech) and not _lasted(turns, speech)
+        short = speech.voiced < samples(turns.policy.interrupt_ms)
+        graced = short and _graced(turns, speech)  # while it goes on none counts there: too little is heard of an echo
         if turns.audible and meaning is Meaning.SOMETHING and graced:
             return turns, [Dropped(announced=False, why="grace")]
         speech = replace(speech, interrupted=turns.audible)
@@ -301,9 +310,9 @@ def _finish(turns: Turns, speech: Speech) -> Step:
     return turns, [*decisions, Ended(begin, speech.last, text, order)]
 
 
-def _lasted(turns: Turns, speech: Speech) -> bool:
-    """Whether somebody has spoken for long enough to interrupt."""
-    return speech.voiced >= samples(turns.policy.interrupt_ms)
+def _lasts(turns: Turns, speech: Speech) -> bool:
+    """Whether speech that means something has lasted long enough to interrupt a reply."""
+    return speech.voiced >= samples(turns.policy.interrupt_ms) and not _graced(turns, speech)
 
 
 def _graced(turns: Turns, speech: Speech) -> bool:

@@ -22,8 +22,8 @@ UNFINISHED = 2  # likewise, one whose words want more of them, however complete 
 AGAIN = RATE * 2 // 5  # of silence between two considerations
 COMPLETE = 0.5  # probability beyond which a turn is over
 FIRST_LOOK = RATE // 4  # of speech over a reply, after which its words are looked at
-NEXT_LOOK = RATE * 3 // 10  # and twice that after each echo of the reply, up to MOST_ECHOES time
-MOST_ECHOES = 1
+NEXT_LOOK = RATE // 5  # and twice that after each echo of the reply, up to MOST_ECHOES times
+MOST_ECHOES = 2
 PARTIAL = RATE  # of speech between two looks at its words
 SEGMENT = 8 * RATE  # after which a pause ends a segment: its words are final, and what follows is recognised alone
 LONGEST_SEGMENT = 24 * RATE  # a recogniser hears at most 30 seconds
@@ -149,6 +149,7 @@ class Speech:
     closing: bool = False  # the silence was long enough: only the words are still missing
     partial: str = ""  # the last look at the words, which the next one must confirm
     sent: str = ""
+    meant: bool = False  # the last look found that it means something, before it had lasted
     echoes: int = 0  # looks that found the reply's own words
     quietest: tuple[float, int] = (0.0, 0)  # level and place, near the end of a long segment
 

@@ -101,9 +101,9 @@ class Said:
     def __add__(self, text: str) -> "Said":
         return replace(self, text=(self.text + text)[-MOST_SAID:]) if text else self
 
-    def echoes(self, words: str) -> bool:
-        """Whether most of these words are those of the reply, in its order."""
-        return echoes(words.split(), plain(self.text).split())
+    def echoes(self, words: str, *, doubtful: bool = False) -> bool:
+        """Whether most of these words are those of the reply, in its order; or may be, where they are doubtful."""
+        return echoes(words.split(), plain(self.text).split(), doubtful=doubtful)
 
     def interrupted(self, words: str) -> bool:
         """Whether somebody else says the last words of its echo."""
@@ -134,7 +134,7 @@ class Vocabulary:
             return Meaning.NOTHING
         if self._agrees(words):
             return Meaning.AGREEMENT
-        if said.echoes(words):
+        if said.echoes(words, doubtful=transcript.logprob < CERTAIN):
             others = transcript.logprob >= CERTAIN and said.interrupted(words)
             return Meaning.SOMETHING if others else Meaning.ECHO
         return Meaning.SOMETHING

@@ -234,6 +234,24 @@ class TestOverAReply:
         assert abs(started.at - 2 * RATE) <= 4 * FRAME
         assert talk.silence(600).outcome == ["Started", "Ended"]
 
+    def test_it_stops_as_soon_as_it_has_lasted_where_its_words_are_known_before(self) -> None:
+        talk = Talk(words="What about Germany").replying().voice(288)
+        asked = len(talk.all(Recognise))
+        talk.answers = False
+        talk.voice(192)
+        assert talk.outcome == []
+        talk.voice(32)
+        assert talk.outcome == ["Started"]
+        assert len(talk.all(Recognise)) <= asked + 1
+
+    def test_what_was_heard_in_its_first_moments_is_not_remembered(self) -> None:
+        talk = Talk(words="the boiling day")
+        talk.reply = True
+        talk.turns = turn_taking.sounded(turn_taking.replying(talk.turns, active=True), "To boil an egg.")
+        talk.voice(800)
+        talk.words = "To boil an egg"
+        assert talk.voice(2000).outcome == []
+
     def test_a_short_question_stops_it_once_it_is_over(self) -> None:
         talk = Talk(words="And Paris?").replying().voice(300).silence(128)
         assert talk.all(Started) != []

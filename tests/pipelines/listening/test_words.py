@@ -79,3 +79,20 @@ def test_likeness_is_that_of_the_best_piece() -> None:
     assert likeness("xyz", "toboilanegg") == -1.0
     assert likeness("", "toboilanegg") == 0.0
     assert likeness("egg", "") == -1.0
+
+
+@pytest.mark.parametrize(
+    ("heard", "said"), [("Be stance and open.", BEES), ("That is too", EGG), ("Be stance and order.", BEES)]
+)
+def test_doubtful_words_that_are_somewhat_like_the_reply_are_not_believed(heard: str, said: str) -> None:
+    assert meaning(heard, said, -0.69) is Meaning.ECHO
+
+
+@pytest.mark.parametrize("heard", ["No.", "Why?", "Paris?"])
+def test_a_short_word_is_no_echo_because_its_letters_occur(heard: str) -> None:
+    assert meaning(heard, "I know that the sparrows fly high in spring.") is Meaning.SOMETHING
+
+
+@pytest.mark.parametrize(("heard", "logprob"), [("Emma Maychem.", -0.95), ("Amanda", -1.05), ("Actual", -0.9)])
+def test_one_or_two_words_in_doubt_do_not(heard: str, logprob: float) -> None:
+    assert meaning(heard, EGG, logprob, certainty=0.92) is Meaning.NOTHING
