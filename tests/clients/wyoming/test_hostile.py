@@ -144,6 +144,7 @@ async def test_a_peer_that_never_reads_is_cut_and_others_are_served(monkeypatch:
             deaf.connect(("127.0.0.1", port))
             text = "one two three four five"
             deaf.sendall(line(type="synthesize", data={"text": text}))
+            await eventually(lambda: speech.speaking == 1, "its speech has begun")
             assert kinds(await exchange(port, Ping("x").event(), last=("pong",))) == ["pong"]
             await eventually(lambda: not speech.speaking, "the speech of a peer that never reads has ended")
         found = await exchange(port, Synthesize("one").event(), last=("audio-stop", "error"))
