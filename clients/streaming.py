@@ -38,13 +38,13 @@ class Answer:
         """The body, as it arrives. Raises: ConnectionFailedError when it is cut."""
         try:
             if "chunked" in self._headers.get("transfer-encoding", "").lower():
-                while size := int((await _within(self._reader.readline())).split(b";")[0], 16):
+                while size := _size((await _within(self._reader.readline())).split(b";")[0], 16):
                     while size:
                         yield (piece := await self._some(size))
                         size -= len(piece)
                     await _within(self._reader.readexactly(2))
                 return
-            size = int(self._headers.get("content-length", "0"))
+            size = _size(self._headers.get("content-length", "0"), 10)
             while size:
                 yield (piece := await self._some(size))
                 size -= len(piece)
@@ -72,6 +72,13 @@ class Answer:
             if len(body) >= most:
                 break
         return bytes(body)
+
+
+def _size(text: str | bytes, base: int) -> int:
+    """A length. Raises: ValueError when it is none."""
+    if (size := int(text, base)) < 0:
+        raise ValueError("a negative length")
+    return size
 
 
 async def _within(reading: Any) -> bytes:

@@ -1,7 +1,5 @@
 """Shared by the commands that let other systems talk to a server, until a signal."""
 
-import asyncio
-import signal
 from argparse import ArgumentParser
 from contextlib import AbstractAsyncContextManager
 
@@ -11,11 +9,13 @@ from server.commands.failure import Exit
 
 def add_logging(parser: ArgumentParser) -> None:
     """How much is logged."""
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(info)")
+    levels = ("debug", "info", "warning", "error")
+    parser.add_argument("--log-level", choices=levels, default="info", help="log level (info)")
 
 
 def run_until_signal(adapter: AbstractAsyncContextManager[str], name: str, log_level: str) -> int:
     """Run an adapter, which yields its address, until SIGTERM or SIGINT; returns the exit code."""
+    import asyncio
     import logging
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
@@ -26,6 +26,9 @@ def run_until_signal(adapter: AbstractAsyncContextManager[str], name: str, log_l
 
 
 async def _run(adapter: AbstractAsyncContextManager[str], name: str) -> None:
+    import asyncio
+    import signal
+
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)

@@ -16,6 +16,7 @@ from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart
 from clients.terminal.connection import UsageError
 from clients.wyoming import adapter, frames, inbox
 from clients.wyoming.adapter import Exposure
+from server.config import LimitSettings, Settings
 from tests.clients.wyoming.support import adapting, exchange, kinds, sound
 from tests.support import (
     PATIENCE,
@@ -138,12 +139,14 @@ async def test_a_peer_that_never_reads_is_cut_and_others_are_served(monkeypatch:
     monkeypatch.setattr(frames, "SEND_SECONDS", 0.3)
     speech = scripted_speech(ScriptedVoice(word=30.0))  # a word of 1.4 MB
     pipeline = scripted_pipeline(ScriptedModel([]), speech=speech)
-    async with running(pipeline) as server, adapting(server.url) as port:
+    patient = Settings(limits=LimitSettings(send_seconds=600))  # so that the adapter is what cuts
+    async with running(pipeline, patient) as server, adapting(server.url) as port:
         with socket.socket() as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.connect(("127.0.0.1", port))
             text = "one two three four five"
             deaf.sendall(line(type="synthesize", data={"text": text}))
+            await eventually(lambda: speech.speaking == 1, "its speech has begun")
             assert kinds(await exchange(port, Ping("x").event(), last=("pong",))) == ["pong"]
             await eventually(lambda: not speech.speaking, "the speech of a peer that never reads has ended")
         found = await exchange(port, Synthesize("one").event(), last=("audio-stop", "error"))
