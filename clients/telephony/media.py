@@ -137,6 +137,7 @@ class MediaCall:
         await self._opened.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=end)
 
     async def _say_keys(self, said: str) -> None:
+        await self._interrupt()
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}
         await self._opened.send("conversation.item.create", item=item)
         await self._opened.send("response.create")

@@ -26,7 +26,8 @@ class RelayCall:
         self.keys = Keys(self._ask, keys)
         self._response = ""  # whose text is passed on
         self._item = ""  # that holds what is being said, or was said last
-        self._replying = False
+        self._open = 0  # responses that were asked for and have not ended
+        self._awaited = 0  # of them, those that have not begun
 
     async def listen(self) -> None:
         """Pass on what the caller says, until they hang up. Raises: CallError, CallEndedError."""
@@ -47,17 +48,21 @@ class RelayCall:
                     log.warning("Twilio: %s", text(message, "description", PROMPT))
 
     async def _ask(self, said: str) -> None:
-        if self._replying:
-            await self._opened.send("response.cancel")
-        self._response = ""
+        await self._stop()
+        self._open += 1
+        self._awaited += 1
         await self._opened.send("conversation.item.create", item=_item("user", "input_text", said))
         await self._opened.send("response.create")
 
-    async def _interrupt(self, heard: str) -> None:
-        """Stop the assistant; what the caller did not hear leaves the conversation."""
-        if self._replying:
+    async def _stop(self) -> None:
+        """End what is being said, or about to be."""
+        if self._open:
             await self._opened.send("response.cancel")
         self._response = ""
+
+    async def _interrupt(self, heard: str) -> None:
+        """Stop the assistant; what the caller did not hear leaves the conversation."""
+        await self._stop()
         if not self._item:
             return
         await self._opened.send("conversation.item.delete", item_id=self._item)
@@ -70,17 +75,19 @@ class RelayCall:
         async for event in self._opened.events():
             match event["type"]:
                 case "response.created":
-                    self._response, self._replying = event["response"]["id"], True
+                    self._awaited = max(self._awaited - 1, 0)
+                    self._response = "" if self._awaited else event["response"]["id"]  # the caller has said more
                 case "response.output_text.delta" if event["response_id"] == self._response:
                     self._item = event["item_id"]
                     await self._say(event["delta"], last=False)
                 case "response.done":
-                    self._replying = False
+                    self._open = max(self._open - 1, 0)
                     if event["response"]["id"] == self._response:
                         await self._finish(event["response"])
                 case "error" if event["error"].get("code") not in HARMLESS:
                     log.warning("the server: %s", event["error"].get("message"))
-                    if not self._replying:
+                    self._open, self._awaited = max(self._open - 1, 0), max(self._awaited - 1, 0)
+                    if not self._open:
                         await self._say(APOLOGY, last=True)
 
     async def _finish(self, response: Json) -> None:

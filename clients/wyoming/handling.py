@@ -15,7 +15,7 @@ TEXT_BYTES = 64 * 1024  # of a message; the server's own limit
 NAMES = ("conversation_id", "device_id", "satellite_id")  # of which the first one that is there names a conversation
 NAME_BYTES = 200
 QUESTION = ("?", "？", "؟", "\N{GREEK QUESTION MARK}")
-ATTEMPTS = 2  # a session may have been lost while nobody spoke
+ATTEMPTS = 2  # a session may have been lost between two messages
 
 
 async def handle(conversations: Conversations, event: Event, send: Send) -> None:

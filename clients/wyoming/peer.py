@@ -62,7 +62,7 @@ class Peer:
             await asyncio.gather(filling, return_exceptions=True)
 
     async def _fail(self, error: ClientError | FrameError) -> None:
-        """Report an error. The connection ends behind it: whoever waits for an answer waits no longer."""
+        """Report an error. The connection ends behind it, so that no peer waits for an answer in vain."""
         malformed = isinstance(error, FrameError)
         log.info("a peer's request failed: %s", error)
         try:

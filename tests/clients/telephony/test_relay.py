@@ -156,3 +156,12 @@ async def test_what_is_no_call_ends_it(message: dict[str, object]) -> None:
         if isinstance(then, dict):
             await call.send(**then)
         assert await call.closed() == 1007
+
+
+async def test_of_prompts_that_come_at_once_the_last_is_answered() -> None:
+    model = ScriptedModel(lambda prompt: [f"So you say {prompt.splitlines()[-1].removeprefix('user: ')}"])
+    async with called(model) as call:
+        for text in ("One.", "Two.", "Three."):
+            await prompt(call, text)
+        await eventually(lambda: len(said(call)) == 2, "the last prompt is answered")
+    assert said(call) == ["So you say Three.", ""]

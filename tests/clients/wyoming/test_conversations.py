@@ -97,22 +97,22 @@ async def test_conversations_are_bounded_in_number_and_idle_time() -> None:
     clock = FreeClock()
     async with running(ScriptedModel(["Fine."])) as server:
         target = Target.of(url=server.url)
-        kept = Conversations(target, most=2, idle=300, clock=clock)
+        held = Conversations(target, most=2, idle=300, clock=clock)
         sessions = {}
         for name in ("a", "b", "c"):
             clock.now += 10
-            async with kept.use(name) as use:
+            async with held.use(name) as use:
                 sessions[name] = await use.session()
-        assert len(kept) == 2
-        async with kept.use("b") as use:
+        assert len(held) == 2
+        async with held.use("b") as use:
             assert await use.session() is sessions["b"], "the oldest one was forgotten, not this one"
-        async with kept.use("b"), kept.use("c"):
+        async with held.use("b"), held.use("c"):
             with pytest.raises(TooManyError):
-                async with kept.use("d"):
+                async with held.use("d"):
                     pass
         clock.now += 299
-        await kept.sweep()
-        assert len(kept) == 2
+        await held.sweep()
+        assert len(held) == 2
         clock.now += 2
-        await kept.sweep()
-        assert len(kept) == 0
+        await held.sweep()
+        assert len(held) == 0
