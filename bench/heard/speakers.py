@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]  # (N,), mono, within [-1, 1], AUDIO_RATE a second
 
 JOE = "joe"
-# No installed voice speaks German: two Spanish speakers of Kokoro's read German phonemes, with an accent. espeak-ng's
-# own voice, which has no words in common with people's, makes three times as many errors.
+# No installed voice speaks German: two Spanish speakers of Kokoro's read German phonemes, with an accent. Of what
+# espeak-ng itself says, Whisper gets half of the words wrong.
 GERMAN = ("de ef_dora", "de em_alex")
 ENGLISH = ("af_heart", "am_michael", "bf_emma", "bm_george", "af_bella", "am_puck", "bf_isabella", "bm_fable")
 LOUDNESS = -23.0  # dB of full scale, of the root mean square of what is spoken

@@ -245,12 +245,14 @@ class TestOverAReply:
         assert len(talk.all(Recognise)) <= asked + 1
 
     def test_what_was_heard_in_its_first_moments_is_not_remembered(self) -> None:
-        talk = Talk(words="the boiling day")
+        talk = Talk(words="What about Germany")
         talk.reply = True
         talk.turns = turn_taking.sounded(turn_taking.replying(talk.turns, active=True), "To boil an egg.")
         talk.voice(800)
-        talk.words = "To boil an egg"
-        assert talk.voice(2000).outcome == []
+        talk.answers = False
+        assert talk.voice(1000).outcome == []
+        talk.answers = True
+        assert talk.voice(300).outcome == ["Started"]
 
     def test_a_short_question_stops_it_once_it_is_over(self) -> None:
         talk = Talk(words="And Paris?").replying().voice(300).silence(128)
