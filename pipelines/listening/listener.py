@@ -78,7 +78,6 @@ class Listener:
         self._awaited: int | None = None
         self._hears_now = False  # a step is being taken
         self._spoken = False  # since the last turn that the client ended, somebody did
-        self._begin = 0  # where the client's turn begins
 
     def push(self, data: bytes) -> None:
         """More audio, as the client encodes it."""
@@ -235,10 +234,7 @@ class Listener:
             return
         self._turns = replace(self._turns, now=self._turns.now + count * FRAME)
         self._spoken = self._spoken or any(probability >= Policy().threshold for probability in probabilities)
-        longest = samples(self._hears.longest_ms)
-        self._begin = max(self._begin, self._recording.begin)
-        if self._turns.now - self._begin > longest:  # the session refuses what comes beyond it
-            self._recording.forget(self._turns.now - longest)
+        self._recording.forget(self._turns.now - samples(self._hears.longest_ms))  # the session refuses what is beyond
 
     def _unheard(self) -> int:
         """Samples of the reply that are not played yet."""
@@ -249,20 +245,19 @@ class Listener:
         speech = self._turns.speech
         begun = self._turns.now if speech is None else speech.begun
         self._recording.forget(begun - BEFORE)
-        self._begin = max(self._begin, self._recording.begin)
 
     def _restart(self) -> None:
         self._turns = turn_taking.cleared(self._turns)
         self._frames.clear()
         self._turns = replace(self._turns, now=self._recording.end)
-        self._begin, self._spoken = self._recording.end, False
-        self._recording.forget(self._begin)
+        self._spoken = False
+        self._recording.forget(self._recording.end)
         self._awaited = None
 
     async def _commit(self, serial: int) -> None:
         """Recognise the turn that the client has ended, or what a voice was heard in of it."""
         speech = self._turns.speech
-        begin = self._begin if self._hears.policy is None or speech is None else max(speech.begun - BEFORE, 0)
+        begin = self._recording.begin if self._hears.policy is None or speech is None else max(speech.begun - BEFORE, 0)
         spoken = self._spoken or speech is not None
         pcm = self._recording.pcm(begin, self._recording.end)
         self._restart()

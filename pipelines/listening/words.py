@@ -29,7 +29,6 @@ POLITE = frozenset(
 REPEATED = 4  # times that a recogniser says the same thing when it hears none
 COMPRESSION = 2.4  # bytes of a text to its compressed ones, beyond which it repeats itself: Whisper's own bound
 
-# What Whisper hears in noise: it learned from subtitles.
 HUM = re.compile(r"(?:m+|h+m+|u+h+|u+m+|a+h+|e+h+|h+u+h+|e+r+m*)+")
 IN_BRACKETS = re.compile(r"[\[(（【*♪♫][^\])）】*♪♫]*(?:[\])）】*♪♫]|$)")
 

@@ -1,16 +1,14 @@
 """Threads that own the models: one hears speech and its end, which takes moments, and one recognises words."""
 
-import asyncio
 import itertools
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pipelines.cores import Share
 from pipelines.events import StageError
-from pipelines.worker import Worker
+from pipelines.worker import Worker, settled_by_thread
 
 log = logging.getLogger(__name__)
 
@@ -22,20 +20,8 @@ Result = TypeVar("Result")
 class _Job:
     work: Callable[[Any], Any]
     urgency: tuple[int, int]  # the least goes first
-    loop: asyncio.AbstractEventLoop
-    result: asyncio.Future[Any]
-
-    def settle(self, value: Any, error: BaseException | None) -> None:
-        with suppress(RuntimeError):  # the event loop is closed, and its tasks with it
-            self.loop.call_soon_threadsafe(self._settle, value, error)
-
-    def _settle(self, value: Any, error: BaseException | None) -> None:
-        if self.result.done():
-            return
-        if error is None:
-            self.result.set_result(value)
-        else:
-            self.result.set_exception(error)
+    settle: Callable[[BaseException | None], None]
+    result: Any = None
 
 
 class ModelThread(Generic[Model]):
@@ -79,15 +65,16 @@ class ModelThread(Generic[Model]):
 
         Raises: StageError when the thread is not ready or ends; what ``work`` raises.
         """
-        loop = asyncio.get_running_loop()
-        job = _Job(work, (0 if urgent else 1, next(self._arrivals)), loop, loop.create_future())
+        done, settle = settled_by_thread()
+        job = _Job(work, (0 if urgent else 1, next(self._arrivals)), settle)
         with self._worker.changed:
             if not self._worker.ready:
                 raise StageError("unavailable", "listening_not_ready", "Speech recognition is not ready; try again.")
             self._jobs.append(job)
             self._worker.changed.notify()
         try:
-            result: Result = await job.result
+            await done
+            result: Result = job.result
             return result
         finally:
             with self._worker.changed:
@@ -103,11 +90,13 @@ class ModelThread(Generic[Model]):
 
     def _work(self, model: Model, job: _Job) -> None:
         try:
-            job.settle(job.work(model), None)
+            job.result = job.work(model)
         except BaseException as error:  # raised again where it was asked for; nothing may end this thread
-            job.settle(None, error)
+            job.settle(error)
+        else:
+            job.settle(None)
 
     def _abandon(self, error: StageError) -> None:
         for job in self._jobs:
-            job.settle(None, error)
+            job.settle(error)
         self._jobs.clear()

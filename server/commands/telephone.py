@@ -38,13 +38,9 @@ def run(asked: Namespace) -> int:
     """Take calls until a signal. Raises: Failure."""
     import os
 
-    try:
+    with adapters.installed(INSTALL):
         from clients.telephony import keys, twiml
         from clients.telephony.adapter import Line, adapter
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("server", "pipelines", "clients"):
-            raise
-        raise Failure(Exit.RUN_TIME, f"there is no module {error.name}. {INSTALL}") from None
     greeting = twiml.Greeting(asked.greeting, asked.language)
     if asked.twiml:
         if not asked.public_url:

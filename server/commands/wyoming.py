@@ -3,7 +3,6 @@
 from argparse import ArgumentParser, Namespace
 
 from server.commands import adapters, client, options
-from server.commands.failure import Exit, Failure
 
 HELP = "Let Home Assistant and other Wyoming clients listen, answer and speak with a server."
 EPILOG = (
@@ -32,12 +31,8 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(asked: Namespace) -> int:
     """Serve until a signal. Raises: Failure."""
-    try:
+    with adapters.installed(INSTALL):
         from clients.wyoming.adapter import Exposure, adapter, bind
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("server", "pipelines", "clients"):
-            raise
-        raise Failure(Exit.RUN_TIME, f"there is no module {error.name}. {INSTALL}") from None
     from clients.terminal.connection import Target
 
     with client.explained():

@@ -90,12 +90,8 @@ def append_audio(state: State, event: wire.AudioAppend) -> Step:
             return state, []
         # One error until the client commits or clears: it may go on sending for long.
         text = f"The audio is longer than {longest // 1000} s; commit or clear it. What comes before that is dropped."
-        return replace(state, full=True), [wire.Error(error=_body(WireError("input_audio_too_long", text), event))]
+        return replace(state, full=True), [wire.Error.of(WireError("input_audio_too_long", text), event.event_id)]
     return replace(state, uncommitted=state.uncommitted + length), [Hear(data)]
-
-
-def _body(error: WireError, event: wire.ClientEvent) -> wire.ErrorBody:
-    return wire.ErrorBody(type="invalid_request_error", code=error.code, message=error.message, event_id=event.event_id)
 
 
 def clear_audio(state: State) -> Step:
@@ -207,8 +203,7 @@ def _ended(state: State, report: events.Ended) -> Step:
     try:
         state, id, outputs = _add_item(replace(state, uncommitted=0))
     except WireError as error:
-        body = wire.ErrorBody(type="invalid_request_error", code=error.code, message=error.message)
-        return replace(state, speech=None, partial=""), [wire.Error(error=body)]
+        return replace(state, speech=None, partial=""), [wire.Error.of(error)]
     state, words = _transcribed(state, id, report.pcm, transcript)
     outputs += words
     detection = state.config.audio.input.turn_detection
@@ -227,8 +222,7 @@ def answer(state: State, instructions: str | None = None) -> Step:
     try:
         return create_response(replace(state, owed=False), wire.ResponseConfig(instructions=instructions))
     except WireError as error:
-        body = wire.ErrorBody(type="invalid_request_error", code=error.code, message=error.message)
-        return replace(state, owed=False), [wire.Error(error=body)]
+        return replace(state, owed=False), [wire.Error.of(error)]
 
 
 def _transcribed(state: State, item_id: str, pcm: bytes, transcript: Transcript | None) -> Step:

@@ -68,7 +68,7 @@ def _apply(state: State, given: Input) -> Step:
         case Draining():
             return replace(state, draining=True), []
         case Rejected(error):
-            return state, [_error(error, error.event_id)]
+            return state, [wire.Error.of(error, error.event_id)]
         case wire.ClientEvent():
             shape = None if state.ga else shape_of(state, given)
             if shape == "beta":
@@ -76,7 +76,7 @@ def _apply(state: State, given: Input) -> Step:
             try:
                 return _client(replace(state, ga=state.ga or shape == "ga"), given)
             except WireError as error:
-                return state, [_error(error, given.event_id)]
+                return state, [wire.Error.of(error, given.event_id)]
 
 
 def _connect(state: State) -> Step:
@@ -118,7 +118,7 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
             if state.deaf:
                 return state, []
             # One error a session: clients show it, and one of them leaves its receive loop at each.
-            return replace(state, deaf=True), [_error(_not_heard(), event.event_id)]
+            return replace(state, deaf=True), [wire.Error.of(_not_heard(), event.event_id)]
         case wire.AudioClear():
             return state, [wire.AudioCleared()]
         case wire.AudioCommit():
@@ -130,7 +130,7 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
 def _refuse_beta(state: State, event_id: str | None) -> Step:
     state, outputs = _disconnect(state)
     refused = beta.CLOSE_CODE, f"invalid_request_error.{beta.REFUSAL.code}"
-    return replace(state, refused=refused), [*outputs, _error(beta.REFUSAL, event_id)]
+    return replace(state, refused=refused), [*outputs, wire.Error.of(beta.REFUSAL, event_id)]
 
 
 def _not_heard() -> WireError:
@@ -145,14 +145,3 @@ def _disconnect(state: State) -> Step:
         state, closing = close_reply(state, reply, "cancelled", CANCELLED)
         outputs += [Stop(reply.id), *closing]
     return replace(state, closed=True), outputs
-
-
-def _error(error: WireError, event_id: str | None) -> wire.Error:
-    body = wire.ErrorBody(
-        type="invalid_request_error",
-        code=error.code,
-        message=error.message,
-        param=error.param,
-        event_id=event_id,
-    )
-    return wire.Error(error=body)

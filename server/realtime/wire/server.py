@@ -9,7 +9,7 @@ from pydantic import (
 )
 
 from pipelines.events import Usage
-from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire
+from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire, WireError
 from server.realtime.wire.items import Item
 from server.realtime.wire.settings import Metadata, ResponseAudio, Session, TranscriptionSession
 
@@ -35,6 +35,14 @@ class Error(ServerEvent):
 
     type: Literal["error"] = "error"
     error: ErrorBody
+
+    @classmethod
+    def of(cls, error: WireError, event_id: str | None = None) -> "Error":
+        """The event that says what was wrong, with the client event that caused it."""
+        body = ErrorBody(
+            type="invalid_request_error", code=error.code, message=error.message, param=error.param, event_id=event_id
+        )
+        return cls(error=body)
 
 
 class SessionCreated(ServerEvent):
