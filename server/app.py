@@ -218,6 +218,7 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
         yield backend
         await drain(backend, site)
     finally:
+        await backend.sessions.close()
         await pipeline.close()  # ends what the drain left running, so that no handler waits for the engine
         await runner.cleanup()
 
@@ -226,21 +227,17 @@ async def drain(backend: Backend, site: web.BaseSite) -> None:
     """Refuse new requests, let replies in flight finish until the deadline, close idle connections at once."""
     backend.draining = True
     await site.stop()
-    # A connection whose inbox is full may block for long, so each is drained by a task of its own.
-    draining = [asyncio.create_task(connection.drain(), name="drain") for connection in backend.connections]
+    backend.sessions.drain()
     try:
         async with asyncio.timeout(backend.settings.server.drain):
             await backend.idle.wait()
+            await backend.sessions.settled()
     except TimeoutError:
         log.warning(
             "%d requests did not finish within %.0f s and are cancelled",
             backend.requests,
             backend.settings.server.drain,
         )
-    finally:
-        for task in draining:
-            task.cancel()
-        await asyncio.gather(*draining, return_exceptions=True)
 
 
 async def run(

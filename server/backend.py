@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 from aiohttp import web
 
@@ -24,6 +24,7 @@ from server.config import Settings
 from server.image_store import ImageStore
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
+from server.realtime.sessions import Sessions
 
 Endpoint = Literal["embeddings", "moderations", "images", "speech", "transcriptions"]
 DETECTOR = "loquent-anomaly"
@@ -35,13 +36,6 @@ PIECE = 64 * 1024  # bytes of one send
 BODY_OF_A_SEND = 1024 * 1024  # bytes of a body that a client must read in the time of one send, at least
 
 
-class Drainable(Protocol):
-    """A connection that can be drained."""
-
-    async def drain(self) -> None:
-        """Finish what is in progress, then close."""
-
-
 @dataclass
 class Backend:
     """What the handlers of one server share: its parts and its requests in flight."""
@@ -50,7 +44,7 @@ class Backend:
     pipeline: Pipeline
     names: ModelNames
     access: AccessControl
-    connections: set[Drainable] = field(default_factory=set)  # bounded by ``limits.connections``
+    connections: set[object] = field(default_factory=set)  # realtime; bounded by ``limits.connections``
     requests: int = 0  # in flight; an open websocket is one
     refusing: int = 0  # websockets that are accepted only to be refused
     large_bodies: int = 0  # bytes of large bodies that requests in flight hold
@@ -58,10 +52,12 @@ class Backend:
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while there is no request in flight
     metrics: Metrics = field(init=False)
     images: ImageStore = field(init=False)
+    sessions: Sessions = field(init=False)
 
     def __post_init__(self) -> None:
         self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
         self.metrics = Metrics(self.pipeline, lambda: len(self.connections))
+        self.sessions = Sessions(self.settings.sessions.linger, self.settings.limits.connections)
         self.idle.set()
 
     @contextmanager

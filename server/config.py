@@ -181,6 +181,13 @@ class ResponsesSettings(_Section):
     expires: Seconds = 3600.0
 
 
+class SessionsSettings(_Section):
+    """What becomes of a realtime session whose socket breaks."""
+
+    linger: Annotated[float, Field(ge=0)] = 60.0
+    replay_bytes: Bytes = 1024 * 1024
+
+
 class WyomingSettings(_Section):
     """Wyoming beside the server, for Home Assistant."""
 
@@ -200,6 +207,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     pipeline: PipelineSettings = PipelineSettings()
     models: ModelsSettings = ModelsSettings()
+    sessions: SessionsSettings = SessionsSettings()
     responses: ResponsesSettings = ResponsesSettings()
     chat: ChatSettings = ChatSettings()
     speech: SpeechSettings = SpeechSettings()

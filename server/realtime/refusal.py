@@ -13,8 +13,8 @@ from server.realtime import wire
 
 SECONDS = 2.0  # for all of it; what is refused holds nothing longer
 MOST = 64  # at a time; further ones are refused over HTTP
-CLOSE_CODES = {"invalid_api_key": 3000, "model_not_found": 4004, "call_id_not_found": 4004}
-OTHERS = ("beta_api_shape_disabled", "transcription_not_supported")
+CLOSE_CODES = {"invalid_api_key": 3000, "model_not_found": 4004, "call_id_not_found": 4004, "session_not_found": 4004}
+OTHERS = ("beta_api_shape_disabled", "invalid_after", "transcription_not_supported")
 INVALID_REQUEST = 4000  # the close code of those
 
 

@@ -179,7 +179,8 @@ async def test_an_hour_at_once_holds_the_client_back_and_takes_little_memory() -
         minute = base64.b64encode(bytes(48_000 * 15)).decode()
         for _ in range(240):
             await append(client, minute)
-            listener = connection._listener
+            ears = connection.live.ears
+            listener = ears.listener if ears else None
             if listener is not None:
                 assert listener.waiting_bytes < 4 << 20
                 assert listener.recorded_bytes < 1 << 20
@@ -236,9 +237,8 @@ async def test_words_that_cannot_be_recognised_leave_the_session_alive() -> None
 async def test_a_shutdown_in_the_middle_of_speech_ends_the_session() -> None:
     async with hearing() as server, session(server) as client:
         await send(client, tone(600))
-        (connection,) = server.backend.connections
+        server.backend.sessions.drain()
         async with asyncio.timeout(PATIENCE):
-            await connection.drain()
             await client.socket.wait_closed()
         assert client.socket.close_code == 1001
 

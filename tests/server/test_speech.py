@@ -22,7 +22,7 @@ from pipelines.speech.formats import Encoder
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.workers import Workers
 from server.backend import Backend
-from server.config import ModelsSettings, ServerSettings, Settings
+from server.config import ModelsSettings, ServerSettings, SessionsSettings, Settings
 from tests.support import (
     SPOKEN_END,
     Client,
@@ -131,7 +131,7 @@ def test_a_cancel_at_any_point_lets_no_sound_follow(events_seen: int, twice: boo
 
 async def test_a_client_that_vanishes_while_it_is_spoken_to_leaves_nothing_behind() -> None:
     pipeline = speaking(ScriptedVoice(), ScriptedModel(["word "] * 200), paced=True)
-    async with running(pipeline) as server:
+    async with running(pipeline, Settings(sessions=SessionsSettings(linger=0))) as server:
         for _ in range(5):
             async with server.client() as client:
                 await client.greet()

@@ -50,7 +50,13 @@ OF_PART: Json = {"response_id": "r", "item_id": "i"}
 SERVER_SAMPLES: list[wire.ServerEvent] = [
     wire.Error(error=wire.ErrorBody(type="invalid_request_error", code="c", message="m", event_id="e")),
     wire.SessionCreated(session=wire.Session(id="s", model="tiny")),
-    wire.SessionUpdated(session=wire.Session(id="s"), loquent=wire.Warnings(warnings=["w"])),
+    wire.SessionCreated(
+        session=wire.Session(id="s"), loquent=wire.Resumable(session="sess_1", resume_token="sess_1.token")
+    ),
+    wire.SessionUpdated(session=wire.Session(id="s"), loquent=wire.SessionNotes(warnings=["w"])),
+    wire.SessionUpdated(
+        session=wire.Session(id="s"), loquent=wire.SessionNotes(resumed=wire.Resumed(complete=False, items=["i"]))
+    ),
     wire.ConversationCreated(conversation=wire.Conversation(id="c")),
     wire.ItemAdded(previous_item_id=None, item=ITEM),
     wire.ItemDone(previous_item_id="p", item=REPLY),

@@ -94,7 +94,7 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
     update["audio"] = config.audio.model_copy(update={"input": listening, "output": output})
     config = config.model_copy(update=update)
     state = replace(state, config=config)
-    own = wire.Warnings(warnings=warnings) if warnings else None
+    own = wire.SessionNotes(warnings=warnings) if warnings else None
     return state, [wire.SessionUpdated(session=session_of(state), loquent=own)]
 
 

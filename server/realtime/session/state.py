@@ -100,6 +100,7 @@ class State:
     id: str
     names: ModelNames
     limits: Limits
+    token: str = ""  # what lets its client come back to it; "" where it can't
     tenant: str = ""  # the hash of the session's key
     voices: VoiceNames | None = None  # None where nothing can be spoken
     verdicts: bool = False  # whether the configuration allows reporting them

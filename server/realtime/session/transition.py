@@ -81,7 +81,9 @@ def _apply(state: State, given: Input) -> Step:
 
 def _connect(state: State) -> Step:
     state = replace(state, config=initial_config(state))
-    created: list[Output] = [wire.SessionCreated(session=session_of(state))]
+    session = session_of(state)
+    comes_back = wire.Resumable(session=session.id, resume_token=state.token) if state.token else None
+    created: list[Output] = [wire.SessionCreated(session=session, loquent=comes_back)]
     if not state.transcribes:
         created.append(wire.ConversationCreated(conversation=wire.Conversation(id=state.conversation_id)))
     return state, [*created, *([Configure(hears_of(state))] if state.listens else [])]

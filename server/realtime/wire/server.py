@@ -45,11 +45,19 @@ class Error(ServerEvent):
         return cls(error=body)
 
 
-class SessionCreated(ServerEvent):
+class Resumable(Wire):
+    """How a client comes back to its session: ``?session=RESUME_TOKEN&after=EVENT_ID``."""
+
+    session: str  # its id
+    resume_token: str
+
+
+class SessionCreated(ServerEvent, Sparse):
     """The first event."""
 
     type: Literal["session.created"] = "session.created"
     session: Session | TranscriptionSession
+    loquent: Resumable | None = None
 
 
 class Warnings(Wire):
@@ -58,12 +66,26 @@ class Warnings(Wire):
     warnings: list[str]
 
 
+class Resumed(Wire):
+    """The client has missed more events than the server holds; those that follow say what became of the session."""
+
+    complete: Literal[False]
+    items: list[str]  # the ids of all items of the conversation, in order
+
+
+class SessionNotes(Sparse):
+    """What else is to be said of a session."""
+
+    warnings: list[str] | None = None
+    resumed: Resumed | None = None
+
+
 class SessionUpdated(ServerEvent, Sparse):
     """The configuration after the update."""
 
     type: Literal["session.updated"] = "session.updated"
     session: Session | TranscriptionSession
-    loquent: Warnings | None = None
+    loquent: SessionNotes | None = None
 
 
 class Conversation(Wire):

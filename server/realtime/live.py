@@ -1,0 +1,243 @@
+"""A realtime session in progress, which may outlive its socket.
+
+``feed`` applies one input at once and in whole, so the state has one writer at a time although several tasks feed it:
+the reader of the socket, and one task per response in progress. Each of them waits for room in the log before it feeds.
+A client that does not read therefore slows down only itself (backpressure).
+"""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from aiohttp import WSCloseCode
+
+from pipelines.events import StageError, Turn
+from server.backend import Backend
+from server.errors import ApiError, as_stage_error
+from server.realtime import session, wire
+from server.realtime.ears import Ears
+from server.realtime.encoding import SoundEncoder
+from server.realtime.log import EventLog
+from server.realtime.session import Begin, Input, State, Stop
+from server.realtime.session.resuming import RESPONSES, Announced, catch_up
+
+log = logging.getLogger(__name__)
+
+LONGEST_SERIAL = 16  # digits
+SEEN = 1024  # ids of client events that are remembered
+
+
+class Outlet(Protocol):
+    """The socket of a session."""
+
+    def kick(self) -> None:
+        """There is something to send."""
+
+    def replace(self) -> None:
+        """Another socket takes the session over: send nothing more, and close."""
+
+
+class LiveSession:
+    """A session and what it runs."""
+
+    def __init__(self, state: State, backend: Backend, origin: str) -> None:
+        sessions, limits = backend.settings.sessions, backend.settings.limits
+        self.log = EventLog(limits.outgoing_bytes, sessions.replay_bytes)
+        self.origin = origin  # that links to pictures begin with
+        self.failed = False
+        self.outlet: Outlet | None = None
+        self.ears = None if backend.hearing is None else Ears(backend.hearing, state.tenant, self.feed, self.log.room)
+        self._state = state
+        self._backend = backend
+        self._items: dict[str, int] = {}  # serials of the events that acknowledged them
+        self._responses: dict[str, Announced] = {}  # the last ones
+        self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``
+        self._encoders: dict[str, SoundEncoder] = {}  # by response, of those that are not PCM
+        self._seen: dict[int, bool] = {}  # client events by their ids' hashes; whether an earlier socket brought them
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self._state.id
+
+    @property
+    def owner(self) -> str:
+        """Whose session it is."""
+        return self._state.tenant
+
+    @property
+    def token(self) -> str:
+        """What lets a client come back to it."""
+        return self._state.token
+
+    @property
+    def replying(self) -> bool:
+        """Whether a response is in progress."""
+        return bool(self._state.replies)
+
+    @property
+    def close_code(self) -> tuple[int, str]:
+        """The code and reason with which its socket is closed once it has ended."""
+        if self.failed:
+            return WSCloseCode.INTERNAL_ERROR, ""
+        return self._state.refused or (WSCloseCode.GOING_AWAY if self._state.draining else WSCloseCode.OK, "")
+
+    def feed(self, given: Input) -> None:
+        """Apply one input. A fault of ours ends the session, and raises nothing."""
+        if self.log.ended:
+            return
+        try:
+            self._state, outputs = session.advance(self._state, given)
+            for output in outputs:
+                self._perform(output)
+            if self.ears is not None and self.ears.listener is not None:
+                self.ears.listener.replying(active=self._state.active is not None)
+        except Exception:
+            log.exception("a realtime session failed")
+            self.failed = True
+        if self.failed or self._state.closed or (self._state.draining and not self._state.replies):
+            self.log.ended = True
+            if self.outlet is None:
+                self._backend.sessions.ended(self)
+        if self.outlet is not None:
+            self.outlet.kick()
+
+    def is_repeated(self, event: Input) -> bool:
+        """Whether an earlier socket of this session brought this client event already; by its ``event_id``."""
+        if not isinstance(event, wire.ClientEvent) or event.event_id is None:
+            return False
+        id = hash(event.event_id)
+        if self._seen.get(id):
+            return True
+        self._seen[id] = False
+        if len(self._seen) > SEEN:
+            del self._seen[next(iter(self._seen))]
+        return False
+
+    def serial_of(self, event_id: str | None) -> int:
+        """The serial of one of its events; 0 is the one before the first.
+
+        Raises: ApiError where that is none of its events.
+        """
+        if event_id is None:
+            return 0
+        prefix, digits = f"event_{self.id}", event_id.partition(".")[0]
+        number = digits.removeprefix(prefix)
+        if digits.startswith(prefix) and number.isascii() and number.isdigit() and len(number) < LONGEST_SERIAL:
+            return int(number)
+        raise ApiError(400, "invalid_after", f"{event_id!r:.80} is no event of this session.", "after")
+
+    def attach(self, outlet: Outlet, after: int | None) -> list[str]:
+        """Send to this socket from now on, events behind ``after`` first; an earlier socket is closed.
+
+        Returns the events that come before those of the log.
+        """
+        if self.outlet is not None:
+            self.outlet.replace()
+        self.outlet = outlet
+        self._seen = dict.fromkeys(self._seen, True)
+        self._backend.sessions.returned(self)
+        if after is None:
+            return []
+        reached = self.log.rewind(after)
+        return self._catch_up(after, reached) if reached > after else []
+
+    def detach(self, outlet: Outlet) -> bool:
+        """This socket is gone; whether it was the session's."""
+        if self.outlet is not outlet:
+            return False
+        self.outlet = None
+        return True
+
+    def fail(self) -> None:
+        """End the session because of a fault of ours."""
+        self.failed = self.log.ended = True
+        if self.outlet is not None:
+            self.outlet.kick()
+
+    async def close(self) -> None:
+        """End what is in progress; every task of the session has ended then."""
+        self.feed(session.Disconnected())
+        self.log.ended = True
+        tasks = [*self._turns.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self.ears is not None:
+            await self.ears.close()
+
+    def _perform(self, output: session.Output) -> None:
+        match output:
+            case Begin(response_id, turn):
+                task = asyncio.create_task(self._respond(response_id, turn), name=response_id)
+                self._turns[response_id] = task
+                task.add_done_callback(lambda _: self._turns.pop(response_id, None))
+            case Stop(response_id):
+                if response_id in self._turns:
+                    self._turns[response_id].cancel()
+            case wire.ServerEvent():
+                if self.ears is not None and not self._beside(output):
+                    self.ears.said(output)
+                for event in self._encoded(output):
+                    self.log.append(wire.dump(event, f"event_{self.id}{self.log.serial + 1}"))
+                self._remember(output)
+            case _ if self.ears is not None:
+                self.ears.perform(output)
+
+    def _remember(self, event: wire.ServerEvent) -> None:
+        """What a client has to learn that missed this event."""
+        serial = self.log.serial
+        match event:
+            case wire.ItemDone():
+                self._items[event.item.id or ""] = serial
+            case wire.ItemDeleted():
+                self._items.pop(event.item_id, None)
+            case wire.ResponseCreated(response=response):
+                self._responses[response.id] = Announced(serial, response)
+                while len(self._responses) > RESPONSES:
+                    del self._responses[next(iter(self._responses))]
+            case wire.ResponseDone(response=response) if begun := self._responses.get(response.id):
+                self._responses[response.id] = Announced(begun.created, response, serial, event.loquent)
+
+    def _catch_up(self, after: int, until: int) -> list[str]:
+        """Events that stand for those from ``after`` to ``until``, which are gone."""
+        events = catch_up(self._state, self._items, self._responses, after, until)
+        return [wire.dump(event, f"event_{self.id}{after}.{number}") for number, event in enumerate(events, 1)]
+
+    def _beside(self, event: wire.ServerEvent) -> bool:
+        """Whether it belongs to a response beside the conversation, which is none that the user may interrupt."""
+        of = getattr(event, "response_id", None)
+        return any(reply.out_of_band and reply.id == of for reply in self._state.replies)
+
+    def _encoded(self, event: wire.ServerEvent) -> list[wire.ServerEvent]:
+        """The event, with sound in the encoding that was announced."""
+        match event:
+            case wire.ResponseCreated(response=wire.Response(audio=wire.ResponseAudio() as audio) as response):
+                format = audio.output.format if audio.output else None
+                if format is not None and format.type != wire.PCM.type:
+                    self._encoders[response.id] = SoundEncoder(format.type)
+            case wire.ResponseDone():
+                self._encoders.pop(event.response.id, None)
+            case wire.AudioDelta() if encoder := self._encoders.get(event.response_id):
+                delta = encoder(event.delta)
+                return [event.model_copy(update={"delta": delta})] if delta else []
+            case wire.AudioDone() if encoder := self._encoders.get(event.response_id):
+                rest = encoder("", last=True)
+                last = wire.AudioDelta(response_id=event.response_id, item_id=event.item_id, delta=rest)
+                return [*([last] if rest else []), event]
+        return [event]
+
+    async def _respond(self, response_id: str, turn: Turn) -> None:
+        """Run one turn, and feed its events."""
+        try:
+            async with self._backend.flow(turn, self.origin) as events:
+                async for event in events:
+                    await self.log.room()
+                    self.feed(session.Produced(response_id, event))
+        except Exception as error:
+            failure: StageError = as_stage_error(error)
+            if failure is not error:
+                log.exception("response %s failed", response_id)
+            await self.log.room()
+            self.feed(session.Failed(response_id, failure))

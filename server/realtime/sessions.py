@@ -1,0 +1,95 @@
+"""The realtime sessions of one server: those with a socket, and those whose client may come back."""
+
+import asyncio
+import hmac
+from typing import TYPE_CHECKING
+
+from server.realtime import session
+
+if TYPE_CHECKING:
+    from server.realtime.live import LiveSession
+
+
+class Sessions:
+    """Every session in progress. One that loses its socket lingers for ``linger`` seconds; at most ``most`` do, and
+    then those that have lingered longest end."""
+
+    def __init__(self, linger: float, most: int) -> None:
+        self._linger = linger
+        self._most = most
+        self._live: dict[str, LiveSession] = {}
+        self._lingering: dict[str, asyncio.TimerHandle] = {}  # the longest first
+        self._closing: set[asyncio.Task[None]] = set()  # bounded by the sessions
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @property
+    def lingering(self) -> int:
+        """Sessions without a socket."""
+        return len(self._lingering)
+
+    def begin(self, live: "LiveSession") -> None:
+        """A new session."""
+        self._live[live.id] = live
+        self._empty.clear()
+        live.feed(session.Connected())
+
+    def find(self, token: str, owner: str) -> "LiveSession | None":
+        """The session of this owner that the token opens, if it is still here."""
+        live = self._live.get(token.partition(".")[0].removeprefix("sess_"))
+        if live is None or live.log.ended or live.owner != owner:
+            return None
+        return live if hmac.compare_digest(live.token.encode(), token.encode()) else None
+
+    def returned(self, live: "LiveSession") -> None:
+        """The session has a socket again."""
+        timer = self._lingering.pop(live.id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def ended(self, live: "LiveSession") -> None:
+        """The session has ended, and has no socket."""
+        self._retire(live)
+
+    def left(self, live: "LiveSession", *, final: bool) -> None:
+        """The session's socket is gone; ``final`` where its client does not come back."""
+        if final or self._linger == 0 or live.log.ended:
+            self._retire(live)
+            return
+        timer = asyncio.get_running_loop().call_later(self._linger, self._retire, live)
+        self._lingering[live.id] = timer
+        while len(self._lingering) > self._most:
+            self._retire(self._live[next(iter(self._lingering))])
+
+    def drain(self) -> None:
+        """Let each session finish what is in progress, start nothing new, and then close (1001)."""
+        for live in list(self._live.values()):
+            live.feed(session.Draining())
+
+    async def settled(self) -> None:
+        """Wait until every session has ended."""
+        await self._empty.wait()
+
+    async def close(self) -> None:
+        """End every session at once."""
+        for live in list(self._live.values()):
+            self._retire(live)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _retire(self, live: "LiveSession") -> None:
+        self.returned(live)
+        if self._live.get(live.id) is not live:
+            return
+        closing = asyncio.create_task(self._close(live), name="realtime-close")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _close(self, live: "LiveSession") -> None:
+        del self._live[live.id]
+        await live.close()
+        if not self._live:
+            self._empty.set()
