@@ -6,11 +6,14 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from server.access.caller import CALLER, OWNER, TENANT, Caller
 from server.config import ServerSettings, hash_key
 from server.errors import ApiError
 
+__all__ = ["CALLER", "OWNER", "TENANT", "AccessControl", "Caller"]
+
 KEY_PREFIX = "lq-"
-TENANT = web.RequestKey("tenant", str)  # the key's hash; "" where there are not several keys
+KEY_ID_DIGITS = 12
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 SUBPROTOCOL = "realtime"
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
@@ -80,15 +83,16 @@ class AccessControl:
 
     def check_key(self, request: web.Request) -> None:
         """Compare the key with every configured hash; without configured keys any key passes. Raises: ApiError 401."""
-        request[TENANT] = ""
+        identify(request, Caller(address=request.remote or ""))
         if not self._settings.keys:
             return
         given = hash_key(_given_key(request) or "")
         # Every hash is compared in constant time, so that the response time reveals nothing about any of them.
         if not sum(hmac.compare_digest(given, known) for known in self._settings.keys):
             raise ApiError(401, "invalid_api_key", "A valid key is required: Authorization: Bearer <key>.")
-        if len(self._settings.keys) > 1:
-            request[TENANT] = given
+        tenant = given if len(self._settings.keys) > 1 else ""
+        key_id = given.removeprefix("sha256:")[:KEY_ID_DIGITS]
+        identify(request, Caller(owner=given, tenant=tenant, key_id=key_id, address=request.remote or ""))
 
     def cors(self, request: web.Request) -> dict[str, str]:
         """The headers that let an allowed page read a response."""
@@ -110,6 +114,11 @@ class AccessControl:
             "Access-Control-Allow-Headers": request.headers.get("Access-Control-Request-Headers", ""),
             "Access-Control-Max-Age": str(CORS_MAX_AGE),
         }
+
+
+def identify(request: web.Request, caller: Caller) -> None:
+    """Record whose request it is."""
+    request[CALLER], request[OWNER], request[TENANT] = caller, caller.owner, caller.tenant
 
 
 def _host_name(host: str) -> str | None:
