@@ -19,7 +19,7 @@ from server.api.responses.request import ResponseRequest, read_request
 from server.api.responses.state import RESPONSES, Responses, Running
 from server.api.running import one_reply, until
 from server.api.sse import EventStream
-from server.auth import OWNER, TENANT
+from server.auth import CALLER, OWNER, TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError, translate
 from server.response_store import Json
@@ -84,7 +84,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     with responses.in_progress(owner, reply) as running:
         job = _Job(backend, responses, owner, asked, input, running)
         async with (
-            aclosing(one_reply(backend, turn, backend.origin(request))) as events,
+            aclosing(one_reply(backend, turn, backend.origin(request), request[CALLER])) as events,
             aclosing(job.events(events)) as made,
         ):
             if asked.stream:
