@@ -1,4 +1,7 @@
-"""Fair capacity: a bounded number of permits, of which one tenant among several may hold only a part."""
+"""Fair capacity: a bounded number of permits, of which one site among several may hold only a part.
+
+A tenant is a site's key, or ``SITE/SECRET`` for a visitor of it: all of them share as one site.
+"""
 
 import threading
 from collections import Counter
@@ -7,7 +10,12 @@ from contextlib import contextmanager
 
 from pipelines.events import StageError
 
-SHARE = 0.75  # of all permits, that one tenant among several may hold
+SHARE = 0.75  # of all permits, that one site among several may hold
+
+
+def site_of(tenant: str) -> str:
+    """The site that a tenant belongs to; "" is that of a server with one key or none, who may hold all permits."""
+    return tenant.partition("/")[0]
 
 
 class Capacity:
@@ -18,7 +26,7 @@ class Capacity:
         self._what = what
         self._share = max(int(permits * SHARE), 1)
         self._lock = threading.Lock()
-        self._held: Counter[str] = Counter()  # by tenant; no entry is 0, so there are at most ``permits``
+        self._held: Counter[str] = Counter()  # by site; no entry is 0, so there are at most ``permits``
 
     @property
     def held(self) -> int:
@@ -26,11 +34,12 @@ class Capacity:
         return self._held.total()
 
     def acquire(self, tenant: str = "", permits: int = 1) -> None:
-        """Take permits; "" is the tenant of a server without keys, who may hold all of them.
+        """Take permits.
 
-        Raises: StageError ``server_overloaded`` when there are not so many, ``too_many_requests`` when the tenant would
-        hold more than a share.
+        Raises: StageError ``server_overloaded`` when there are not so many, ``too_many_requests`` when the site
+        would hold more than a share.
         """
+        site = site_of(tenant)
         with self._lock:
             if self._held.total() + permits > self.permits:
                 raise StageError(
@@ -38,22 +47,23 @@ class Capacity:
                     "server_overloaded",
                     f"The capacity for {self.permits} {self._what} is in use; try again in a moment.",
                 )
-            mine = self._held[tenant]
-            if tenant and mine and mine + permits > self._share:
+            mine = self._held[site]
+            if site and mine and mine + permits > self._share:
                 raise StageError(
                     "overloaded",
                     "too_many_requests",
                     f"This key holds {mine} of {self.permits} {self._what}, and one key may hold no more than "
                     f"{self._share}; try again in a moment.",
                 )
-            self._held[tenant] += permits
+            self._held[site] += permits
 
     def release(self, tenant: str = "", permits: int = 1) -> None:
         """Give permits back."""
+        site = site_of(tenant)
         with self._lock:
-            self._held[tenant] -= permits
-            if not self._held[tenant]:
-                del self._held[tenant]
+            self._held[site] -= permits
+            if not self._held[site]:
+                del self._held[site]
 
     @contextmanager
     def permit(self, tenant: str = "", permits: int = 1) -> Iterator[None]:

@@ -13,10 +13,20 @@ from aiohttp import web
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
 from server import bodies, logs, pages, paths
-from server.api import chat, completions, embeddings, images, models, moderations, speech, transcriptions
+from server.api import (
+    chat,
+    client_secrets,
+    completions,
+    embeddings,
+    images,
+    models,
+    moderations,
+    speech,
+    transcriptions,
+)
 from server.api.responses import conversations, handler, stored
 from server.api.responses.state import RESPONSES, responses
-from server.auth import AccessControl
+from server.auth import CALLER, AccessControl
 from server.backend import BACKEND, Backend
 from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
@@ -50,6 +60,7 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server))
     app[RESPONSES] = responses(settings.responses)
     app.router.add_get("/v1/realtime", connect)
+    app.router.add_post("/v1/realtime/client_secrets", client_secrets.create)
     app.router.add_post("/v1/chat/completions", chat.create)
     app.router.add_post("/v1/completions", completions.create)
     app.router.add_post("/v1/responses", handler.create)
@@ -90,6 +101,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[REQUEST_ID_KEY] = given if REQUEST_ID.fullmatch(given) else new_request_id()
     logs.request_id.set(request[REQUEST_ID_KEY])
     backend = request.app[BACKEND]
+    backend.access.meet(request)
     try:
         with backend.in_flight():
             response = await backend.answer(request, await _admit(backend, request, handler))
@@ -128,10 +140,31 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         backend.access.check_host(request)
         backend.access.check_origin(request)
         return await handler(request)
-    backend.access.check(request)
+    _identify(backend, request)
     if backend.draining:
         raise ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after=RETRY_AFTER)
+    if request.path == "/v1/realtime":
+        return await _connected(backend, request, handler)
     async with bodies.admitted(request, backend):
+        return await handler(request)
+
+
+def _identify(backend: Backend, request: web.Request) -> None:
+    """Find out whose request it is, and count it. Raises: ApiError, RateLimitedError."""
+    try:
+        backend.access.check(request)
+    except ApiError as refused:
+        if refused.status == 401:
+            backend.limiter.admit(request[CALLER])  # of whom only the address is known
+        raise
+    backend.limiter.admit(request[CALLER])
+
+
+async def _connected(backend: Backend, request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Serve a websocket, which has limits of its own, besides those of other connections."""
+    with backend.sessions.connected(request[CALLER]):
+        if request.transport is not None:
+            backend.gate.leave(request.transport)
         return await handler(request)
 
 
@@ -151,7 +184,10 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     if REQUEST_ID_KEY in request:
         response.headers["x-request-id"] = request[REQUEST_ID_KEY]
     response.headers["Server"] = "loquent"  # aiohttp's default lists its versions
-    response.headers.update(request.app[BACKEND].access.cors(request))
+    backend = request.app[BACKEND]
+    response.headers.update(backend.access.cors(request))
+    if backend.limiter.on and request[CALLER].scopes:  # else it is admitted by no key and not limited
+        response.headers.update(backend.limiter.headers(request[CALLER]))
 
 
 async def livez(request: web.Request) -> web.Response:
@@ -205,6 +241,7 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
     backend = app[BACKEND]
     runner = Runner(
         app,
+        backend.gate,
         access_log=None,
         handle_signals=False,
         handler_cancellation=True,  # a disconnect cancels the request
@@ -218,7 +255,7 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
         yield backend
         await drain(backend, site)
     finally:
-        await backend.sessions.close()
+        await backend.live.close()
         await pipeline.close()  # ends what the drain left running, so that no handler waits for the engine
         await runner.cleanup()
 
@@ -227,11 +264,11 @@ async def drain(backend: Backend, site: web.BaseSite) -> None:
     """Refuse new requests, let replies in flight finish until the deadline, close idle connections at once."""
     backend.draining = True
     await site.stop()
-    backend.sessions.drain()
+    backend.live.drain()
     try:
         async with asyncio.timeout(backend.settings.server.drain):
             await backend.idle.wait()
-            await backend.sessions.settled()
+            await backend.live.settled()
     except TimeoutError:
         log.warning(
             "%d requests did not finish within %.0f s and are cancelled",

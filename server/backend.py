@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from aiohttp import web
 
@@ -19,12 +19,18 @@ from pipelines.flow import Next, flow
 from pipelines.image.stage import ImageStage
 from pipelines.listening.hearing import Hearing
 from pipelines.speech.stage import SpeechStage
+from server.access.caller import ANYONE, Caller
+from server.access.peer import PEER
+from server.access.sessions import Sessions
 from server.auth import AccessControl
 from server.config import Settings
 from server.image_store import ImageStore
+from server.limits.gate import Gate
+from server.limits.limiter import Limiter
+from server.limits.meter import Meter
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
-from server.realtime.sessions import Sessions
+from server.realtime.sessions import LiveSessions
 
 Endpoint = Literal["embeddings", "moderations", "images", "speech", "transcriptions"]
 DETECTOR = "loquent-anomaly"
@@ -52,12 +58,20 @@ class Backend:
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while there is no request in flight
     metrics: Metrics = field(init=False)
     images: ImageStore = field(init=False)
+    limiter: Limiter = field(init=False)
     sessions: Sessions = field(init=False)
+    gate: Gate = field(init=False)
+    live: LiveSessions[Any] = field(init=False)  # realtime sessions in progress; of ``LiveSession``
 
     def __post_init__(self) -> None:
+        limits = self.settings.limits
+        on = limits.rates == "on" or (limits.rates == "auto" and self.access.keyring.required)
+        self.limiter = Limiter(limits, on=on)
+        self.sessions = Sessions(self.access, address_connections=(on and limits.address_connections) or None)
+        self.gate = Gate(limits.http_connections, self.access.proxies.trusted)
         self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
         self.metrics = Metrics(self.pipeline, lambda: len(self.connections))
-        self.sessions = Sessions(self.settings.sessions.linger, self.settings.limits.connections)
+        self.live = LiveSessions(self.settings.sessions.linger, self.settings.limits.connections)
         self.idle.set()
 
     @contextmanager
@@ -125,10 +139,20 @@ class Backend:
         aliases: tuple[str, ...] = getattr(models, endpoint)
         return ModelNames(here[endpoint], aliases, models.unknown)
 
-    def flow(self, turn: Turn, origin: str) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
-        """Run a turn through the configured stages and measure it; links begin with ``origin``."""
+    def flow(
+        self, turn: Turn, origin: str, caller: Caller = ANYONE, *, counts: bool = True
+    ) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
+        """Run a caller's turn through the configured stages and measure it; links begin with ``origin``.
+
+        ``counts``: whether it counts as a request, as a turn of a realtime session does.
+        """
         turn = replace(turn, begun=time.monotonic())
-        return flow(turn, (self.metrics.turn, partial(self._link, origin), *self.pipeline.stages))
+        meter = (self._meter(caller, counts=counts),) if self.limiter.on or caller.leash is not None else ()
+        return flow(turn, (self.metrics.turn, *meter, partial(self._link, origin), *self.pipeline.stages))
+
+    def _meter(self, caller: Caller, *, counts: bool) -> Meter:
+        chat = self.settings.chat
+        return Meter(self.limiter, self.access.secrets, caller, counts, chat.max_tokens, chat.context)
 
     async def _link(self, origin: str, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         """A stage that stores each picture and replaces it by a link."""
@@ -138,7 +162,8 @@ class Backend:
 
     def origin(self, request: web.Request) -> str:
         """The server's address as the client of ``request`` sees it."""
-        return self.settings.server.public_url or f"{request.scheme}://{request.host}"
+        peer = request[PEER]
+        return self.settings.server.public_url or f"{peer.scheme}://{peer.host}"
 
     @property
     def draws(self) -> bool:

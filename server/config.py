@@ -39,6 +39,7 @@ KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0)]
 Bytes = Annotated[int, Field(ge=1024)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class ConfigError(Exception):
@@ -57,6 +58,15 @@ def _hashes_only(keys: tuple[str, ...]) -> tuple[str, ...]:
     return keys
 
 
+def _networks(given: tuple[str, ...]) -> tuple[str, ...]:
+    for network in given:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ValueError(f'holds what is no network such as "10.0.0.0/8": {error}') from None
+    return given
+
+
 def _address(url: str) -> str:
     if url and not re.fullmatch(r"https?://[^/\s?#]+(?:/[^\s?#]*)?", url):
         raise ValueError('is no address such as "https://bot.example"')
@@ -73,8 +83,10 @@ class ServerSettings(_Section):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     keys: Annotated[tuple[str, ...], AfterValidator(_hashes_only)] = ()
+    keys_file: str = ""
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_networks)] = ()
     public_url: Annotated[str, AfterValidator(_address)] = ""
     tls_cert: str = ""
     tls_key: str = ""
@@ -102,8 +114,19 @@ class ServerSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """How much one connection may use."""
+    """How much one connection may use, and how much one key, client secret and address in a time."""
 
+    rates: Literal["auto", "on", "off"] = "auto"
+    key_requests: Count = 3000
+    key_tokens: Count = 2_000_000
+    key_daily_tokens: Count = 0
+    secret_requests: Count = 60
+    secret_tokens: Count = 60_000
+    address_requests: Count = 120
+    address_tokens: Count = 120_000
+    address_connections: Count = 32
+    session_seconds: Count = 3600
+    http_connections: Count = 2048
     connections: Annotated[int, Field(ge=1)] = 1000
     message_bytes: Bytes = 64 * 1024
     body_bytes: Bytes = 8 * 1024 * 1024

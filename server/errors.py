@@ -19,7 +19,20 @@ _STATUS: dict[ErrorKind, int] = {
     "unavailable": 503,
     "internal": 500,
 }
-_STATUS_OF_CODE = {"model_not_found": 404, "too_many_requests": 429}
+_STATUS_OF_CODE = {
+    "model_not_found": 404,
+    "too_many_requests": 429,
+    "rate_limit_exceeded": 429,
+    "turn_limit_reached": 429,
+}
+
+
+class RateLimitedError(StageError):
+    """A limit of requests or tokens is used up."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__("overloaded", "rate_limit_exceeded", message)
+        self.retry_after = retry_after  # seconds
 
 
 class ApiError(Exception):
@@ -53,7 +66,8 @@ def translate(error: BaseException) -> ApiError:
         return error
     if isinstance(error, StageError):
         status = _STATUS_OF_CODE.get(error.code, _STATUS[error.kind])
-        retry = RETRY_AFTER if status in (429, 503) else None
+        waits = error.retry_after if isinstance(error, RateLimitedError) else RETRY_AFTER
+        retry = waits if status in (429, 503) else None
         return ApiError(status, error.code, error.message, error.param, retry_after=retry)
     return ApiError(500, "internal_error", "The server failed on this request; its log says why.")
 

@@ -18,7 +18,6 @@ ELSEWHERE = (  # beginnings of OpenAI's paths, below /v1/
     "images/variations",
     "organization",
     "realtime/calls",
-    "realtime/client_secrets",
     "realtime/sessions",
     "realtime/transcription_sessions",
     "realtime/translations",

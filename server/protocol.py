@@ -12,6 +12,7 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from server.errors import ApiError
+from server.limits.gate import Gate, refusal
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,20 @@ class Protocol(RequestHandler):
     __slots__ = ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Bound what TLS buffers for a client that does not read: by default that is half a megabyte."""
+        """Admit the connection, and bound what TLS buffers for a client that does not read: by default that is half a
+        megabyte."""
         super().connection_made(transport)
+        if not _gate(self).enter(transport) and isinstance(transport, asyncio.Transport):
+            transport.write(refusal())
+            transport.close()
         if isinstance(transport, asyncio.Transport) and transport.get_extra_info("sslcontext") is not None:
             transport.set_write_buffer_limits(high=WRITE_BUFFER)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Count it no more."""
+        if self.transport is not None and isinstance(self._manager, _Server):
+            self._manager.gate.leave(self.transport)
+        super().connection_lost(exc)
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -82,21 +93,37 @@ class Protocol(RequestHandler):
         return await super().finish_response(request, resp, start_time)
 
 
+def _gate(protocol: RequestHandler) -> Gate:
+    server = protocol._manager
+    assert isinstance(server, _Server)  # noqa: S101 - no other makes one
+    return server.gate
+
+
 class _Server(web.Server):
+    gate: Gate
+
     def __call__(self) -> RequestHandler:
         return Protocol(self, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
-    """Runs an application with ``Protocol``."""
+    """Runs an application with ``Protocol``, whose connections pass the gate."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, app: web.Application, gate: Gate, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._gate = gate
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         options: dict[str, Any] = made._kwargs
         handler: Callable[..., Any] = made.request_handler
-        return _Server(
+        server = _Server(
             handler,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             **options,
         )
+        server.gate = self._gate
+        return server

@@ -456,7 +456,7 @@ def validate(event: dict[str, Any]) -> None:
 
 def _no_extras(value: Any, path: str) -> None:
     if isinstance(value, BaseModel):
-        made_up = set(value.model_extra or ()) - {"loquent"}
+        made_up = set(value.model_extra or ()) - {"loquent", "expires_at"}  # the latter is in OpenAI's documents
         assert not made_up, f"{path} has fields that clients do not know: {made_up}"
         for name in type(value).model_fields:
             _no_extras(getattr(value, name), f"{path}.{name}")

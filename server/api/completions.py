@@ -22,7 +22,7 @@ from server.api.formats import IGNORED_FORMATS, FormatFields
 from server.api.running import replies
 from server.api.sampling import SamplingFields
 from server.api.sse import EventStream, failures_in
-from server.auth import TENANT
+from server.auth import CALLER, TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError
 
@@ -84,7 +84,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     turns = asked.turns(id, request[TENANT])
     form = Form(id, model, usage=bool(asked.stream_options and asked.stream_options.include_usage))
     backend.check_ready()
-    async with aclosing(replies(backend, turns, backend.origin(request))) as events:
+    async with aclosing(replies(backend, turns, backend.origin(request), request[CALLER])) as events:
         pieces = _pieces(form, turns, events, echo=bool(asked.echo))
         async with aclosing(pieces):
             return await (_streamed(request, backend, form, pieces) if asked.stream else _whole(form, pieces))

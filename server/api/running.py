@@ -6,24 +6,27 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from pipelines.events import Event, Turn
+from server.access.caller import Caller
 from server.backend import Backend
 
 T = TypeVar("T")
 
 
-async def one_reply(backend: Backend, turn: Turn, origin: str) -> AsyncGenerator[Event]:
+async def one_reply(backend: Backend, turn: Turn, origin: str, caller: Caller) -> AsyncGenerator[Event]:
     """The events of one turn's reply; closing this closes every stage."""
-    async with backend.flow(turn, origin) as events:
+    async with backend.flow(turn, origin, caller, counts=False) as events:
         async for event in events:
             yield event
 
 
-async def replies(backend: Backend, turns: Sequence[Turn], origin: str) -> AsyncGenerator[tuple[int, Event]]:
+async def replies(
+    backend: Backend, turns: Sequence[Turn], origin: str, caller: Caller
+) -> AsyncGenerator[tuple[int, Event]]:
     """The events of several replies, each with its turn's index; a failure of one ends them all.
 
     Where the turns have one prompt, the engine prefills it once: the others wait for it and take it from the cache.
     """
-    running = [one_reply(backend, turn, origin) for turn in turns]
+    running = [one_reply(backend, turn, origin, caller) for turn in turns]
     if len(running) > 1:
         async with aclosing(together(running)) as events:
             async for each in events:

@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from server.auth import new_key
+from server.access.keyring import Keyring
+from server.access.keys import new_key
 from server.commands import streams
 from server.commands.failure import Exit, Failure
 from server.config import ServerSettings, Settings, hash_key
@@ -26,7 +27,7 @@ class Beside:
     def __init__(self, settings: Settings) -> None:
         """Bind its address. Raises: Failure with what to do."""
         self._settings = settings
-        self._key = new_key() if settings.server.keys else None  # known to this process only
+        self._key = new_key() if _wants_key(settings.server) else None  # known to this process only
         self._stack = AsyncExitStack()
         self._starting: asyncio.Task[None] | None = None
         self._bound = self._bind() if settings.wyoming.port else None
@@ -78,6 +79,10 @@ class Beside:
         elif self._bound is not None:
             self._bound[1].close()
         await self._stack.aclose()
+
+
+def _wants_key(settings: ServerSettings) -> bool:
+    return Keyring(settings).required
 
 
 def own_address(address: str) -> str:

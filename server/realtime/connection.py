@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import secrets
+import time
 from contextlib import suppress
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from server.auth import BETA_SUBPROTOCOL, TENANT, offered, subprotocols
+from server.access.caller import CALLER
+from server.auth import BETA_SUBPROTOCOL, offered, subprotocols
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError
 from server.realtime import session, wire
@@ -54,7 +56,7 @@ class Connection:
             self.live.fail()
         finally:
             if self.live.detach(self):
-                self._backend.sessions.left(self.live, final=self._final)
+                self._backend.live.left(self.live, final=self._final)
             if self._writing is not None:
                 if not self._closing:
                     self._writing.cancel()
@@ -164,13 +166,16 @@ def _check_wanted(request: web.Request, backend: Backend) -> None:
 
 def _begin(request: web.Request, backend: Backend) -> LiveSession:
     """A new session."""
-    id = secrets.token_hex(8)
+    id, caller = secrets.token_hex(8), request[CALLER]
     state = State(
         id=id,
         token=f"sess_{id}.{secrets.token_urlsafe(24)}" if backend.settings.sessions.linger else "",
         names=backend.names,
         limits=backend.settings.limits,
-        tenant=request[TENANT],
+        tenant=caller.tenant,
+        leash=caller.leash,
+        turns_left=backend.access.secrets.turns_left(caller.leash),
+        expires_at=backend.limiter.session_end(caller, time.time()),
         voices=backend.voices,
         verdicts=backend.reports_verdicts,
         draws=backend.draws,
@@ -178,7 +183,7 @@ def _begin(request: web.Request, backend: Backend) -> LiveSession:
         transcribes=request.query.get("intent") == "transcription",
         beta_header="realtime=v1" in request.headers.get("OpenAI-Beta", ""),
     )
-    return LiveSession(state, backend, backend.origin(request))
+    return LiveSession(state, backend, caller, backend.origin(request))
 
 
 def _resumed(request: web.Request, backend: Backend) -> tuple[LiveSession, int] | None:
@@ -189,7 +194,7 @@ def _resumed(request: web.Request, backend: Backend) -> tuple[LiveSession, int] 
     token = request.query.get("session")
     if token is None:
         return None
-    live = backend.sessions.find(token, request[TENANT])
+    live = backend.live.find(token, request[CALLER].owner)
     if live is None:
         text = "There is no such session, or no longer; begin a new one."
         raise ApiError(404, "session_not_found", text, "session")
@@ -222,7 +227,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
     try:
         await socket.prepare(request)
         if resumed is None:
-            backend.sessions.begin(live)
+            backend.live.begin(live)
         await connection.run()
     finally:
         backend.connections.discard(connection)

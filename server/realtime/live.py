@@ -12,6 +12,7 @@ from typing import Protocol
 from aiohttp import WSCloseCode
 
 from pipelines.events import StageError, Turn
+from server.access.caller import Caller
 from server.backend import Backend
 from server.errors import ApiError, as_stage_error
 from server.realtime import session, wire
@@ -40,7 +41,7 @@ class Outlet(Protocol):
 class LiveSession:
     """A session and what it runs."""
 
-    def __init__(self, state: State, backend: Backend, origin: str) -> None:
+    def __init__(self, state: State, backend: Backend, caller: Caller, origin: str) -> None:
         sessions, limits = backend.settings.sessions, backend.settings.limits
         self.log = EventLog(limits.outgoing_bytes, sessions.replay_bytes)
         self.origin = origin  # that links to pictures begin with
@@ -49,6 +50,8 @@ class LiveSession:
         self.ears = None if backend.hearing is None else Ears(backend.hearing, state.tenant, self.feed, self.log.room)
         self._state = state
         self._backend = backend
+        self._caller = caller
+        self._watch = backend.sessions.watch(caller, state.expires_at, self.feed)
         self._items: dict[str, int] = {}  # serials of the events that acknowledged them
         self._responses: dict[str, Announced] = {}  # the last ones
         self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``
@@ -63,7 +66,7 @@ class LiveSession:
     @property
     def owner(self) -> str:
         """Whose session it is."""
-        return self._state.tenant
+        return self._caller.owner
 
     @property
     def token(self) -> str:
@@ -98,7 +101,7 @@ class LiveSession:
         if self.failed or self._state.closed or (self._state.draining and not self._state.replies):
             self.log.ended = True
             if self.outlet is None:
-                self._backend.sessions.ended(self)
+                self._backend.live.ended(self)
         if self.outlet is not None:
             self.outlet.kick()
 
@@ -136,7 +139,7 @@ class LiveSession:
             self.outlet.replace()
         self.outlet = outlet
         self._seen = dict.fromkeys(self._seen, True)
-        self._backend.sessions.returned(self)
+        self._backend.live.returned(self)
         if after is None:
             return []
         reached = self.log.rewind(after)
@@ -157,6 +160,7 @@ class LiveSession:
 
     async def close(self) -> None:
         """End what is in progress; every task of the session has ended then."""
+        self._watch.cancel()
         self.feed(session.Disconnected())
         self.log.ended = True
         tasks = [*self._turns.values()]
@@ -211,8 +215,10 @@ class LiveSession:
         return any(reply.out_of_band and reply.id == of for reply in self._state.replies)
 
     def _encoded(self, event: wire.ServerEvent) -> list[wire.ServerEvent]:
-        """The event, with sound in the encoding that was announced."""
+        """The event, with sound in the encoding that was announced, and with limits as they stand."""
         match event:
+            case wire.RateLimits():
+                return [wire.RateLimits(rate_limits=self._backend.limiter.rate_limits(self._caller))]
             case wire.ResponseCreated(response=wire.Response(audio=wire.ResponseAudio() as audio) as response):
                 format = audio.output.format if audio.output else None
                 if format is not None and format.type != wire.PCM.type:
@@ -231,7 +237,7 @@ class LiveSession:
     async def _respond(self, response_id: str, turn: Turn) -> None:
         """Run one turn, and feed its events."""
         try:
-            async with self._backend.flow(turn, self.origin) as events:
+            async with self._backend.flow(turn, self.origin, self._caller) as events:
                 async for event in events:
                     await self.log.room()
                     self.feed(session.Produced(response_id, event))

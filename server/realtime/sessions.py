@@ -2,22 +2,47 @@
 
 import asyncio
 import hmac
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from server.realtime import session
-
-if TYPE_CHECKING:
-    from server.realtime.live import LiveSession
+from server.realtime.log import EventLog
 
 
-class Sessions:
+class Lingering(Protocol):
+    """A session in progress."""
+
+    log: EventLog
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def owner(self) -> str:
+        """Whose it is."""
+
+    @property
+    def token(self) -> str:
+        """What lets its client come back to it."""
+
+    def feed(self, given: session.Input) -> None:
+        """Apply one input."""
+
+    async def close(self) -> None:
+        """End what is in progress."""
+
+
+Live = TypeVar("Live", bound=Lingering)
+
+
+class LiveSessions(Generic[Live]):
     """Every session in progress. One that loses its socket lingers for ``linger`` seconds; at most ``most`` do, and
     then those that have lingered longest end."""
 
     def __init__(self, linger: float, most: int) -> None:
         self._linger = linger
         self._most = most
-        self._live: dict[str, LiveSession] = {}
+        self._live: dict[str, Live] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}  # the longest first
         self._closing: set[asyncio.Task[None]] = set()  # bounded by the sessions
         self._empty = asyncio.Event()
@@ -31,30 +56,33 @@ class Sessions:
         """Sessions without a socket."""
         return len(self._lingering)
 
-    def begin(self, live: "LiveSession") -> None:
+    def begin(self, live: Live) -> None:
         """A new session."""
         self._live[live.id] = live
         self._empty.clear()
         live.feed(session.Connected())
 
-    def find(self, token: str, owner: str) -> "LiveSession | None":
-        """The session of this owner that the token opens, if it is still here."""
+    def find(self, token: str, owner: str) -> Live | None:
+        """The session that the token opens, if it is still here.
+
+        Its client may have a new client secret since: the token and the same key behind it suffice.
+        """
         live = self._live.get(token.partition(".")[0].removeprefix("sess_"))
-        if live is None or live.log.ended or live.owner != owner:
+        if live is None or live.log.ended or _site(live.owner) != _site(owner):
             return None
         return live if hmac.compare_digest(live.token.encode(), token.encode()) else None
 
-    def returned(self, live: "LiveSession") -> None:
+    def returned(self, live: Live) -> None:
         """The session has a socket again."""
         timer = self._lingering.pop(live.id, None)
         if timer is not None:
             timer.cancel()
 
-    def ended(self, live: "LiveSession") -> None:
+    def ended(self, live: Live) -> None:
         """The session has ended, and has no socket."""
         self._retire(live)
 
-    def left(self, live: "LiveSession", *, final: bool) -> None:
+    def left(self, live: Live, *, final: bool) -> None:
         """The session's socket is gone; ``final`` where its client does not come back."""
         if final or self._linger == 0 or live.log.ended:
             self._retire(live)
@@ -80,7 +108,7 @@ class Sessions:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def _retire(self, live: "LiveSession") -> None:
+    def _retire(self, live: Live) -> None:
         self.returned(live)
         if self._live.get(live.id) is not live:
             return
@@ -88,8 +116,13 @@ class Sessions:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    async def _close(self, live: "LiveSession") -> None:
+    async def _close(self, live: Live) -> None:
         del self._live[live.id]
         await live.close()
         if not self._live:
             self._empty.set()
+
+
+def _site(owner: str) -> str:
+    """The name of the key that an owner's client secrets were made with."""
+    return owner.partition("/")[0]

@@ -99,7 +99,7 @@ async def test_a_server_with_a_key_asks_for_it() -> None:
 async def test_a_server_that_goes_away_is_reported_and_found_again() -> None:
     async with running(ScriptedModel(["Hello."])) as server, browsing(server.url) as page:
         await expect(page.locator("#state")).to_have_text("Connected", timeout=PATIENCE_MS)
-        server.backend.sessions.drain()
+        server.backend.live.drain()
         await expect(page.locator("#state")).to_contain_text("Not connected", timeout=PATIENCE_MS)
         await page.get_by_label("Message").fill("Hi")
         await page.get_by_role("button", name="Send").click()

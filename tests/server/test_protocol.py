@@ -101,8 +101,8 @@ async def test_a_path_that_is_nearly_right_is_a_404_that_names_the_right_one(pat
         "/v1/batches",
         "/v1/fine_tuning/jobs",
         "/v1/audio/voices",
-        "/v1/realtime/client_secrets",
-        "/v1/realtime/client_secrets/",
+        "/v1/realtime/sessions",
+        "/v1/realtime/sessions/",
         "/v1/images/edits",
     ],
 )

@@ -237,7 +237,7 @@ async def test_words_that_cannot_be_recognised_leave_the_session_alive() -> None
 async def test_a_shutdown_in_the_middle_of_speech_ends_the_session() -> None:
     async with hearing() as server, session(server) as client:
         await send(client, tone(600))
-        server.backend.sessions.drain()
+        server.backend.live.drain()
         async with asyncio.timeout(PATIENCE):
             await client.socket.wait_closed()
         assert client.socket.close_code == 1001

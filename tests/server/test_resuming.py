@@ -142,7 +142,7 @@ async def test_a_second_socket_takes_the_session_over() -> None:
             assert text_of(await second.ask("Hello")) == "Hi"
             gapless([*first.seen, *second.seen])
             await eventually(lambda: len(server.backend.connections) == 1, "the first socket is gone")
-        await eventually(lambda: len(server.backend.sessions) == 0, "it was closed for good")
+        await eventually(lambda: len(server.backend.live) == 0, "it was closed for good")
 
 
 async def test_an_event_that_an_earlier_socket_brought_is_dropped() -> None:
@@ -201,7 +201,7 @@ async def test_a_session_that_nobody_comes_back_to_ends() -> None:
             await client.send("response.create")
             await client.until("rate_limits.updated")
             await cut(server, client)
-        await eventually(lambda: len(server.backend.sessions) == 0, "it has ended")
+        await eventually(lambda: len(server.backend.live) == 0, "it has ended")
         gate.release(1000)
         await eventually(lambda: server.engine.running == 0, "its reply is stopped")
         assert await answer(server, token) == ("session_not_found", 4004)
@@ -246,7 +246,7 @@ async def test_a_client_that_says_goodbye_does_not_linger() -> None:
         async with server.client() as client:
             await client.greet()
             await client.ask("Hello")
-        await eventually(lambda: len(server.backend.sessions) == 0, "it has ended")
+        await eventually(lambda: len(server.backend.live) == 0, "it has ended")
 
 
 @pytest.mark.parametrize("code", [1001, 1011, 3000])
@@ -255,7 +255,7 @@ async def test_a_client_that_closes_for_another_reason_may_come_back(code: int) 
         async with server.client() as client:
             token = await greeted(client)
             await client.socket.close(code)
-        await eventually(lambda: server.backend.sessions.lingering == 1, "it lingers")
+        await eventually(lambda: server.backend.live.lingering == 1, "it lingers")
         async with back(server, token, client.seen[-1]["event_id"]) as again:
             assert text_of(await again.ask("Hello")) == "Hi"
 
@@ -275,7 +275,7 @@ async def test_a_shutdown_waits_for_a_reply_whose_client_is_away() -> None:
             await client.send("response.create")
             await client.until("rate_limits.updated")
             await cut(server, client)
-        sessions = server.backend.sessions
+        sessions = server.backend.live
         sessions.drain()
         settled = asyncio.create_task(sessions.settled())
         await asyncio.sleep(0)
@@ -293,7 +293,7 @@ async def test_those_that_linger_are_bounded_and_the_longest_goes() -> None:
             async with server.client() as client:
                 tokens.append(await greeted(client))
                 await cut(server, client)
-        await eventually(lambda: len(server.backend.sessions) == 2, "one had to go")
+        await eventually(lambda: len(server.backend.live) == 2, "one had to go")
         assert await answer(server, tokens[0]) == ("session_not_found", 4004)
         async with back(server, tokens[1]) as again:
             await again.greet()

@@ -13,7 +13,7 @@ from server.api.chat.reply import Form, Json, Own, StreamedChoice, WholeChoice, 
 from server.api.chat.request import ChatRequest, read_request
 from server.api.running import replies
 from server.api.sse import EventStream, failures_in
-from server.auth import TENANT
+from server.auth import CALLER, TENANT
 from server.backend import BACKEND, Backend
 
 Replies = AsyncGenerator[tuple[int, Event]]
@@ -32,7 +32,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
     form = Form(id, model, asked.legacy, bool(asked.logprobs), with_usage, offered.warnings)
     backend.check_ready()
-    async with aclosing(replies(backend, turns, backend.origin(request))) as events:
+    async with aclosing(replies(backend, turns, backend.origin(request), request[CALLER])) as events:
         if asked.stream:
             return await _streamed(request, backend, form, asked, events)
         return await _whole(form, asked, events)

@@ -13,7 +13,7 @@ from server.api.responses.items import Items
 from server.api.responses.request import Metadata
 from server.api.responses.state import RESPONSES, not_found
 from server.api.responses.stored import page
-from server.auth import TENANT
+from server.auth import OWNER
 from server.response_store import Json, Record
 
 NEW_ITEMS = 20  # of one request
@@ -46,7 +46,7 @@ class ItemsRequest(BaseModel):
 
 async def create(request: web.Request) -> web.Response:
     """A new conversation, to which responses add what they read and say."""
-    tenant, responses = request[TENANT], request.app[RESPONSES]
+    tenant, responses = request[OWNER], request.app[RESPONSES]
     raw = await requests.body(request)
     asked = requests.read(raw or b"{}", ConversationRequest, ignored={})
     items = await responses.resolved(tenant, asked.items or (), "items")
@@ -67,14 +67,14 @@ async def update(request: web.Request) -> web.Response:
     asked = requests.read(await requests.body(request), MetadataRequest, ignored={})
     record = await _conversation(request)
     body = record.body | {"metadata": asked.metadata or {}}
-    await request.app[RESPONSES].store.put(request[TENANT], replace(record, body=body))
+    await request.app[RESPONSES].store.put(request[OWNER], replace(record, body=body))
     return web.json_response(body)
 
 
 async def delete(request: web.Request) -> web.Response:
     """Drop a conversation. Raises: ApiError 404."""
     record = await _conversation(request)
-    await request.app[RESPONSES].store.delete(request[TENANT], record.id)
+    await request.app[RESPONSES].store.delete(request[OWNER], record.id)
     return web.json_response({"id": record.id, "object": "conversation.deleted", "deleted": True})
 
 
@@ -85,7 +85,7 @@ async def list_items(request: web.Request) -> web.Response:
 
 async def add_items(request: web.Request) -> web.Response:
     """Add items to a conversation. Raises: ApiError 404, 400 where they are too many."""
-    tenant, responses = request[TENANT], request.app[RESPONSES]
+    tenant, responses = request[OWNER], request.app[RESPONSES]
     asked = requests.read(await requests.body(request), ItemsRequest, ignored={})
     new = await responses.resolved(tenant, asked.items, "items")
     record = await _conversation(request)
@@ -111,10 +111,10 @@ async def delete_item(request: web.Request) -> web.Response:
     left = tuple(item for item in record.items if item["id"] != id)
     if len(left) == len(record.items):
         raise not_found("item", id, "item_id")
-    await request.app[RESPONSES].store.put(request[TENANT], replace(record, items=left))
+    await request.app[RESPONSES].store.put(request[OWNER], replace(record, items=left))
     return web.json_response(record.body)
 
 
 async def _conversation(request: web.Request) -> Record:
     id = request.match_info["id"]
-    return await request.app[RESPONSES].conversation(request[TENANT], id, "conversation_id")
+    return await request.app[RESPONSES].conversation(request[OWNER], id, "conversation_id")

@@ -19,7 +19,7 @@ from server.api.responses.request import ResponseRequest, read_request
 from server.api.responses.state import RESPONSES, Responses, Running
 from server.api.running import one_reply, until
 from server.api.sse import EventStream
-from server.auth import TENANT
+from server.auth import CALLER, OWNER, TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError, translate
 from server.response_store import Json
@@ -33,7 +33,7 @@ class _Job:
 
     backend: Backend
     responses: Responses
-    tenant: str
+    owner: str
     asked: ResponseRequest
     input: tuple[Json, ...]
     running: Running
@@ -58,33 +58,33 @@ class _Job:
 
     async def _ended(self, last: Iterable[Json]) -> list[Json]:
         events = list(last)
-        await self.responses.keep(self.tenant, self.asked, self.input, self.running.reply)
+        await self.responses.keep(self.owner, self.asked, self.input, self.running.reply)
         return events
 
 
 async def create(request: web.Request) -> web.StreamResponse:
     """Answer."""
-    backend, responses, tenant = request.app[BACKEND], request.app[RESPONSES], request[TENANT]
+    backend, responses, owner = request.app[BACKEND], request.app[RESPONSES], request[OWNER]
     asked = read_request(await requests.body(request))
     model = backend.names.resolve(asked.model)
     if asked.loquent:
         asked.loquent.check(backend)
     checked = asked.checked()
-    history = await responses.history(tenant, asked)
-    input = await responses.resolved(tenant, asked.input or ())
+    history = await responses.history(owner, asked)
+    input = await responses.resolved(owner, asked.input or ())
     responses.check_room(len(history) + len(input), "input")
     if not history and not input:
         raise ApiError(400, "missing_required_parameter", "input: Field required", "input")
     backend.check_ready()
     id = f"resp_{secrets.token_hex(24)}"
     said = (Message("system", asked.instructions),) if asked.instructions else ()
-    turn = asked.turn(id, tenant, (*said, *conversation([*history, *input])), checked)
+    turn = asked.turn(id, request[TENANT], (*said, *conversation([*history, *input])), checked)
     overflow: Literal["error", "trim"] = backend.settings.chat.overflow
     reply = Reply(id, model, asked.echo(checked.offered, overflow=overflow), checked.offered.warnings)
-    with responses.in_progress(tenant, reply) as running:
-        job = _Job(backend, responses, tenant, asked, input, running)
+    with responses.in_progress(owner, reply) as running:
+        job = _Job(backend, responses, owner, asked, input, running)
         async with (
-            aclosing(one_reply(backend, turn, backend.origin(request))) as events,
+            aclosing(one_reply(backend, turn, backend.origin(request), request[CALLER])) as events,
             aclosing(job.events(events)) as made,
         ):
             if asked.stream:

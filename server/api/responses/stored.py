@@ -7,7 +7,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from server.api.responses.state import RESPONSES, not_found
-from server.auth import TENANT
+from server.auth import OWNER
 from server.backend import BACKEND
 from server.errors import ApiError
 from server.response_store import Json
@@ -18,7 +18,7 @@ LARGEST_PAGE = 100
 
 async def retrieve(request: web.Request) -> web.Response:
     """A response that is stored, or in progress. Raises: ApiError 404."""
-    id, tenant = request.match_info["id"], request[TENANT]
+    id, tenant = request.match_info["id"], request[OWNER]
     responses = request.app[RESPONSES]
     if request.query.get("stream") == "true":
         raise ApiError(400, "unsupported_parameter", "stream: a stored response is not streamed again.", "stream")
@@ -29,7 +29,7 @@ async def retrieve(request: web.Request) -> web.Response:
 
 async def input_items(request: web.Request) -> web.Response:
     """What a stored response answered: the items of the responses before it, and its own input."""
-    id, tenant = request.match_info["id"], request[TENANT]
+    id, tenant = request.match_info["id"], request[OWNER]
     responses = request.app[RESPONSES]
     record = await responses.record(tenant, id)
     before = await responses.chain(tenant, record.parent) if record.parent else []
@@ -38,7 +38,7 @@ async def input_items(request: web.Request) -> web.Response:
 
 async def delete(request: web.Request) -> web.Response:
     """Drop a stored response. Those that follow it can't be continued any more. Raises: ApiError 404."""
-    id, tenant = request.match_info["id"], request[TENANT]
+    id, tenant = request.match_info["id"], request[OWNER]
     if not (id.startswith("resp_") and await request.app[RESPONSES].store.delete(tenant, id)):
         raise not_found("response", id, "response_id")
     return web.json_response({"id": id, "object": "response", "deleted": True})
@@ -46,7 +46,7 @@ async def delete(request: web.Request) -> web.Response:
 
 async def cancel(request: web.Request) -> web.Response:
     """Stop a response in progress; one that has ended is returned as it is. Raises: ApiError 404."""
-    id, tenant = request.match_info["id"], request[TENANT]
+    id, tenant = request.match_info["id"], request[OWNER]
     responses = request.app[RESPONSES]
     running = responses.running.get((tenant, id))
     if running is None:

@@ -29,6 +29,14 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """The session must end: its time is over, or its key is no longer valid."""
+
+    code: str = "session_expired"
+    message: str = "The session has reached its maximum duration."
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """The client sent a message that is not a valid event."""
 
@@ -58,7 +66,7 @@ class Heard:
     report: Report
 
 
-Input = wire.ClientEvent | Connected | Disconnected | Draining | Rejected | Produced | Failed | Heard
+Input = wire.ClientEvent | Connected | Disconnected | Draining | Expired | Rejected | Produced | Failed | Heard
 
 
 @dataclass(frozen=True, slots=True)

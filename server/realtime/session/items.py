@@ -8,6 +8,7 @@ from pipelines.events import (
 )
 from server.realtime import wire
 from server.realtime.session.inputs import Output, Silence, Step, Stop
+from server.realtime.session.leash import check_item
 from server.realtime.session.replies import CANCELLED, close_reply
 from server.realtime.session.state import Sound, State, make_room, new_id, splice, taken_ids
 from server.realtime.wire import Item, WireError
@@ -16,6 +17,7 @@ from server.realtime.wire import Item, WireError
 def create_item(state: State, event: wire.ItemCreate) -> Step:
     """Insert an item at the position that the client asks for. Raises: WireError."""
     item = event.item
+    check_item(state, item, "item")
     if item.type == "item_reference":
         raise WireError("invalid_value", "An item_reference can't be created as an item.", param="item.type")
     if item.id is None:

@@ -10,6 +10,7 @@ from pipelines.events import (
 )
 from server.realtime import wire
 from server.realtime.session.inputs import Begin, Output, Silence, Step, Stop
+from server.realtime.session.leash import check_turns, count_turn
 from server.realtime.session.reading import Given, items_read, messages_read
 from server.realtime.session.replies import CANCELLED, FILTERED, close_reply, failure_of
 from server.realtime.session.settings import NO_IMAGES, NO_PROMPTS, NO_VERDICTS, NO_VOICE, said, speaker_of
@@ -44,7 +45,7 @@ def create_response(state: State, asked: wire.ResponseConfig) -> Step:
         max_output_tokens=asked.max_output_tokens or state.config.max_output_tokens,
         metadata=asked.metadata,
     )
-    sound = Sound() if speech else None
+    state, sound = count_turn(state), Sound() if speech else None
     reply = Reply(response_id, item_id, out_of_band, response, sound=sound, screens=_screened(state, items))
     state = replace(state, replies=(*state.replies, reply))
     begun: list[Output] = [
@@ -114,6 +115,7 @@ def _check_beginning(state: State, *, out_of_band: bool) -> None:
         raise WireError("transcription_session", "This session only recognises words; it has no responses.")
     if state.draining:
         raise WireError("server_shutting_down", "The server is shutting down; connect again.")
+    check_turns(state)
     if not out_of_band and state.active:
         raise WireError(
             "conversation_already_has_active_response",

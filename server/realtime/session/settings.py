@@ -11,6 +11,7 @@ from pipelines.events import (
 )
 from server.realtime import wire
 from server.realtime.session.inputs import Step
+from server.realtime.session.leash import check_update
 from server.realtime.session.state import State
 from server.realtime.session.tools import warnings_of
 from server.realtime.wire import SessionConfig, WireError
@@ -41,6 +42,18 @@ def initial_config(state: State) -> SessionConfig:
     return config.model_copy(update={"audio": config.audio.model_copy(update={"input": listening})})
 
 
+def begin(state: State) -> State:
+    """The state with the settings that its client secret begins with.
+
+    Raises: WireError where they are valid no longer, as after a restart with another configuration.
+    """
+    if state.leash is None or not state.leash.session:
+        return state
+    asked = wire.SessionUpdate(session=dict(state.leash.session))
+    begun, _ = update_session(replace(state, leash=None), asked)
+    return replace(begun, leash=state.leash)
+
+
 def _without_nulls(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with the default in the place of each null."""
     return {
@@ -58,7 +71,7 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
         raise WireError("invalid_value", "A session's type is 'realtime' or 'transcription'.", param="session.type")
     if kind == "transcription" and not state.listens:
         raise WireError("invalid_value", "This server has no speech recognition.", param="session.type")
-    state = replace(state, transcribes=kind == "transcription")
+    before, state = state, replace(state, transcribes=kind == "transcription")
     whole = {key: asked[key] for key in REPLACED if key in asked}
     merged = wire.merge(state.config.model_dump(), asked) | whole
     if merged["output_modalities"] is None:
@@ -94,6 +107,7 @@ def update_session(state: State, event: wire.SessionUpdate) -> Step:
     update["audio"] = config.audio.model_copy(update={"input": listening, "output": output})
     config = config.model_copy(update=update)
     state = replace(state, config=config)
+    check_update(before, state)
     own = wire.SessionNotes(warnings=warnings) if warnings else None
     return state, [wire.SessionUpdated(session=session_of(state), loquent=own)]
 
@@ -116,12 +130,14 @@ def session_of(state: State) -> wire.Session | wire.TranscriptionSession:
             unknown = dict.fromkeys(("create_response", "interrupt_response", "idle_timeout_ms", "eagerness"))
             given = given.model_copy(update={"turn_detection": given.turn_detection.model_copy(update=unknown)})
         audio = wire.TranscriptionAudio(input=given)
-        return wire.TranscriptionSession(id=f"sess_{state.id}", audio=audio, include=state.config.include)
+        return wire.TranscriptionSession(
+            id=f"sess_{state.id}", audio=audio, include=state.config.include, expires_at=state.expires_at
+        )
     config = state.config.model_copy(update={"model": state.names.here})
     if state.voices is not None and config.audio.output.voice is None:
         output = config.audio.output.model_copy(update={"voice": state.voices.here})
         config = config.model_copy(update={"audio": config.audio.model_copy(update={"output": output})})
-    return wire.Session(id=f"sess_{state.id}", **dict(config))
+    return wire.Session(id=f"sess_{state.id}", expires_at=state.expires_at, **dict(config))
 
 
 def speaker_of(state: State, voice: str | None, param: str) -> str:

@@ -10,6 +10,7 @@ from pipelines.events import (
     Usage,
     audio_tokens,
 )
+from server.access.leash import Leash
 from server.names import ModelNames, VoiceNames
 from server.realtime import wire
 from server.realtime.wire import Item, SessionConfig, WireError
@@ -101,7 +102,10 @@ class State:
     names: ModelNames
     limits: Limits
     token: str = ""  # what lets its client come back to it; "" where it can't
-    tenant: str = ""  # the hash of the session's key
+    tenant: str = ""  # who shares capacity
+    leash: Leash | None = None  # of a client secret
+    turns_left: int | None = None  # responses that the client secret still allows; None: any number
+    expires_at: int | None = None  # Unix time
     voices: VoiceNames | None = None  # None where nothing can be spoken
     verdicts: bool = False  # whether the configuration allows reporting them
     draws: bool = False  # whether replies can come with pictures

@@ -19,6 +19,7 @@ from server.realtime.session.inputs import (
     Connected,
     Disconnected,
     Draining,
+    Expired,
     Failed,
     Heard,
     Input,
@@ -29,9 +30,10 @@ from server.realtime.session.inputs import (
     Stop,
 )
 from server.realtime.session.items import create_item, known_item, truncate_item
+from server.realtime.session.leash import check_response, expire
 from server.realtime.session.replies import CANCELLED, close_reply, failure_of, take_event
 from server.realtime.session.responses import block_response, cancel_response, create_response
-from server.realtime.session.settings import initial_config, session_of, update_session
+from server.realtime.session.settings import begin, initial_config, session_of, update_session
 from server.realtime.session.state import State, delete_item, find_reply
 from server.realtime.wire import WireError
 
@@ -67,6 +69,8 @@ def _apply(state: State, given: Input) -> Step:
             return _disconnect(state)
         case Draining():
             return replace(state, draining=True), []
+        case Expired():
+            return expire(state, given)
         case Rejected(error):
             return state, [wire.Error.of(error, error.event_id)]
         case wire.ClientEvent():
@@ -80,7 +84,10 @@ def _apply(state: State, given: Input) -> Step:
 
 
 def _connect(state: State) -> Step:
-    state = replace(state, config=initial_config(state))
+    try:
+        state = begin(replace(state, config=initial_config(state)))
+    except WireError as error:  # without these settings the client would have another assistant than the one it is for
+        return expire(state, Expired(error.code, error.message))
     session = session_of(state)
     comes_back = wire.Resumable(session=session.id, resume_token=state.token) if state.token else None
     created: list[Output] = [wire.SessionCreated(session=session, loquent=comes_back)]
@@ -107,7 +114,9 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
         case wire.ItemTruncate():
             return truncate_item(state, event)
         case wire.ResponseCreate():
-            return create_response(state, event.response or wire.ResponseConfig())
+            asked = event.response or wire.ResponseConfig()
+            check_response(state, asked)
+            return create_response(state, asked)
         case wire.ResponseCancel():
             return cancel_response(state, event)
         case wire.AudioAppend() if state.listens:

@@ -277,11 +277,20 @@ class ResponseDone(ServerEvent, Sparse):
     loquent: ResponseExtension | None = None
 
 
+class RateLimit(Wire):
+    """How much is left of one limit."""
+
+    name: Literal["requests", "tokens"]
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
 class RateLimits(ServerEvent):
-    """The client's rate limits; always empty, because this server has none."""
+    """The client's rate limits, as far as it has any."""
 
     type: Literal["rate_limits.updated"] = "rate_limits.updated"
-    rate_limits: list[dict[str, Any]] = Field(default_factory=list)
+    rate_limits: list[RateLimit] = Field(default_factory=list)
 
 
 class _OfResponse(ServerEvent):

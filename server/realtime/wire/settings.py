@@ -274,6 +274,7 @@ class TranscriptionSession(Sparse):
     type: Literal["transcription"] = "transcription"
     audio: TranscriptionAudio
     include: list[str] | None = None
+    expires_at: int | None = None  # Unix time
 
 
 class Session(SessionConfig):
@@ -281,6 +282,7 @@ class Session(SessionConfig):
 
     id: str
     object: Literal["realtime.session"] = "realtime.session"
+    expires_at: int | None = None  # Unix time
 
 
 Metadata = Annotated[

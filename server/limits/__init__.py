@@ -1,0 +1,1 @@
+"""How much a key, a client secret and an address may use in a time."""
