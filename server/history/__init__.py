@@ -1,0 +1,1 @@
+"""Conversations that last: stored in SQLite or PostgreSQL, behind ``History``."""
