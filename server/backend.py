@@ -21,6 +21,7 @@ from pipelines.listening.hearing import Hearing
 from pipelines.speech.stage import SpeechStage
 from server.auth import AccessControl
 from server.config import Settings
+from server.history.store import DatabaseHistory
 from server.image_store import ImageStore
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
@@ -50,6 +51,7 @@ class Backend:
     pipeline: Pipeline
     names: ModelNames
     access: AccessControl
+    history: DatabaseHistory | None = None  # None where conversations are stored in memory alone
     connections: set[Drainable] = field(default_factory=set)  # bounded by ``limits.connections``
     requests: int = 0  # in flight; an open websocket is one
     refusing: int = 0  # websockets that are accepted only to be refused
@@ -61,7 +63,8 @@ class Backend:
 
     def __post_init__(self) -> None:
         self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
-        self.metrics = Metrics(self.pipeline, lambda: len(self.connections))
+        stored = self.history.metrics.collectors if self.history else ()
+        self.metrics = Metrics(self.pipeline, lambda: len(self.connections), *stored)
         self.idle.set()
 
     @contextmanager
@@ -177,7 +180,13 @@ class Backend:
     @property
     def ready(self) -> bool:
         """Whether turns are accepted."""
-        return self.pipeline.ready and not self.draining
+        return not (self.waiting_for or self.draining)
+
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """What the server needs and has not: required models, and the history's database."""
+        missing = self.pipeline.waiting_for
+        return missing if self.history is None or self.history.healthy else (*missing, "history")
 
     def check_ready(self) -> None:
         """Raises: StageError while no turn can be accepted."""
