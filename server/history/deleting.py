@@ -58,12 +58,12 @@ async def purge(writer: Writer, which: Selection, now: int) -> Deleted:
     async def portion(transaction: Transaction) -> tuple[list[tuple[str, str]], int]:
         start = ("", "", -EVERY)
         found = await selected(transaction, SELECTED, which, start, PORTION)
-        for owner, id, _ in found:
+        for owner, id, *_ in found:
             await delete_conversation(transaction, unescape(owner), unescape(id), now)
         others = await selected(transaction, SELECTED_RESPONSES, which, start, PORTION)
-        for owner, id, _ in others:
+        for owner, id, *_ in others:
             await transaction.execute(_DELETE_RESPONSE, owner, id)
-        return [(unescape(owner), unescape(id)) for owner, id, _ in found], len(others)
+        return [(unescape(owner), unescape(id)) for owner, id, *_ in found], len(others)
 
     while True:
         some, more = await writer.submit(portion)

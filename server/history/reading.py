@@ -28,6 +28,11 @@ SELECTED = f"SELECT owner, id, created FROM loquent_conversations WHERE {_ANY.fo
 SELECTED_RESPONSES = (
     f"SELECT owner, id, created FROM loquent_responses WHERE {_ANY.format(conversation='conversation')}"
 )
+OVERVIEW = f"""SELECT owner, id, created, changed, kind, (SELECT COUNT(*) FROM loquent_items AS items
+    WHERE items.owner = loquent_conversations.owner AND items.conversation = loquent_conversations.id)
+    FROM loquent_conversations WHERE {_ANY.format(conversation="id")}"""
+WHOLE_RESPONSES = f"""SELECT owner, id, created, body, items FROM loquent_responses
+    WHERE {_ANY.format(conversation="conversation")}"""
 EVERY = 2**62  # later than any time
 
 Selection = tuple[str | None, str | None, int | None]  # owner, conversation, changed before (microseconds)
@@ -77,13 +82,10 @@ async def heads(
     return tuple(map(_head, found[:limit])), len(found) > limit
 
 
-async def selected(
-    transaction: Transaction, what: str, which: Selection, after: Row, limit: int
-) -> Sequence[tuple[str, str, int]]:
-    """Owner, id and creation of what ``which`` selects, oldest first, behind ``after``."""
+async def selected(transaction: Transaction, what: str, which: Selection, after: Row, limit: int) -> Sequence[Row]:
+    """What ``which`` selects, oldest first, behind the row ``after``; a row begins with owner, id and creation."""
     sql = f"{what} AND (created, owner, id) > ($4, $5, $6) ORDER BY created, owner, id LIMIT $7"
-    rows = await transaction.fetch(sql, *which, after[2], after[0], after[1], limit)
-    return [(row[0], row[1], row[2]) for row in rows]
+    return await transaction.fetch(sql, *which, after[2], after[0], after[1], limit)
 
 
 def _head(row: Row) -> ConversationHead:

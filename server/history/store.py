@@ -6,11 +6,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from server.history import deleting, reading
 from server.history.changes import Recorded, unescape
-from server.history.database import Database, SetupError, Transaction
+from server.history.database import Database, Row, SetupError, Transaction
 from server.history.deleting import Deleted, Deletions
 from server.history.interface import (
     Change,
@@ -148,20 +149,22 @@ class DatabaseHistory:
         self, owner: str | None = None, *, conversation: str | None = None, before: int | None = None
     ) -> AsyncIterator[StoredConversation]:
         """See ``History``."""
-        which = reading.selection(owner, conversation, before)
-        after: tuple[str, str, int] = ("", "", -reading.EVERY)
-        while True:
-            start = after
-            found = await self.read(
-                lambda transaction: reading.selected(transaction, reading.SELECTED, which, start, PAGE)  # noqa: B023
-            )
-            for place in found:
-                loaded = await self.load(unescape(place[0]), unescape(place[1]))
-                if loaded is not None:
-                    yield loaded
-            if len(found) < PAGE:
-                return
-            after = found[-1]
+        async for row in self.rows(reading.SELECTED, reading.selection(owner, conversation, before)):
+            loaded = await self.load(unescape(row[0]), unescape(row[1]))
+            if loaded is not None:
+                yield loaded
+
+    async def rows(self, what: str, which: reading.Selection) -> AsyncIterator[Row]:
+        """The rows that a query of ``reading`` selects, page by page: no reader holds up the writer for long."""
+        after: Row = ("", "", -reading.EVERY)
+        more = True
+        while more:
+            query = partial(reading.selected, what=what, which=which, after=after, limit=PAGE)
+            found = await self.read(query)
+            for row in found:
+                yield row
+            more = len(found) == PAGE
+            after = found[-1] if found else after
 
     async def read(self, query: Callable[[Transaction], Awaitable[Result]]) -> Result:
         """Run a query over one state of the database. Raises: HistoryError."""

@@ -66,11 +66,17 @@ class Writer:
         self._closing = False
         self._scrub_at: float | None = None  # None: no deleted bytes are in the files
         self._scrubbed_until = clock()  # until then a large file is left alone
+        self._clean = asyncio.Event()
+        self._clean.set()
 
     @property
     def held(self) -> int:
         """Bytes that wait to be written."""
         return self._held
+
+    async def scrubbed(self) -> None:
+        """Wait until no deleted bytes are in the database's files."""
+        await self._clean.wait()
 
     def submit(
         self, apply: Apply, *, key: Key = ("", ""), size: int = 0, scrubs: bool = False
@@ -153,6 +159,7 @@ class Writer:
         self._metrics.seconds.observe(self._clock() - begun)
         if any(job.scrubs for job in jobs):
             self._scrub_at = self._scrubbed_until
+            self._clean.clear()
             await self._scrub_if_due()
         return results
 
@@ -187,6 +194,7 @@ class Writer:
             self._scrub_at = self._clock() + SCRUB_PAUSE
         else:
             self._scrub_at = None
+            self._clean.set()
             self._scrubbed_until = self._clock() + SCRUB_SHARE * (self._clock() - begun)
 
     def _without_expired(self, jobs: list[Job]) -> list[Job]:
