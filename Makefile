@@ -63,11 +63,14 @@ $(VENV)/.server: $(VENV)/.venv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.coqui
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,ears,wyoming,telephony,sound,tools,train,dev]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,history,voice,coqui,ears,wyoming,telephony,sound,tools,train,dev]'
 	@$(BIN)/python -c 'import sounddevice' 2>/dev/null || (apt-get update -q && apt-get install -y -q libportaudio2) \
 		>/dev/null 2>&1 || echo "PortAudio (libportaudio2) is not installed: playing sound will not be tested."
 	@command -v chromium chromium-browser google-chrome >/dev/null || (apt-get update -q && apt-get install -y -q \
 		--no-install-recommends chromium) >/dev/null 2>&1 || echo "Chromium is not installed: the page will not be tested."
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || (apt-get update -q && apt-get \
+		install -y -q --no-install-recommends postgresql) >/dev/null 2>&1 || \
+		echo "PostgreSQL is not installed: the history will be tested with SQLite alone."
 	@touch $@
 
 # Coqui's companion torchaudio has one build, for CUDA. Beside another build of PyTorch it works without its libraries.
@@ -79,7 +82,7 @@ $(VENV)/.coqui: $(VENV)/.server
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,coqui,ears,wyoming,telephony,sound,tools,train,dev,bench]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,history,voice,coqui,ears,wyoming,telephony,sound,tools,train,dev,bench]'
 	@touch $@
 
 # Clients of other projects, unmodified, in environments of their own. Node comes from PyPI too: the JavaScript packages need

@@ -30,6 +30,8 @@ from server.auth import CALLER, AccessControl
 from server.backend import BACKEND, Backend
 from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
+from server.history.build import build as build_history
+from server.history.store import DatabaseHistory
 from server.links import IMAGES
 from server.names import ModelNames, public_name
 from server.protocol import Runner, new_request_id
@@ -51,14 +53,14 @@ CLEANUP_PATIENCE = 5.0  # seconds that handlers get once every connection is cut
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(settings: Settings, pipeline: Pipeline) -> web.Application:
-    """The routes over ``pipeline``, which the caller starts and closes."""
+def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory | None = None) -> web.Application:
+    """The routes over ``pipeline`` and the stored history, which the caller starts and closes."""
     app = web.Application(
         middlewares=[answer], client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes)
     )
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
-    app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server))
-    app[RESPONSES] = responses(settings.responses)
+    app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server), history)
+    app[RESPONSES] = responses(settings.responses, history)
     app.router.add_get("/v1/realtime", connect)
     app.router.add_post("/v1/realtime/client_secrets", client_secrets.create)
     app.router.add_post("/v1/chat/completions", chat.create)
@@ -69,6 +71,7 @@ def application(settings: Settings, pipeline: Pipeline) -> web.Application:
     app.router.add_get("/v1/responses/{id}/input_items", stored.input_items)
     app.router.add_post("/v1/responses/{id}/cancel", stored.cancel)
     app.router.add_post("/v1/conversations", conversations.create)
+    app.router.add_get("/v1/conversations", conversations.list_conversations)
     app.router.add_get("/v1/conversations/{id}", conversations.retrieve)
     app.router.add_post("/v1/conversations/{id}", conversations.update)
     app.router.add_delete("/v1/conversations/{id}", conversations.delete)
@@ -200,7 +203,7 @@ async def readyz(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     if backend.ready:
         return web.json_response({"status": "ok"})
-    body = {"status": "draining" if backend.draining else "loading", "waiting_for": backend.pipeline.waiting_for}
+    body = {"status": "draining" if backend.draining else "loading", "waiting_for": backend.waiting_for}
     return web.json_response(body, status=503, headers={"Retry-After": str(RETRY_AFTER)})
 
 
@@ -228,16 +231,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socket) -> AsyncIterator[Backend]:
+async def serving(
+    settings: Settings, pipeline: Pipeline, listener: socket.socket, *, stop: asyncio.Event | None = None
+) -> AsyncIterator[Backend]:
     """Serve on ``listener`` while the block runs; leaving it drains, then closes.
 
-    The caller starts the pipeline. It is closed here, because only here has every handler that uses it ended.
+    The caller starts the pipeline. It is closed here, because only here has every handler that uses it ended. Where
+    ``stop`` is set while the history's database is waited for, the block runs without being served.
 
-    Raises: Refusal when the certificate can't be used.
+    Raises: Refusal when the certificate can't be used; SetupError, HistoryError when the history can't be.
     """
     logs.redact()
     certificate = certificate_of(settings.server)
-    app = application(settings, pipeline)
+    history = build_history(settings.history)
+    app = application(settings, pipeline, history)
     backend = app[BACKEND]
     runner = Runner(
         app,
@@ -248,8 +255,11 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
         keepalive_timeout=settings.limits.keep_alive,
         shutdown_timeout=CLEANUP_PATIENCE,
     )
-    await runner.setup()
     try:
+        if history is not None and not await _opened(history, stop or asyncio.Event()):
+            yield backend
+            return
+        await runner.setup()
         site = web.SockSite(runner, listener, backlog=BACKLOG, ssl_context=certificate.context if certificate else None)
         await site.start()
         yield backend
@@ -258,6 +268,24 @@ async def serving(settings: Settings, pipeline: Pipeline, listener: socket.socke
         await backend.live.close()
         await pipeline.close()  # ends what the drain left running, so that no handler waits for the engine
         await runner.cleanup()
+        if history is not None:
+            await history.close()  # last: what handlers record while they end is written
+        listener.close()  # which nothing serves where the history could not be opened
+
+
+async def _opened(history: DatabaseHistory, stop: asyncio.Event) -> bool:
+    """Open the history; False where ``stop`` was set first."""
+    starting = asyncio.create_task(history.start(), name="history-start")
+    stopping = asyncio.create_task(stop.wait(), name="history-stop")
+    try:
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        return starting.done()
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
 
 
 async def drain(backend: Backend, site: web.BaseSite) -> None:
@@ -290,7 +318,7 @@ async def run(
 
     Raises: what preparing or loading the models raises.
     """
-    async with serving(settings, pipeline, listener) as backend:
+    async with serving(settings, pipeline, listener, stop=stop) as backend:
         starting = asyncio.create_task(pipeline.start(show), name="start")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:

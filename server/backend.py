@@ -24,6 +24,7 @@ from server.access.peer import PEER
 from server.access.sessions import Sessions
 from server.auth import AccessControl
 from server.config import Settings
+from server.history.store import DatabaseHistory
 from server.image_store import ImageStore
 from server.limits.gate import Gate
 from server.limits.limiter import Limiter
@@ -50,6 +51,7 @@ class Backend:
     pipeline: Pipeline
     names: ModelNames
     access: AccessControl
+    history: DatabaseHistory | None = None  # None where conversations are stored in memory alone
     connections: set[object] = field(default_factory=set)  # realtime; bounded by ``limits.connections``
     requests: int = 0  # in flight; an open websocket is one
     refusing: int = 0  # websockets that are accepted only to be refused
@@ -70,7 +72,8 @@ class Backend:
         self.sessions = Sessions(self.access, address_connections=(on and limits.address_connections) or None)
         self.gate = Gate(limits.http_connections, self.access.proxies.trusted)
         self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
-        self.metrics = Metrics(self.pipeline, lambda: len(self.connections))
+        stored = self.history.metrics.collectors if self.history else ()
+        self.metrics = Metrics(self.pipeline, lambda: len(self.connections), *stored)
         self.live = LiveSessions(self.settings.sessions.linger, self.settings.limits.connections)
         self.idle.set()
 
@@ -198,7 +201,13 @@ class Backend:
     @property
     def ready(self) -> bool:
         """Whether turns are accepted."""
-        return self.pipeline.ready and not self.draining
+        return not (self.waiting_for or self.draining)
+
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """What the server needs and has not: required models, and the history's database."""
+        missing = self.pipeline.waiting_for
+        return missing if self.history is None or self.history.healthy else (*missing, "history")
 
     def check_ready(self) -> None:
         """Raises: StageError while no turn can be accepted."""

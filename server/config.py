@@ -33,8 +33,11 @@ from pipelines.part import settings_model
 from pipelines.speech.settings import SpeechSettings
 from pipelines.stages import StageUnavailableError, check, maker
 from pipelines.tools.settings import ToolsSettings
+from server.history.location import check as check_store
+from server.history.location import masked
 
 ENV_PREFIX = "LOQUENT__"
+SECRET = ("server.keys", "history.store")  # whose values may hold one, and are not repeated
 KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -211,6 +214,15 @@ class SessionsSettings(_Section):
     replay_bytes: Bytes = 1024 * 1024
 
 
+class HistorySettings(_Section):
+    """Where conversations are stored, so that they survive the process."""
+
+    store: Annotated[str, AfterValidator(check_store), Field(repr=False)] = "none"
+    days: Annotated[float, Field(ge=0, le=36500)] = 30.0
+    patience: Seconds = 30.0
+    queue_bytes: Bytes = 16 * 1024 * 1024
+
+
 class WyomingSettings(_Section):
     """Wyoming beside the server, for Home Assistant."""
 
@@ -232,6 +244,7 @@ class Settings(BaseSettings):
     models: ModelsSettings = ModelsSettings()
     sessions: SessionsSettings = SessionsSettings()
     responses: ResponsesSettings = ResponsesSettings()
+    history: HistorySettings = HistorySettings()
     chat: ChatSettings = ChatSettings()
     speech: SpeechSettings = SpeechSettings()
     listening: ListeningSettings = ListeningSettings()
@@ -345,6 +358,7 @@ def show(configuration: Configuration) -> Iterator[tuple[str, Any, str]]:
     values["stages"] = {
         name: each.model_dump(mode="json") for name, each in configuration.stages.items() if name not in values
     }
+    values["history"]["store"] = masked(configuration.settings.history.store)
     for key, value in _flat(values):
         yield key, value, configuration.origins.get(key, "default")
 
@@ -387,7 +401,7 @@ def _explain(problem: Any, origins: Mapping[str, str]) -> str:
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path[: 3 if path[0] == "stages" else 2])
     value = problem.get("input")
-    shown = "" if key == "server.keys" else f" (it is {value!r})"
+    shown = "" if key in SECRET else f" (it is {value!r})"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{origins.get(key, 'configuration')}: {key}: {message}{shown}."
 

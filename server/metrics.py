@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.registry import Collector
 
 from pipelines.build import Pipeline
 from pipelines.events import Event, Finished, StageError, Turn
@@ -14,7 +15,7 @@ from pipelines.metrics import gauge
 class Metrics:
     """The counters of one server."""
 
-    def __init__(self, pipeline: Pipeline, connections: Callable[[], int]) -> None:
+    def __init__(self, pipeline: Pipeline, connections: Callable[[], int], *others: Collector) -> None:
         self._registry = CollectorRegistry()
         self._turns = Counter("loquent_turns", "Turns, by how they ended.", ["outcome"], registry=None)
         self.rejected = Counter("loquent_rejected", "Requests that access control refused.", ["code"], registry=None)
@@ -26,6 +27,7 @@ class Metrics:
             *(collector for part in pipeline.parts for collector in part.metrics),
             self.rejected,
             self.dropped,
+            *others,
         ):
             self._registry.register(collector)
 

@@ -16,6 +16,7 @@ from server.commands import (
     chat,
     config,
     draw,
+    history,
     keys,
     listen,
     models,
@@ -61,6 +62,7 @@ COMMANDS: tuple[Command, ...] = (
     train,
     models,
     keys,
+    history,
     config,
 )
 

@@ -23,6 +23,8 @@ from server.commands.beside import Beside
 from server.commands.failure import Exit, Failure
 from server.commands.progress import display
 from server.config import Configuration, Settings
+from server.history.database import SetupError
+from server.history.interface import HistoryError
 from server.tls import certificate_of
 
 log = logging.getLogger(__name__)
@@ -62,8 +64,10 @@ def serve(configuration: Configuration) -> bool:
     gc.set_threshold(YOUNG_WHILE_LOADING)
     try:
         asyncio.run(process.main())
-    except (PackageError, VoiceError) as error:
+    except (PackageError, VoiceError, HistoryError) as error:
         raise Failure(Exit.RUN_TIME, str(error)) from None
+    except SetupError as error:
+        raise Failure(Exit.USAGE if error.usage else Exit.RUN_TIME, str(error)) from None
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if process.served:
             raise

@@ -127,7 +127,7 @@ class History(Protocol):
     def record(self, owner: str, conversation: str, *changes: Change) -> "asyncio.Future[None]":
         """Apply changes, all or none, after those recorded before; returns at once.
 
-        The future is done once they are committed. Applying a change twice does no harm. A future that nobody awaits
+        The future is done once they are committed. Applying a change twice does no harm. A future that is not awaited
         logs no error. All but ``PutConversation`` need the conversation to be there; one that was deleted is not
         created again.
 

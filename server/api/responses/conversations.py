@@ -2,7 +2,6 @@
 
 import secrets
 import time
-from dataclasses import replace
 from typing import Annotated
 
 from aiohttp import web
@@ -12,9 +11,9 @@ from server.api import requests
 from server.api.responses.items import Items
 from server.api.responses.request import Metadata
 from server.api.responses.state import RESPONSES, not_found
-from server.api.responses.stored import page
+from server.api.responses.stored import Paging, listing, page
 from server.auth import OWNER
-from server.response_store import Json, Record
+from server.response_store import Record
 
 NEW_ITEMS = 20  # of one request
 
@@ -57,6 +56,17 @@ async def create(request: web.Request) -> web.Response:
     return web.json_response(body)
 
 
+async def list_conversations(request: web.Request) -> web.Response:
+    """The conversations, newest first by default. Raises: ApiError 400, 404 for what the query says wrong."""
+    wanted = Paging.of(request)
+    found = await request.app[RESPONSES].store.conversations(
+        request[OWNER], after=wanted.after, limit=wanted.limit, newest_first=wanted.order == "desc"
+    )
+    if found is None:
+        raise not_found("conversation", wanted.after, "after")
+    return web.json_response(listing(*found))
+
+
 async def retrieve(request: web.Request) -> web.Response:
     """A conversation. Raises: ApiError 404."""
     return web.json_response((await _conversation(request)).body)
@@ -65,10 +75,10 @@ async def retrieve(request: web.Request) -> web.Response:
 async def update(request: web.Request) -> web.Response:
     """Change a conversation's metadata. Raises: ApiError 404."""
     asked = requests.read(await requests.body(request), MetadataRequest, ignored={})
-    record = await _conversation(request)
-    body = record.body | {"metadata": asked.metadata or {}}
-    await request.app[RESPONSES].store.put(request[OWNER], replace(record, body=body))
-    return web.json_response(body)
+    record, metadata = await _conversation(request, to_change=True), asked.metadata or {}
+    if not await request.app[RESPONSES].store.describe(request[OWNER], record.id, metadata):
+        raise not_found("conversation", record.id, "conversation_id")
+    return web.json_response(record.body | {"metadata": metadata})
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -88,12 +98,11 @@ async def add_items(request: web.Request) -> web.Response:
     tenant, responses = request[OWNER], request.app[RESPONSES]
     asked = requests.read(await requests.body(request), ItemsRequest, ignored={})
     new = await responses.resolved(tenant, asked.items, "items")
-    record = await _conversation(request)
+    record = await _conversation(request, to_change=True)
     responses.check_room(len(record.items) + len(new), "items")
-    await responses.store.put(tenant, replace(record, items=(*record.items, *new)))
-    ids = [item["id"] for item in new] or [""]
-    answer: Json = {"object": "list", "data": list(new), "first_id": ids[0], "last_id": ids[-1], "has_more": False}
-    return web.json_response(answer)
+    if not await responses.store.append(tenant, record.id, new):
+        raise not_found("conversation", record.id, "conversation_id")
+    return web.json_response(listing(new, more=False))
 
 
 async def retrieve_item(request: web.Request) -> web.Response:
@@ -107,14 +116,12 @@ async def retrieve_item(request: web.Request) -> web.Response:
 
 async def delete_item(request: web.Request) -> web.Response:
     """Drop an item of a conversation, which is returned. Raises: ApiError 404."""
-    record, id = await _conversation(request), request.match_info["item"]
-    left = tuple(item for item in record.items if item["id"] != id)
-    if len(left) == len(record.items):
+    record, id = await _conversation(request, to_change=True), request.match_info["item"]
+    if not await request.app[RESPONSES].store.drop_item(request[OWNER], record.id, id):
         raise not_found("item", id, "item_id")
-    await request.app[RESPONSES].store.put(request[OWNER], replace(record, items=left))
     return web.json_response(record.body)
 
 
-async def _conversation(request: web.Request) -> Record:
-    id = request.match_info["id"]
-    return await request.app[RESPONSES].conversation(request[OWNER], id, "conversation_id")
+async def _conversation(request: web.Request, *, to_change: bool = False) -> Record:
+    id, param = request.match_info["id"], "conversation_id"
+    return await request.app[RESPONSES].conversation(request[OWNER], id, param, to_change=to_change)

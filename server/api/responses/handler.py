@@ -22,6 +22,7 @@ from server.api.sse import EventStream
 from server.auth import CALLER, OWNER, TENANT
 from server.backend import BACKEND, Backend
 from server.errors import ApiError, translate
+from server.history.interface import HistoryError
 from server.response_store import Json
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,13 @@ class _Job:
 
     async def _ended(self, last: Iterable[Json]) -> list[Json]:
         events = list(last)
-        await self.responses.keep(self.owner, self.asked, self.input, self.running.reply)
+        reply = self.running.reply
+        try:
+            await self.responses.keep(self.owner, self.asked, self.input, reply)
+        except HistoryError as error:
+            log.warning("response %s could not be stored: %s", reply.id, error.code)
+            reply.not_stored()
+            events[-1]["response"] = reply.response()
         return events
 
 

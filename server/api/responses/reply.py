@@ -105,6 +105,10 @@ class Reply:
         own = {"loquent": dict(self._own.fields)} if self._own.fields else {}
         return self._head | self._end | {"status": self._status, "output": list(self._output)} | own
 
+    def not_stored(self) -> None:
+        """Say that the response could not be stored: nothing can go on from it."""
+        self._own.fields["stored"] = False
+
     def add(self, event: Event) -> Iterator[Json]:
         """The events that tell of the next event of the reply, which is not its end."""
         yield from self._begin()

@@ -13,6 +13,8 @@ from server.api.responses.request import ResponseRequest
 from server.api.running import Stop
 from server.config import ResponsesSettings
 from server.errors import ApiError
+from server.history.responses import HistoryStore
+from server.history.store import DatabaseHistory
 from server.response_store import Json, MemoryStore, Record, ResponseStore
 
 
@@ -51,11 +53,14 @@ class Responses:
             raise not_found("response", id, "response_id")
         return record
 
-    async def conversation(self, tenant: str, id: str, param: str) -> Record:
-        """A stored conversation. Raises: ApiError 404 that names ``param``."""
+    async def conversation(self, tenant: str, id: str, param: str, *, to_change: bool = False) -> Record:
+        """A stored conversation. Raises: ApiError 404 that names ``param``, 409 where only a session changes it."""
         record = await self.store.get(tenant, id) if id.startswith("conv_") else None
         if record is None:
             raise not_found("conversation", id, param)
+        if to_change and record.kind == "realtime":
+            text = f"{param}: a realtime session holds this conversation: it can be read and deleted here, not changed."
+            raise ApiError(409, "conversation_read_only", text, param)
         return record
 
     async def chain(self, tenant: str, id: str) -> list[Json]:
@@ -99,19 +104,19 @@ class Responses:
         if asked.previous_response_id is not None:
             return await self.chain(tenant, asked.previous_response_id)
         if asked.conversation is not None:
-            return list((await self.conversation(tenant, asked.conversation.id, "conversation")).items)
+            id = asked.conversation.id
+            return list((await self.conversation(tenant, id, "conversation", to_change=True)).items)
         return []
 
     async def keep(self, tenant: str, asked: ResponseRequest, input: tuple[Json, ...], reply: Reply) -> None:
-        """Store a response that has ended, and add it to its conversation."""
+        """Store a response that has ended, and add it to its conversation. Raises: HistoryError where it can't be."""
+        if asked.conversation is not None:
+            said = (*input, *reply.output) if reply.status in ("completed", "incomplete") else ()
+            if not await self.store.append(tenant, asked.conversation.id, said):
+                return  # it was deleted meanwhile, with everything that belongs to it
         if asked.store is not False:
             parent = asked.previous_response_id or ""
             await self.store.put(tenant, Record(reply.id, reply.response(), input, parent))
-        if asked.conversation is not None and reply.status in ("completed", "incomplete"):
-            record = await self.store.get(tenant, asked.conversation.id)
-            if record is not None:  # it may have been deleted meanwhile
-                items = (*record.items, *input, *reply.output)
-                await self.store.put(tenant, Record(record.id, record.body, items))
 
 
 def not_found(what: str, id: str, param: str, code: str = "") -> ApiError:
@@ -120,8 +125,10 @@ def not_found(what: str, id: str, param: str, code: str = "") -> ApiError:
     return ApiError(404, code or f"{what}_not_found", text, param)
 
 
-def responses(settings: ResponsesSettings) -> Responses:
-    """The responses of a server that begins."""
+def responses(settings: ResponsesSettings, history: DatabaseHistory | None = None) -> Responses:
+    """The responses of a server that begins: in its history, where there is one."""
+    if history is not None:
+        return Responses(HistoryStore(history), settings.items)
     return Responses(MemoryStore(settings.kept_bytes, settings.expires), settings.items)
 
 

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
 
 from aiohttp import web
 
@@ -57,25 +59,44 @@ async def cancel(request: web.Request) -> web.Response:
     return web.json_response(running.reply.response())
 
 
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Which page of a list a query asks for."""
+
+    limit: int
+    order: Literal["asc", "desc"]
+    after: str  # the id of the one before it; "": from the beginning
+
+    @classmethod
+    def of(cls, request: web.Request) -> "Paging":
+        """Raises: ApiError 400 for what the query says wrong."""
+        query = request.query
+        limit, order = query.get("limit", str(PAGE)), query.get("order", "desc")
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= LARGEST_PAGE):
+            raise ApiError(400, "invalid_value", f"limit: must be 1 to {LARGEST_PAGE}", "limit")
+        if order not in ("asc", "desc"):
+            raise ApiError(400, "invalid_value", "order: must be asc or desc", "order")
+        return cls(int(limit), "asc" if order == "asc" else "desc", query.get("after", ""))
+
+
 def page(request: web.Request, items: Sequence[Json]) -> Json:
     """A page of items in the order that the query asks for. Raises: ApiError 400, 404 for what it says wrong."""
-    query = request.query
-    limit, order, after = query.get("limit", str(PAGE)), query.get("order", "desc"), query.get("after", "")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= LARGEST_PAGE):
-        raise ApiError(400, "invalid_value", f"limit: must be 1 to {LARGEST_PAGE}", "limit")
-    if order not in ("asc", "desc"):
-        raise ApiError(400, "invalid_value", "order: must be asc or desc", "order")
-    listed = list(items if order == "asc" else reversed(items))
-    if after:
-        found = [index for index, item in enumerate(listed) if item["id"] == after]
+    wanted = Paging.of(request)
+    listed = list(items if wanted.order == "asc" else reversed(items))
+    if wanted.after:
+        found = [index for index, item in enumerate(listed) if item["id"] == wanted.after]
         if not found:
-            raise not_found("item", after, "after")
+            raise not_found("item", wanted.after, "after")
         listed = listed[found[0] + 1 :]
-    shown = listed[: int(limit)]
+    return listing(listed[: wanted.limit], more=len(listed) > wanted.limit)
+
+
+def listing(shown: Sequence[Json], more: bool) -> Json:
+    """A page as OpenAI's lists look."""
     return {
         "object": "list",
-        "data": shown,
+        "data": list(shown),
         "first_id": shown[0]["id"] if shown else "",
         "last_id": shown[-1]["id"] if shown else "",
-        "has_more": len(listed) > len(shown),
+        "has_more": more,
     }

@@ -1,0 +1,43 @@
+"""Where conversations are stored: the value of ``[history] store``."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import platformdirs
+
+POSTGRES = ("postgresql", "postgres")
+SQLITE = "sqlite:///"
+_PASSWORD = re.compile(r"(?<=[?&])(password|passfile|sslpassword)=[^&]*", re.IGNORECASE)
+
+
+def check(store: str) -> str:
+    """``store``, where it names a database or none. Raises: ValueError, which never repeats a password."""
+    if store in ("none", "sqlite") or (store.startswith(SQLITE) and store != SQLITE and "\0" not in store):
+        return store
+    try:
+        parts = urlsplit(store)
+        known = parts.scheme in POSTGRES and (parts.port is None or parts.port > 0)
+    except ValueError:
+        known = False
+    if not known or "\0" in store:
+        raise ValueError('must be "none", "sqlite", "sqlite:///PATH" or "postgresql://USER:PASSWORD@HOST/DATABASE"')
+    return store
+
+
+def masked(store: str) -> str:
+    """``store`` without its password, for people to read."""
+    if not store.startswith(tuple(f"{scheme}:" for scheme in POSTGRES)):
+        return store
+    parts = urlsplit(store)
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    netloc = f"{name}{':***' if colon else ''}{at}{host}"
+    return urlunsplit(parts._replace(netloc=netloc, query=_PASSWORD.sub(r"\1=***", parts.query)))
+
+
+def file_of(store: str) -> Path | None:
+    """The file of an SQLite database; None for another one."""
+    if store == "sqlite":
+        return Path(platformdirs.user_data_dir("loquent", appauthor=False)) / "history.db"
+    return Path(store.removeprefix(SQLITE)).expanduser() if store.startswith(SQLITE) else None
