@@ -75,7 +75,13 @@ class Backend:
         stored = self.history.metrics.collectors if self.history else ()
         self.metrics = Metrics(self.pipeline, lambda: len(self.connections), *stored)
         self.live = LiveSessions(self.settings.sessions.linger, self.settings.limits.connections)
+        if self.history is not None:
+            self.history.on_deleted = self.forget
         self.idle.set()
+
+    def forget(self, owner: str, conversations: tuple[str, ...]) -> None:
+        """Drop what memory holds of conversations that were deleted."""
+        self.live.deleted(owner, conversations)
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:

@@ -1,10 +1,12 @@
 """One realtime websocket: reads its client's events, and sends those of its session."""
 
 import asyncio
+import hmac
 import logging
 import secrets
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -12,9 +14,11 @@ from server.access.caller import CALLER
 from server.auth import BETA_SUBPROTOCOL, offered, subprotocols
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError
+from server.history.interface import NOT_FOUND, HistoryError
 from server.realtime import session, wire
 from server.realtime.heartbeat import Heartbeat
-from server.realtime.live import LiveSession
+from server.realtime.live import LiveSession, Place
+from server.realtime.recording import Restored, hash_token
 from server.realtime.session import Input, State, beta
 
 log = logging.getLogger(__name__)
@@ -32,7 +36,7 @@ class Connection:
         request: web.Request,
         backend: Backend,
         live: LiveSession,
-        after: int | None = None,
+        after: Place | None = None,
     ) -> None:
         self.live = live
         self._final = False  # the client has closed, and does not come back
@@ -107,7 +111,7 @@ class Connection:
             if not ears.ready:
                 await self._backend.pipeline.wait_until(lambda: ears.ready)
             await ears.room()
-        await self.live.log.room()
+        await self.live.room()
         if not self.live.is_repeated(given):
             self.live.feed(given)
 
@@ -136,13 +140,31 @@ class Connection:
                 await self._backend.deliver(self._request, self._socket.send_str(self._first[0]))
                 self._first.pop(0)
             while (entry := events.next()) is not None:
+                await events.storing(entry)
                 await self._backend.deliver(self._request, self._socket.send_str(entry.text))
                 events.sent()
         except ConnectionError:
             return  # the client disconnected, or was cut
+        except HistoryError as error:
+            await self._unstored(error)
+            return
         if events.ended:
             self._closing = True
             await self._close(*self.live.close_code)
+
+    async def _unstored(self, error: HistoryError) -> None:
+        """What the next event announces is not stored: the client is sent away, and may come back for it."""
+        if error.code == NOT_FOUND:
+            self.live.deleted()
+            self._writing = asyncio.create_task(self._write(), name="realtime-write")
+            return
+        log.warning("a conversation could not be stored: %s", error.code)
+        event = wire.Error.of(wire.WireError(error.code, error.message))
+        with suppress(ConnectionError):
+            text = wire.dump(event, f"event_{secrets.token_hex(12)}")
+            await self._backend.deliver(self._request, self._socket.send_str(text))
+        self._closing = True
+        await self._close(WSCloseCode.TRY_AGAIN_LATER, error.code)
 
     async def _close(self, code: int, reason: str = "") -> None:
         try:
@@ -164,12 +186,12 @@ def _check_wanted(request: web.Request, backend: Backend) -> None:
     backend.names.resolve(request.query.get("model"))
 
 
-def _begin(request: web.Request, backend: Backend) -> LiveSession:
-    """A new session."""
-    id, caller = secrets.token_hex(8), request[CALLER]
-    state = State(
+def _state(request: web.Request, backend: Backend, id: str, token: str) -> State:
+    """The state of a session that begins."""
+    caller = request[CALLER]
+    return State(
         id=id,
-        token=f"sess_{id}.{secrets.token_urlsafe(24)}" if backend.settings.sessions.linger else "",
+        token=token,
         names=backend.names,
         limits=backend.settings.limits,
         tenant=caller.tenant,
@@ -183,22 +205,52 @@ def _begin(request: web.Request, backend: Backend) -> LiveSession:
         transcribes=request.query.get("intent") == "transcription",
         beta_header="realtime=v1" in request.headers.get("OpenAI-Beta", ""),
     )
-    return LiveSession(state, backend, caller, backend.origin(request))
 
 
-def _resumed(request: web.Request, backend: Backend) -> tuple[LiveSession, int] | None:
-    """The session that the client comes back to, and the last event that it has; None for a new one.
+def _begun(request: web.Request, backend: Backend) -> LiveSession:
+    """A new session."""
+    id, caller = secrets.token_hex(8), request[CALLER]
+    token = f"sess_{id}.{secrets.token_urlsafe(24)}" if backend.settings.sessions.linger else ""
+    if token and caller.leash is not None:
+        token += f".{caller.leash.secret}"  # whose conversation it is: its client may come back with another secret
+    live = LiveSession(_state(request, backend, id, token), backend, caller, backend.origin(request))
+    backend.live.begin(live, session.Connected())
+    return live
 
-    Raises: ApiError where there is no such session or event.
-    """
-    token = request.query.get("session")
-    if token is None:
-        return None
-    live = backend.live.find(token, request[CALLER].owner)
+
+async def _resumed(request: web.Request, backend: Backend, token: str) -> LiveSession:
+    """The session that a client comes back to. Raises: ApiError where there is none, HistoryError."""
+    owner = request[CALLER].owner
+    live: LiveSession | None = backend.live.find(token, owner)
+    if live is None and backend.history is not None:
+        live = await _restored(request, backend, token) or backend.live.find(token, owner)
     if live is None:
         text = "There is no such session, or no longer; begin a new one."
         raise ApiError(404, "session_not_found", text, "session")
-    return live, live.serial_of(request.query.get("after"))
+    return live
+
+
+async def _restored(request: web.Request, backend: Backend, token: str) -> LiveSession | None:
+    """The session as the history has it; None where it has none, or another socket brought it back meanwhile."""
+    named, _, secret = token.partition(".")[2].partition(".")
+    id, site = token.partition(".")[0].removeprefix("sess_"), request[CALLER].owner.partition("/")[0]
+    owner = f"{site}/{secret}" if secret else site
+    if backend.history is None or not named:
+        return None
+    stored = await backend.history.load(owner, f"conv_{id}")
+    if stored is None or stored.kind != "realtime" or id in backend.live:
+        return None
+    if not hmac.compare_digest(str(stored.session.get("token", "")), hash_token(token)):
+        return None
+    try:
+        restored = Restored(stored, _state(request, backend, id, token))
+    except ValueError as error:
+        log.error("%s: %s", error, type(error.__cause__).__name__)
+        return None
+    live = LiveSession(restored.state, backend, replace(request[CALLER], owner=owner), backend.origin(request))
+    live.restore(restored)
+    backend.live.begin(live, session.Restored())
+    return live
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
@@ -211,7 +263,9 @@ async def connect(request: web.Request) -> web.StreamResponse:
             503, "too_many_connections", "The server has reached its limit of connections.", retry_after=RETRY_AFTER
         )
     _check_wanted(request, backend)
-    resumed = _resumed(request, backend)
+    token = request.query.get("session")
+    live = _begun(request, backend) if token is None else await _resumed(request, backend, token)
+    after = None if token is None else live.place_of(request.query.get("after"))
     socket = web.WebSocketResponse(
         protocols=subprotocols(request),
         autoping=False,  # pings are answered in ``_read``, where only whole frames count for the heartbeat
@@ -221,13 +275,15 @@ async def connect(request: web.Request) -> web.StreamResponse:
         writer_limit=WRITER_LIMIT,
         decode_text=False,
     )
-    live, after = resumed or (_begin(request, backend), None)
     connection = Connection(socket, request, backend, live, after)
     backend.connections.add(connection)
     try:
-        await socket.prepare(request)
-        if resumed is None:
-            backend.live.begin(live)
+        try:
+            await socket.prepare(request)
+        except BaseException:
+            if live.outlet is None:
+                backend.live.left(live, final=token is None)
+            raise
         await connection.run()
     finally:
         backend.connections.discard(connection)

@@ -7,6 +7,8 @@ A client that does not read therefore slows down only itself (backpressure).
 
 import asyncio
 import logging
+import re
+from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import WSCloseCode
@@ -19,12 +21,13 @@ from server.realtime import session, wire
 from server.realtime.ears import Ears
 from server.realtime.encoding import SoundEncoder
 from server.realtime.log import EventLog
+from server.realtime.recording import Recorder, Restored
 from server.realtime.session import Begin, Input, State, Stop
 from server.realtime.session.resuming import RESPONSES, Announced, catch_up
 
 log = logging.getLogger(__name__)
 
-LONGEST_SERIAL = 16  # digits
+ANNOUNCING = (wire.ItemDone, wire.ItemDeleted, wire.ItemTruncated, wire.ResponseCreated, wire.ResponseDone)
 SEEN = 1024  # ids of client events that are remembered
 
 
@@ -38,6 +41,14 @@ class Outlet(Protocol):
         """Another socket takes the session over: send nothing more, and close."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The last event that a client has."""
+
+    serial: int
+    stands_for: int = 0  # of the events that came behind it in place of others, so many
+
+
 class LiveSession:
     """A session and what it runs."""
 
@@ -47,7 +58,7 @@ class LiveSession:
         self.origin = origin  # that links to pictures begin with
         self.failed = False
         self.outlet: Outlet | None = None
-        self.ears = None if backend.hearing is None else Ears(backend.hearing, state.tenant, self.feed, self.log.room)
+        self.ears = None if backend.hearing is None else Ears(backend.hearing, state.tenant, self.feed, self.room)
         self._state = state
         self._backend = backend
         self._caller = caller
@@ -56,6 +67,8 @@ class LiveSession:
         self._responses: dict[str, Announced] = {}  # the last ones
         self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``
         self._encoders: dict[str, SoundEncoder] = {}  # by response, of those that are not PCM
+        self._recorder = None if backend.history is None else Recorder(backend.history, caller.owner)
+        self._announcing = 0  # the first event of a step that says that something is stored
         self._seen: dict[int, bool] = {}  # client events by their ids' hashes; whether an earlier socket brought them
 
     @property
@@ -89,10 +102,12 @@ class LiveSession:
         """Apply one input. A fault of ours ends the session, and raises nothing."""
         if self.log.ended:
             return
+        before, self._announcing = self._state, 0
         try:
-            self._state, outputs = session.advance(self._state, given)
+            self._state, outputs = session.advance(before, given)
             for output in outputs:
                 self._perform(output)
+            self._record(before, given)
             if self.ears is not None and self.ears.listener is not None:
                 self.ears.listener.replying(active=self._state.active is not None)
         except Exception:
@@ -104,6 +119,20 @@ class LiveSession:
                 self._backend.live.ended(self)
         if self.outlet is not None:
             self.outlet.kick()
+
+    def _record(self, before: State, given: Input) -> None:
+        """Store what a step has changed; what it announces is sent behind that."""
+        if self._recorder is None:
+            return
+        stored = self._recorder.step(before, self._state, given, self._items, self._responses)
+        if stored is not None and self._announcing:
+            self.log.hold(self._announcing, stored)
+
+    async def room(self) -> None:
+        """Wait while the client, or the history, is behind (backpressure)."""
+        await self.log.room()
+        if self._backend.history is not None:
+            await self._backend.history.room()
 
     def is_repeated(self, event: Input) -> bool:
         """Whether an earlier socket of this session brought this client event already; by its ``event_id``."""
@@ -117,20 +146,19 @@ class LiveSession:
             del self._seen[next(iter(self._seen))]
         return False
 
-    def serial_of(self, event_id: str | None) -> int:
-        """The serial of one of its events; 0 is the one before the first.
+    def place_of(self, event_id: str | None) -> "Place":
+        """Where one of its events stands; None stands for the one before the first.
 
         Raises: ApiError where that is none of its events.
         """
         if event_id is None:
-            return 0
-        prefix, digits = f"event_{self.id}", event_id.partition(".")[0]
-        number = digits.removeprefix(prefix)
-        if digits.startswith(prefix) and number.isascii() and number.isdigit() and len(number) < LONGEST_SERIAL:
-            return int(number)
-        raise ApiError(400, "invalid_after", f"{event_id!r:.80} is no event of this session.", "after")
+            return Place(0)
+        found = re.fullmatch(rf"event_{self.id}(\d{{1,15}})(?:\.(\d{{1,6}}))?", event_id, re.ASCII)
+        if found is None:
+            raise ApiError(400, "invalid_after", f"{event_id!r:.80} is no event of this session.", "after")
+        return Place(int(found[1]), int(found[2] or 0))
 
-    def attach(self, outlet: Outlet, after: int | None) -> list[str]:
+    def attach(self, outlet: Outlet, after: "Place | None") -> list[str]:
         """Send to this socket from now on, events behind ``after`` first; an earlier socket is closed.
 
         Returns the events that come before those of the log.
@@ -140,10 +168,25 @@ class LiveSession:
         self.outlet = outlet
         self._seen = dict.fromkeys(self._seen, True)
         self._backend.live.returned(self)
+        if self._recorder is not None and self.log.unstored:
+            self.log.hold_again(self._recorder.whole(self._state, self._items, self._responses))
         if after is None:
             return []
-        reached = self.log.rewind(after)
-        return self._catch_up(after, reached) if reached > after else []
+        reached = self.log.rewind(after.serial)
+        return self._catch_up(after, reached) if reached > after.serial else []
+
+    def restore(self, restored: Restored) -> None:
+        """Go on with what was stored."""
+        self.log.serial = restored.serial
+        self._items, self._responses = dict(restored.items), dict(restored.responses)
+        self._seen = dict.fromkeys(map(hash, restored.event_ids), True)
+        if self._backend.history is not None:
+            self._recorder = Recorder(self._backend.history, self.owner, begun=True)
+
+    def deleted(self) -> None:
+        """Its stored conversation was deleted: end."""
+        self.log.hold_again(None)
+        self.feed(session.Expired("conversation_deleted", "The conversation of this session was deleted."))
 
     def detach(self, outlet: Outlet) -> bool:
         """This socket is gone; whether it was the session's."""
@@ -192,6 +235,8 @@ class LiveSession:
     def _remember(self, event: wire.ServerEvent) -> None:
         """What a client has to learn that missed this event."""
         serial = self.log.serial
+        if isinstance(event, ANNOUNCING) and not self._announcing:
+            self._announcing = serial
         match event:
             case wire.ItemDone():
                 self._items[event.item.id or ""] = serial
@@ -204,10 +249,11 @@ class LiveSession:
             case wire.ResponseDone(response=response) if begun := self._responses.get(response.id):
                 self._responses[response.id] = Announced(begun.created, response, serial, event.loquent)
 
-    def _catch_up(self, after: int, until: int) -> list[str]:
+    def _catch_up(self, after: "Place", until: int) -> list[str]:
         """Events that stand for those from ``after`` to ``until``, which are gone."""
-        events = catch_up(self._state, self._items, self._responses, after, until)
-        return [wire.dump(event, f"event_{self.id}{after}.{number}") for number, event in enumerate(events, 1)]
+        events = catch_up(self._state, self._items, self._responses, after.serial, until)
+        texts = [wire.dump(event, f"event_{self.id}{after.serial}.{number}") for number, event in enumerate(events, 1)]
+        return texts[after.stands_for :]
 
     def _beside(self, event: wire.ServerEvent) -> bool:
         """Whether it belongs to a response beside the conversation, which is none that the user may interrupt."""
@@ -239,11 +285,11 @@ class LiveSession:
         try:
             async with self._backend.flow(turn, self.origin, self._caller) as events:
                 async for event in events:
-                    await self.log.room()
+                    await self.room()
                     self.feed(session.Produced(response_id, event))
         except Exception as error:
             failure: StageError = as_stage_error(error)
             if failure is not error:
                 log.exception("response %s failed", response_id)
-            await self.log.room()
+            await self.room()
             self.feed(session.Failed(response_id, failure))

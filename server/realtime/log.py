@@ -16,7 +16,6 @@ class Entry:
 
     serial: int  # they are numbered from 1 on, without a gap
     text: str
-    stored: "asyncio.Future[None] | None" = None  # not sent before this is done
 
     @property
     def size(self) -> int:
@@ -32,6 +31,7 @@ class EventLog:
         "_entries",
         "_sent",
         "_sent_bytes",
+        "_stored",
         "_waiters",
         "_waiting_bytes",
         "ended",
@@ -49,6 +49,7 @@ class EventLog:
         self._sent = 0  # of the entries, from the left
         self._sent_bytes = 0
         self._waiting_bytes = 0
+        self._stored: dict[int, asyncio.Future[None]] = {}  # by the serial of an event that waits for it
         self._waiters: list[asyncio.Future[None]] = []  # one for each task that makes events
 
     @property
@@ -67,12 +68,23 @@ class EventLog:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
 
-    def append(self, text: str, stored: "asyncio.Future[None] | None" = None) -> None:
+    def append(self, text: str) -> None:
         """Add the event that has the next serial."""
         self.serial += 1
-        entry = Entry(self.serial, text, stored)
+        entry = Entry(self.serial, text)
         self._entries.append(entry)
         self._waiting_bytes += entry.size
+
+    def hold(self, serial: int, stored: "asyncio.Future[None]") -> None:
+        """Do not send this event, nor those behind it, before what it announces is stored."""
+        self._stored[serial] = stored
+
+    async def storing(self, entry: Entry) -> None:
+        """Wait until what the event announces is stored. Raises: what storing it raised."""
+        stored = self._stored.get(entry.serial)
+        if stored is not None:
+            await asyncio.shield(stored)
+            self._stored.pop(entry.serial, None)
 
     def next(self) -> Entry | None:
         """The first event that is not sent."""
@@ -102,3 +114,13 @@ class EventLog:
         self._sent_bytes = sum(entry.size for entry in list(self._entries)[:begin])
         self._waiting_bytes = sum(entry.size for entry in self._entries) - self._sent_bytes
         return first + begin - 1
+
+    @property
+    def unstored(self) -> bool:
+        """Whether something that an event announces could not be stored."""
+        return any(stored.done() and stored.exception() is not None for stored in self._stored.values())
+
+    def hold_again(self, stored: "asyncio.Future[None] | None") -> None:
+        """What waits to be stored waits for this instead; None: it waits no more."""
+        first = min(self._stored, default=0)
+        self._stored = {first: stored} if first and stored is not None else {}

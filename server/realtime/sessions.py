@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
 from server.realtime import session
@@ -28,6 +29,9 @@ class Lingering(Protocol):
     def feed(self, given: session.Input) -> None:
         """Apply one input."""
 
+    def deleted(self) -> None:
+        """Its stored conversation was deleted: end."""
+
     async def close(self) -> None:
         """End what is in progress."""
 
@@ -51,16 +55,19 @@ class LiveSessions(Generic[Live]):
     def __len__(self) -> int:
         return len(self._live)
 
+    def __contains__(self, id: str) -> bool:
+        return id in self._live
+
     @property
     def lingering(self) -> int:
         """Sessions without a socket."""
         return len(self._lingering)
 
-    def begin(self, live: Live) -> None:
-        """A new session."""
+    def begin(self, live: Live, first: session.Input) -> None:
+        """A session begins, or goes on after a restart, with this input."""
         self._live[live.id] = live
         self._empty.clear()
-        live.feed(session.Connected())
+        live.feed(first)
 
     def find(self, token: str, owner: str) -> Live | None:
         """The session that the token opens, if it is still here.
@@ -77,6 +84,13 @@ class LiveSessions(Generic[Live]):
         timer = self._lingering.pop(live.id, None)
         if timer is not None:
             timer.cancel()
+
+    def deleted(self, owner: str, conversations: Iterable[str]) -> None:
+        """End the sessions of conversations that were deleted."""
+        for id in conversations:
+            live = self._live.get(id.removeprefix("conv_"))
+            if live is not None and live.owner == owner:
+                live.deleted()
 
     def ended(self, live: Live) -> None:
         """The session has ended, and has no socket."""

@@ -21,6 +21,7 @@ from server.realtime.session.inputs import (
     Output,
     Produced,
     Rejected,
+    Restored,
     Silence,
     Stop,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Output",
     "Produced",
     "Rejected",
+    "Restored",
     "Silence",
     "Sound",
     "State",

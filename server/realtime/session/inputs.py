@@ -19,6 +19,11 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """The session goes on after a restart of the server."""
+
+
+@dataclass(frozen=True, slots=True)
 class Disconnected:
     """The socket is closed."""
 
@@ -66,7 +71,9 @@ class Heard:
     report: Report
 
 
-Input = wire.ClientEvent | Connected | Disconnected | Draining | Expired | Rejected | Produced | Failed | Heard
+Input = (
+    wire.ClientEvent | Connected | Restored | Disconnected | Draining | Expired | Rejected | Produced | Failed | Heard
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from server.realtime.session.inputs import (
     Output,
     Produced,
     Rejected,
+    Restored,
     Step,
     Stop,
 )
@@ -53,6 +54,8 @@ def _apply(state: State, given: Input) -> Step:
     match given:
         case Connected():
             return _connect(state)
+        case Restored():
+            return state, [Configure(hears_of(state))] if state.listens else []
         case Heard(report):
             return take_report(state, report)
         case Produced(response_id, event):
