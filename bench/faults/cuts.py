@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from bench.faults.client import Conversation, Turn, conversing
-from bench.faults.proxy import Break, Proxy, at_random, proxy
+from bench.faults.proxy import Break, Proxy, proxy
 
 WORDS = ("the sea", "a lighthouse", "an old clock", "two brothers", "the first snow", "a lost dog")
 AT_ONCE = 4  # conversations
-COME_TO_PASS = 0.8  # of the breaks that are planned: some sockets close before theirs
 
 
 @dataclass
@@ -32,8 +31,7 @@ async def cut(url: str, breaks: int, *, seed: int = 1, spoken: bool = True, toke
     """Converse through the proxy until so many sockets have broken."""
     found, chance = Found(), random.Random(seed)
     parts = urlsplit(url)
-    plan = at_random(chance, breaks)
-    async with proxy(parts.hostname or "", parts.port or 80, plan) as breaking, asyncio.TaskGroup() as group:
+    async with proxy(parts.hostname or "", parts.port or 80, breaks, chance) as breaking, asyncio.TaskGroup() as group:
         for number in range(AT_ONCE):
             group.create_task(_converse(breaking, breaks, number, found, spoken=spoken, tokens=tokens))
     found.breaks = Counter(breaking.breaks)
@@ -41,8 +39,8 @@ async def cut(url: str, breaks: int, *, seed: int = 1, spoken: bool = True, toke
 
 
 async def _converse(breaking: Proxy, breaks: int, number: int, found: Found, *, spoken: bool, tokens: int) -> None:
-    """Conversations of some turns each, until enough sockets have broken, or would have."""
-    while len(breaking.breaks) < breaks * COME_TO_PASS:
+    """Conversations of some turns each, until enough sockets have broken."""
+    while len(breaking.breaks) < breaks:
         async with conversing(breaking.url) as (mine, coming):
             aloud = spoken and number == AT_ONCE - 1
             modality = "audio" if aloud else "text"

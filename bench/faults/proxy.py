@@ -4,7 +4,7 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,14 +16,14 @@ PIECE = 16 * 1024
 
 @dataclass
 class Proxy:
-    """One proxy; ``plan`` says, for each socket, after how many bytes of the server it breaks, and how."""
+    """One proxy, which breaks every socket until ``wanted`` have broken: some behind a few events, some behind many."""
 
     host: str
     port: int
-    plan: Callable[[], tuple[int, Break] | None]
+    wanted: int
+    chance: random.Random
     breaks: list[Break] = field(default_factory=list)  # that came to pass
     url: str = ""
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection on until it breaks, or ends."""
@@ -42,6 +42,12 @@ class Proxy:
             await asyncio.gather(up, down, return_exceptions=True)
             for each in (writer, back):
                 each.transport.abort()
+
+    def plan(self) -> tuple[int, Break] | None:
+        """After how many bytes of the server the next socket breaks, and how; None: it does not."""
+        if len(self.breaks) >= self.wanted:
+            return None
+        return int(10 ** self.chance.uniform(2.5, 5.0)), self.chance.choice(BREAKS)
 
     async def _down(
         self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
@@ -103,9 +109,9 @@ SILENCE_SECONDS = 2.5
 
 
 @asynccontextmanager
-async def proxy(host: str, port: int, plan: Callable[[], tuple[int, Break] | None]) -> AsyncIterator[Proxy]:
+async def proxy(host: str, port: int, wanted: int, chance: random.Random) -> AsyncIterator[Proxy]:
     """A proxy to this server while the block runs."""
-    breaking = Proxy(host, port, plan)
+    breaking = Proxy(host, port, wanted, chance)
     tasks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -128,14 +134,3 @@ async def proxy(host: str, port: int, plan: Callable[[], tuple[int, Break] | Non
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def at_random(chance: random.Random, breaks: int) -> Callable[[], tuple[int, Break] | None]:
-    """A plan that breaks so many sockets, each behind a few events or behind many."""
-    left = [breaks]
-
-    def plan() -> tuple[int, Break] | None:
-        left[0] -= 1
-        return (int(10 ** chance.uniform(2.5, 5.0)), chance.choice(BREAKS)) if left[0] >= 0 else None
-
-    return plan
