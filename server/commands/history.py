@@ -18,7 +18,8 @@ SCRUB_SECONDS = 20.0  # to wait until deleted bytes are overwritten, which a ser
 
 HELP = "List, export and delete the conversations that are stored."
 EPILOG = """Which database: config.toml, [history] store. An owner is the name of the key whose conversations they are
-("" without keys). A running server need not be stopped; it forgets within seconds what is deleted here. Examples: `loquent history export --owner anna > anna.jsonl`, `loquent history delete --owner anna`,
+("" without keys). A running server need not be stopped; it forgets within seconds what is deleted here.
+Examples: `loquent history export --owner anna > anna.jsonl`, `loquent history delete --owner anna`,
 `loquent history delete --before 2026-01-31 --yes`."""
 
 

@@ -24,7 +24,8 @@ OVERHEAD = 256  # bytes that a job counts for besides its text
 HARD = 2  # times the queue's bytes, beyond which a job is refused at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between two attempts
 SCRUB_PAUSE = 5.0  # seconds until deleted bytes are overwritten, where that failed
-SCRUB_SHARE = 20  # times as long as the last one took, a large file is left alone after it
+SCRUB_QUICK = 0.25  # seconds; where it takes longer, the file is large:
+SCRUB_SHARE = 20  # times as long as it took, the file is left alone after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,8 @@ class Writer:
         else:
             self._scrub_at = None
             self._clean.set()
-            self._scrubbed_until = self._clock() + SCRUB_SHARE * (self._clock() - begun)
+            took = self._clock() - begun
+            self._scrubbed_until = self._clock() + (SCRUB_SHARE * took if took > SCRUB_QUICK else 0)
 
     def _without_expired(self, jobs: list[Job]) -> list[Job]:
         """The jobs that have not waited too long; the others fail, and those of the queue too."""
