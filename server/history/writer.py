@@ -36,7 +36,7 @@ class Job:
     key: Key  # owner and conversation, for those who wait for its changes
     size: int  # bytes
     deadline: float
-    scrubs: bool  # what it deletes has to go from the files, too
+    scrubs: float | None  # seconds within which what it deletes has to go from the files, too
     done: "asyncio.Future[Any]"
 
 
@@ -80,7 +80,7 @@ class Writer:
         await self._clean.wait()
 
     def submit(
-        self, apply: Apply, *, key: Key = ("", ""), size: int = 0, scrubs: bool = False
+        self, apply: Apply, *, key: Key = ("", ""), size: int = 0, scrubs: float | None = None
     ) -> "asyncio.Future[Any]":
         """Queue a job; its future is done once it is committed. Raises through it: HistoryError."""
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -158,10 +158,7 @@ class Writer:
         self.healthy = True
         self._metrics.commits.inc()
         self._metrics.seconds.observe(self._clock() - begun)
-        if any(job.scrubs for job in jobs):
-            self._scrub_at = self._scrubbed_until
-            self._clean.clear()
-            await self._scrub_if_due()
+        await self._scrub_within([job.scrubs for job in jobs if job.scrubs is not None])
         return results
 
     async def _one_by_one(self, jobs: list[Job], error: Exception) -> None:
@@ -183,6 +180,14 @@ class Writer:
             return
         self.healthy = True
         log.info("the history can be written again")
+
+    async def _scrub_within(self, delays: list[float]) -> None:
+        if not delays:
+            return
+        at = max(self._scrubbed_until, self._clock() + min(delays))
+        self._scrub_at = at if self._scrub_at is None else min(at, self._scrub_at)
+        self._clean.clear()
+        await self._scrub_if_due()
 
     async def _scrub_if_due(self) -> None:
         begun = self._clock()

@@ -17,8 +17,8 @@ from typing import Any
 
 import asyncpg
 
-from server.config import HistorySettings
 from server.history.build import build
+from server.history.settings import HistorySettings
 from server.history.store import DatabaseHistory
 
 START_SECONDS = 60.0
