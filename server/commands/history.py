@@ -59,7 +59,8 @@ def run(asked: Namespace) -> int:
     except SetupError as error:
         raise Failure(Exit.USAGE if error.usage else Exit.RUN_TIME, str(error)) from None
     except HistoryError as error:
-        raise Failure(Exit.RUN_TIME, error.message) from None
+        named = "" if history.where in error.message else f"{history.where}: "
+        raise Failure(Exit.RUN_TIME, named + error.message) from None
     return Exit.OK
 
 

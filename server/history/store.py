@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 LOOK = 2.0  # seconds between two looks at what other processes have deleted
 DROPPED = 600.0  # seconds within which the bytes of an item that a session dropped are overwritten
+_UNREADABLE = "The history can't be read. The server's log says more; try again in a moment."
 PAGE = 50  # conversations that an export reads at a time
 
 Result = TypeVar("Result")
@@ -180,8 +181,7 @@ class DatabaseHistory:
             except Exception as error:
                 if attempt == 2:
                     self._unreadable(error)
-                    text = f"The history can't be read. Check the database {self.where}, then try again."
-                    raise HistoryError(text) from error
+                    raise HistoryError(_UNREADABLE) from error
             else:
                 self._readable = True
                 return result
@@ -230,7 +230,7 @@ class DatabaseHistory:
 
     def _unreadable(self, error: Exception) -> None:
         if self._readable:
-            log.warning("the history can't be read: %s: %s", type(error).__name__, brief(error))
+            log.warning("%s can't be read: %s: %s", self.where, type(error).__name__, brief(error))
         self._readable = False
 
     async def _expire(self, limit: int) -> None:

@@ -167,6 +167,7 @@ class Writer:
             for job in jobs:
                 await self._commit([job])
             return
+        # Without what the error says, which may repeat what was to be stored.
         log.error("a change of the history can't be stored: %s", type(error).__name__)
         self._end(jobs[0], error=HistoryError("The history can't store this; the server's log says why.", REFUSED))
 
@@ -219,12 +220,12 @@ class Writer:
 
     def _unusable(self, error: Exception) -> None:
         if self.healthy:
-            log.warning("the history can't be written: %s: %s", type(error).__name__, brief(error))
+            log.warning("%s can't be written: %s: %s", self._database.where, type(error).__name__, brief(error))
         self.healthy = False
         self._metrics.failures.inc()
 
     def _failure(self, why: str) -> HistoryError:
-        return HistoryError(f"{why} Check the database {self._database.where}, then try again.")
+        return HistoryError(f"{why} The server's log says more; try again in a moment.")
 
     def _settle(self, jobs: Iterable[Job], results: Iterable[Any]) -> None:
         for job, result in zip(jobs, results, strict=True):

@@ -185,7 +185,7 @@ async def test_any_text_is_exported_as_ascii(loquent: str, tmp_path: Path) -> No
         assert (outcome.returncode, outcome.stderr) == (0, "")
         assert outcome.stdout.isascii()
         assert json.loads(outcome.stdout)["items"] == [{"t": odd}]
-    odd_words = [loquent, "history", "list", "--owner", b"caf\xe9"]
+    odd_words: list[str | bytes] = [loquent, "history", "list", "--owner", b"caf\xe9"]
     none = execute(odd_words, LOQUENT__HISTORY__STORE=store)
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "")
 
