@@ -33,8 +33,9 @@ from pipelines.part import settings_model
 from pipelines.speech.settings import SpeechSettings
 from pipelines.stages import StageUnavailableError, check, maker
 from pipelines.tools.settings import ToolsSettings
-from server.history.location import check as check_store
 from server.history.location import masked
+from server.history.settings import HistorySettings
+from server.realtime.settings import SessionsSettings as SessionsSettings
 
 ENV_PREFIX = "LOQUENT__"
 SECRET = ("server.keys", "history.store")  # whose values may hold one, and are not repeated
@@ -205,22 +206,6 @@ class ResponsesSettings(_Section):
     items: Annotated[int, Field(ge=1)] = 500
     kept_bytes: Bytes = 64 * 1024 * 1024
     expires: Seconds = 3600.0
-
-
-class SessionsSettings(_Section):
-    """What becomes of a realtime session whose socket breaks."""
-
-    linger: Annotated[float, Field(ge=0)] = 60.0
-    replay_bytes: Bytes = 1024 * 1024
-
-
-class HistorySettings(_Section):
-    """Where conversations are stored, so that they survive the process."""
-
-    store: Annotated[str, AfterValidator(check_store), Field(repr=False)] = "none"
-    days: Annotated[float, Field(ge=0, le=36500)] = 30.0
-    patience: Seconds = 30.0
-    queue_bytes: Bytes = 16 * 1024 * 1024
 
 
 class WyomingSettings(_Section):

@@ -26,6 +26,7 @@ class Turn:
     done_text: str = ""
     dones: int = 0
     status: str = ""
+    restarted: bool = False  # the server died while it answered
 
 
 @dataclass
@@ -71,7 +72,8 @@ class Conversation:
         event: Any
         async for event in self._connection:
             self.last = event.event_id
-            self.events.append({"event_id": event.event_id, "type": event.type})
+            item = event.item.id if event.type == "conversation.item.done" else None
+            self.events.append({"event_id": event.event_id, "type": event.type, "item": item})
             yield event
 
     async def until(self, coming: AsyncIterator[Any], kind: str) -> Any:
@@ -122,12 +124,14 @@ def _take(turn: Turn, event: Any) -> None:
         case "response.done":
             turn.dones += 1
             turn.status = event.response.status
+            details = event.response.status_details
+            turn.restarted = bool(details and details.error and details.error.code == "server_restarted")
             parts = [part for item in event.response.output for part in item.content or ()]
             turn.done_text = "".join(part.text or part.transcript or "" for part in parts)
 
 
 @asynccontextmanager
-async def conversing(url: str) -> AsyncIterator[tuple[Conversation, AsyncIterator[Any]]]:
+async def conversing(url: str, *, retries: int = 20) -> AsyncIterator[tuple[Conversation, AsyncIterator[Any]]]:
     """A session at this address, and its events."""
     mine = Conversation()
     client = AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
@@ -136,7 +140,7 @@ async def conversing(url: str) -> AsyncIterator[tuple[Conversation, AsyncIterato
         on_reconnecting=mine.reconnecting,
         initial_delay=0.05,
         max_delay=1.0,
-        max_retries=20,
+        max_retries=retries,
         websocket_connection_options=PINGS,
     )
     async with client, manager as connection:

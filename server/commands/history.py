@@ -18,8 +18,8 @@ SCRUB_SECONDS = 20.0  # to wait until deleted bytes are overwritten, which a ser
 
 HELP = "List, export and delete the conversations that are stored."
 EPILOG = """Which database: config.toml, [history] store. An owner is the name of the key whose conversations they are
-("" without keys). A running server need not be stopped; it forgets within seconds what is deleted here. Examples:
-`loquent history export --owner anna > anna.jsonl`, `loquent history delete --owner anna`,
+("" without keys). A running server need not be stopped; it forgets within seconds what is deleted here.
+Examples: `loquent history export --owner anna > anna.jsonl`, `loquent history delete --owner anna`,
 `loquent history delete --before 2026-01-31 --yes`."""
 
 
@@ -59,7 +59,8 @@ def run(asked: Namespace) -> int:
     except SetupError as error:
         raise Failure(Exit.USAGE if error.usage else Exit.RUN_TIME, str(error)) from None
     except HistoryError as error:
-        raise Failure(Exit.RUN_TIME, error.message) from None
+        named = "" if history.where in error.message else f"{history.where}: "
+        raise Failure(Exit.RUN_TIME, named + error.message) from None
     return Exit.OK
 
 

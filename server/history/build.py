@@ -1,8 +1,8 @@
 """From the settings to the history."""
 
-from server.config import HistorySettings
 from server.history.database import Database, SetupError
 from server.history.location import file_of
+from server.history.settings import HistorySettings
 from server.history.store import DatabaseHistory
 
 

@@ -72,7 +72,7 @@ async def purge(writer: Writer, which: Selection, now: int) -> Deleted:
         if not some and not more:
             break
     if gone or responses:
-        await writer.submit(_nothing, scrubs=True)
+        await writer.submit(_nothing, scrubs=0)
     return Deleted(tuple(gone), responses)
 
 

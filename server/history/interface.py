@@ -149,7 +149,11 @@ class History(Protocol):
         """
 
     async def delete(self, owner: str, id: str) -> bool:
-        """Delete a conversation; whether there was one. Nothing of it is left in the database. Raises: HistoryError."""
+        """Delete a conversation and the stored responses that belong to it; whether there was one.
+
+        Nothing of it is left in the database; from a large SQLite file its bytes go within minutes. ``on_deleted``
+        hears of it, and of what other processes delete, and may hear twice. Raises: HistoryError.
+        """
 
     async def delete_item(self, owner: str, conversation: str, id: str) -> bool:
         """Delete an item; whether there was one. Raises: HistoryError."""

@@ -20,8 +20,12 @@ HOPELESS = (
     asyncpg.ProgramLimitExceededError,
     asyncpg.exceptions.DataError,  # of the server
     asyncpg.exceptions._base.DataError,  # of the client
-    OverflowError,
-    UnicodeError,
+)
+PASSING = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,  # a TimeoutError is one
 )
 WRONG = (
     asyncpg.InvalidAuthorizationSpecificationError,  # a wrong password is one
@@ -111,7 +115,7 @@ class PostgresDatabase:
 
     def hopeless(self, error: Exception) -> bool:
         """See ``Database``."""
-        return isinstance(error, HOPELESS)
+        return isinstance(error, HOPELESS) or not isinstance(error, PASSING)
 
     def unusable(self, error: Exception) -> SetupError | None:
         """See ``Database``."""

@@ -85,7 +85,7 @@ class HistoryStore:
         if id.startswith("conv_"):
             return await self._history.delete(tenant, id)
         deleted = await self._history.writer.submit(
-            lambda transaction: deleting.delete_response(transaction, tenant, id), key=(tenant, id), scrubs=True
+            lambda transaction: deleting.delete_response(transaction, tenant, id), key=(tenant, id), scrubs=0
         )
         return bool(deleted)
 

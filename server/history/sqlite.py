@@ -17,7 +17,7 @@ APPLICATION = 0x4C4F5155  # "LOQU": marks a file as ours
 BUSY = 5000  # milliseconds to wait for another process's lock
 CHECKED_PAGES = 16 * 1024  # of 4 KiB, of a file that is read as a whole at the start
 ATTEMPTS = 20  # to truncate the WAL, which a reader holds up for a moment
-HOPELESS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError, ValueError)
+HOPELESS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
 _PARAMETER = re.compile(r"\$(\d+)")
 
 
@@ -107,7 +107,7 @@ class SqliteDatabase:
 
     def hopeless(self, error: Exception) -> bool:
         """See ``Database``."""
-        return isinstance(error, HOPELESS)
+        return isinstance(error, HOPELESS) or not isinstance(error, sqlite3.Error | OSError)
 
     def unusable(self, error: Exception) -> SetupError | None:
         """See ``Database``."""

@@ -16,6 +16,7 @@ from server.history.deleting import Deleted, Deletions
 from server.history.interface import (
     Change,
     ConversationHead,
+    DropItem,
     HistoryError,
     OnDeleted,
     StoredConversation,
@@ -28,6 +29,8 @@ from server.history.writer import FIRST_PAUSE, LONGEST_PAUSE, Writer, brief
 log = logging.getLogger(__name__)
 
 LOOK = 2.0  # seconds between two looks at what other processes have deleted
+DROPPED = 600.0  # seconds within which the bytes of an item that a session dropped are overwritten
+_UNREADABLE = "The history can't be read. The server's log says more; try again in a moment."
 PAGE = 50  # conversations that an export reads at a time
 
 Result = TypeVar("Result")
@@ -96,7 +99,8 @@ class DatabaseHistory:
     def record(self, owner: str, conversation: str, *changes: Change) -> "asyncio.Future[None]":
         """See ``History``."""
         recorded = Recorded(owner, conversation, changes, self.now())
-        return self.writer.submit(recorded.apply, key=(owner, conversation), size=recorded.size)
+        scrubs = DROPPED if any(isinstance(change, DropItem) for change in changes) else None
+        return self.writer.submit(recorded.apply, key=(owner, conversation), size=recorded.size, scrubs=scrubs)
 
     async def room(self) -> None:
         """See ``History``."""
@@ -120,7 +124,7 @@ class DatabaseHistory:
         deleted: bool = await self.writer.submit(
             lambda transaction: deleting.delete_conversation(transaction, owner, id, self.now()),
             key=(owner, id),
-            scrubs=True,
+            scrubs=0,
         )
         if deleted:
             self.on_deleted(owner, (id,))
@@ -131,7 +135,7 @@ class DatabaseHistory:
         deleted: bool = await self.writer.submit(
             lambda transaction: deleting.delete_item(transaction, owner, conversation, id),
             key=(owner, conversation),
-            scrubs=True,
+            scrubs=0,
         )
         return deleted
 
@@ -177,8 +181,7 @@ class DatabaseHistory:
             except Exception as error:
                 if attempt == 2:
                     self._unreadable(error)
-                    text = f"The history can't be read. Check the database {self.where}, then try again."
-                    raise HistoryError(text) from error
+                    raise HistoryError(_UNREADABLE) from error
             else:
                 self._readable = True
                 return result
@@ -227,7 +230,7 @@ class DatabaseHistory:
 
     def _unreadable(self, error: Exception) -> None:
         if self._readable:
-            log.warning("the history can't be read: %s: %s", type(error).__name__, brief(error))
+            log.warning("%s can't be read: %s: %s", self.where, type(error).__name__, brief(error))
         self._readable = False
 
     async def _expire(self, limit: int) -> None:

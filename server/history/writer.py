@@ -24,7 +24,8 @@ OVERHEAD = 256  # bytes that a job counts for besides its text
 HARD = 2  # times the queue's bytes, beyond which a job is refused at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between two attempts
 SCRUB_PAUSE = 5.0  # seconds until deleted bytes are overwritten, where that failed
-SCRUB_SHARE = 20  # times as long as the last one took, a large file is left alone after it
+SCRUB_QUICK = 0.25  # seconds; where it takes longer, the file is large:
+SCRUB_SHARE = 20  # times as long as it took, the file is left alone after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Job:
     key: Key  # owner and conversation, for those who wait for its changes
     size: int  # bytes
     deadline: float
-    scrubs: bool  # what it deletes has to go from the files, too
+    scrubs: float | None  # seconds within which what it deletes has to go from the files, too
     done: "asyncio.Future[Any]"
 
 
@@ -79,7 +80,7 @@ class Writer:
         await self._clean.wait()
 
     def submit(
-        self, apply: Apply, *, key: Key = ("", ""), size: int = 0, scrubs: bool = False
+        self, apply: Apply, *, key: Key = ("", ""), size: int = 0, scrubs: float | None = None
     ) -> "asyncio.Future[Any]":
         """Queue a job; its future is done once it is committed. Raises through it: HistoryError."""
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -157,10 +158,7 @@ class Writer:
         self.healthy = True
         self._metrics.commits.inc()
         self._metrics.seconds.observe(self._clock() - begun)
-        if any(job.scrubs for job in jobs):
-            self._scrub_at = self._scrubbed_until
-            self._clean.clear()
-            await self._scrub_if_due()
+        await self._scrub_within([job.scrubs for job in jobs if job.scrubs is not None])
         return results
 
     async def _one_by_one(self, jobs: list[Job], error: Exception) -> None:
@@ -169,6 +167,7 @@ class Writer:
             for job in jobs:
                 await self._commit([job])
             return
+        # Without what the error says, which may repeat what was to be stored.
         log.error("a change of the history can't be stored: %s", type(error).__name__)
         self._end(jobs[0], error=HistoryError("The history can't store this; the server's log says why.", REFUSED))
 
@@ -183,6 +182,14 @@ class Writer:
         self.healthy = True
         log.info("the history can be written again")
 
+    async def _scrub_within(self, delays: list[float]) -> None:
+        if not delays:
+            return
+        at = max(self._scrubbed_until, self._clock() + min(delays))
+        self._scrub_at = at if self._scrub_at is None else min(at, self._scrub_at)
+        self._clean.clear()
+        await self._scrub_if_due()
+
     async def _scrub_if_due(self) -> None:
         begun = self._clock()
         if self._scrub_at is None or (begun < self._scrub_at and not self._closing):
@@ -195,7 +202,8 @@ class Writer:
         else:
             self._scrub_at = None
             self._clean.set()
-            self._scrubbed_until = self._clock() + SCRUB_SHARE * (self._clock() - begun)
+            took = self._clock() - begun
+            self._scrubbed_until = self._clock() + (SCRUB_SHARE * took if took > SCRUB_QUICK else 0)
 
     def _without_expired(self, jobs: list[Job]) -> list[Job]:
         """The jobs that have not waited too long; the others fail, and those of the queue too."""
@@ -212,12 +220,12 @@ class Writer:
 
     def _unusable(self, error: Exception) -> None:
         if self.healthy:
-            log.warning("the history can't be written: %s: %s", type(error).__name__, brief(error))
+            log.warning("%s can't be written: %s: %s", self._database.where, type(error).__name__, brief(error))
         self.healthy = False
         self._metrics.failures.inc()
 
     def _failure(self, why: str) -> HistoryError:
-        return HistoryError(f"{why} Check the database {self._database.where}, then try again.")
+        return HistoryError(f"{why} The server's log says more; try again in a moment.")
 
     def _settle(self, jobs: Iterable[Job], results: Iterable[Any]) -> None:
         for job, result in zip(jobs, results, strict=True):

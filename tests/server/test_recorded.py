@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from server.config import HistorySettings, ServerSettings, Settings, hash_key
+from server.config import ServerSettings, Settings, hash_key
+from server.history.settings import HistorySettings
 from tests.server.test_resuming import COUNT, answer, back, cut, greeted
 from tests.support import Client, Running, ScriptedModel, eventually, running, text_of
 

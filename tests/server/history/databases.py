@@ -10,14 +10,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from server.config import HistorySettings
 from server.history.build import build
+from server.history.settings import HistorySettings
 from server.history.store import DatabaseHistory
 
 START_SECONDS = 60.0
@@ -59,14 +60,8 @@ class Postgres:
         assert done.returncode == 0, done.stderr.decode()
 
     def start(self) -> None:
-        words = ["-D", str(self._data), "-h", "127.0.0.1", "-p", str(self.port), "-k", "", "-c", "shared_buffers=16MB"]
-        self._process = process = subprocess.Popen(
-            [str(self._programs / "postgres"), *words],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **self._options(),
-        )
+        """Start it, and wait until it answers."""
+        process = self.start_only()
         until = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -77,6 +72,17 @@ class Postgres:
                 time.sleep(0.05)
             else:
                 return
+
+    def start_only(self) -> "subprocess.Popen[Any]":
+        words = ["-D", str(self._data), "-h", "127.0.0.1", "-p", str(self.port), "-k", "", "-c", "shared_buffers=16MB"]
+        self._process = process = subprocess.Popen(
+            [str(self._programs / "postgres"), *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            **self._options(),
+        )
+        return process
 
     def stop(self, by: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT cuts its connections, SIGQUIT makes it recover at the next start."""
@@ -93,7 +99,8 @@ class Postgres:
             finally:
                 await connection.close()
 
-        asyncio.run(run())
+        with ThreadPoolExecutor(1) as thread:  # an event loop of its own, also where the caller has one
+            thread.submit(lambda: asyncio.run(run())).result()
 
     def new_database(self) -> str:
         """The URL of an empty database."""

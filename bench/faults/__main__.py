@@ -1,0 +1,67 @@
+"""``python -m bench.faults ROW``: one figure each."""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import results
+
+
+def _cuts(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults.cuts import cut
+    from bench.faults.process import serving
+
+    async def run() -> tuple[str, bool]:
+        async with serving() as server:
+            found = await cut(server.url, asked.count or 200, seed=asked.seed)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.breaks.items()))
+        text = f"{sum(found.breaks.values())} sockets broken ({kinds}) in {found.turns} turns: {len(found.wrong)} wrong"
+        return "\n".join([text, *found.wrong]), not found.wrong
+
+    return asyncio.run(run())
+
+
+def _kills(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults.kills import kill
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = asked.store or f"sqlite:///{Path(folder) / 'history.db'}"
+        found = asyncio.run(kill(store, asked.count or 200, seed=asked.seed))
+    items = sum(map(len, found.acknowledged.values()))
+    text = (
+        f"{found.kills} kills, {found.turns} turns, {found.incomplete} of them ended as incomplete, {items} items "
+        f"acknowledged: {len(found.wrong)} wrong"
+    )
+    return "\n".join([text, *found.wrong]), not found.wrong
+
+
+ROWS = {
+    "cuts": (_cuts, "sockets that break during replies, with the stock openai client (--count 200)"),
+    "kills": (_kills, "kill -9 of the server amid conversations (--count 200, --store URL)"),
+}
+
+
+def main() -> int:
+    """Run one row, and print its figure."""
+    parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
+    rows = parser.add_subparsers(title="rows", metavar="ROW", required=True)
+    for name, (run, help) in ROWS.items():
+        row = rows.add_parser(name, help=help, description=help)
+        row.add_argument("--count", type=int, default=0, help="how many")
+        row.add_argument("--seed", type=int, default=1, help="of the random choices")
+        row.add_argument("--store", default="", help="of kills: the history's database, as [history] store")
+        row.set_defaults(run=run, name=name)
+    asked = parser.parse_args()
+    text, good = asked.run(asked)
+    head = results.head("faults")
+    results.FOLDER.mkdir(parents=True, exist_ok=True)
+    (results.FOLDER / f"faults-{asked.name}.json").write_text(json.dumps({"head": head, "text": text, "good": good}))
+    sys.stdout.write(f"{head}\n{text}\n")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
