@@ -35,7 +35,7 @@ class Site:
         new_key(file, expires_at=expires_at)
         self.wall = Clock(1000)
         self.access = AccessControl(ServerSettings(keys_file=str(file)), wall=self.wall)
-        self.sessions = Sessions(self.access, address_connections=most, wall=self.wall)
+        self.sessions = Sessions(self.access, address_connections=lambda: most, wall=self.wall)
         (self.key,) = self.access.keyring._keys.values()
         self.ended: list[Expired] = []
 

@@ -100,6 +100,14 @@ async def test_on_this_machine_without_keys_nothing_is_limited() -> None:
                 assert not [name for name in answer.headers if name.lower().startswith("x-ratelimit")]
 
 
+async def test_limits_hold_from_the_moment_that_the_server_wants_a_key(file: Path) -> None:
+    async with guarded(file, limits=LimitSettings(key_requests=1)) as given:
+        assert [(await ask(given, ""))[0] for _ in range(3)] == [200] * 3
+        key = new_key(file)
+        given.look()
+        assert [(await ask(given, key))[0] for _ in range(2)] == [200, 429]
+
+
 async def test_behind_a_trusted_proxy_each_visitor_has_a_bucket(file: Path) -> None:
     server = ServerSettings(trusted_proxies=("127.0.0.1",))
     new_key(file)

@@ -30,7 +30,7 @@ def visitor(id: str = "s1", address: str = "198.51.100.1") -> Caller:
 
 
 def limiter(clock: Clock, **limits: Any) -> Limiter:
-    return Limiter(LimitSettings(**limits), on=True, clock=clock, wall=clock)
+    return Limiter(LimitSettings(**limits), clock=clock, wall=clock)
 
 
 def test_a_bucket_fills_with_time_and_not_beyond_its_size() -> None:
@@ -233,7 +233,7 @@ def test_a_limit_of_0_is_none() -> None:
 
 
 def test_where_limits_are_off_nothing_is_counted() -> None:
-    limits = Limiter(LimitSettings(address_requests=1), on=False)
+    limits = Limiter(LimitSettings(address_requests=1), on=lambda: False)
     for _ in range(100):
         limits.admit(Caller(address="198.51.100.1"))
     assert limits.session_end(Caller(), 1000.0) is None
