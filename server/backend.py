@@ -167,7 +167,7 @@ class Backend:
     def origin(self, request: web.Request) -> str:
         """The server's address as the client of ``request`` sees it."""
         peer = request[PEER]
-        return self.settings.server.public_url or f"{peer.scheme}://{peer.host}"
+        return self.settings.server.public_url or f"{peer.scheme}://{peer.host or request.host}"
 
     @property
     def draws(self) -> bool:

@@ -1,5 +1,7 @@
 """Who asks, behind proxies or not."""
 
+import asyncio
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
@@ -91,3 +93,20 @@ async def test_links_begin_with_the_address_that_the_proxy_names(trusted: list[s
         async with server.http.post(f"{server.url}/v1/chat/completions", json=body, headers=proxied) as answer:
             assert answer.status == 200
     assert seen[-1].startswith(link)
+
+
+async def test_a_request_without_a_host_asks_no_name_service_and_is_of_no_origin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never() -> str:
+        raise AssertionError("it would block the event loop")
+
+    monkeypatch.setattr("socket.getfqdn", never)
+    for origin, status in ((b"", b"200"), (b"Origin: http://\r\n", b"403")):
+        async with running(ScriptedModel(["Hi"]), Settings(server=ServerSettings(host="0.0.0.0"))) as server:  # noqa: S104
+            server.backend.access.keyring._required = False
+            host, port = server.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET /v1/models HTTP/1.0\r\n" + origin + b"\r\n")
+            assert status in await reader.readline()
+            writer.close()
