@@ -1,15 +1,19 @@
 """``loquent keys``: made, listed, revoked, and used by a server that starts or runs."""
 
 import json
+import math
 import stat
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from server.config import hash_key
+from tests.server.commands.test_main import served
 from tests.support import run
-
-DATA = "XDG_DATA_HOME"
 
 
 @pytest.fixture
@@ -91,8 +95,39 @@ def test_a_broken_keys_file_is_not_overwritten(loquent: str, file: Path) -> None
 
 
 def test_commands_at_the_same_time_lose_no_key(loquent: str) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: made(loquent, f"key{number}"), range(8)))
     assert len(listed(loquent)) == 8
+
+
+def status(url: str, key: str) -> int:
+    request = urllib.request.Request(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own server
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def seconds_until(url: str, key: str, wanted: int) -> float:
+    """How long it takes until a request with this key is answered so; infinite where it is not within 30 s."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < 30:
+        if status(url, key) == wanted:
+            return time.monotonic() - begun
+        time.sleep(0.05)
+    return math.inf
+
+
+def test_a_first_server_starts_with_a_key_in_the_file_and_sees_others_made_and_revoked(
+    loquent: str, tmp_path: Path
+) -> None:
+    key, _ = made(loquent, "shop")
+    with served(loquent, tmp_path, "--host", "0.0.0.0") as (_, url):  # noqa: S104 - that is the point
+        here = url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        assert (status(here, key), status(here, "lq-wrong")) == (200, 401)
+        other, _ = made(loquent, "other")
+        assert seconds_until(here, other, 200) < 30
+        assert run(loquent, "keys", "revoke", "shop").returncode == 0
+        assert seconds_until(here, key, 401) < 30
+        assert status(here, other) == 200
