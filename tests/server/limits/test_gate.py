@@ -18,30 +18,30 @@ def gate(most: int) -> Gate:
 
 
 def test_one_address_has_an_eighth_of_the_connections() -> None:
-    door = gate(16)
-    assert [door.enter(Transport("198.51.100.1")) for _ in range(3)] == [True, True, False]
-    assert door.enter(Transport("198.51.100.2"))
+    entry = gate(16)
+    assert [entry.enter(Transport("198.51.100.1")) for _ in range(3)] == [True, True, False]
+    assert entry.enter(Transport("198.51.100.2"))
 
 
 def test_a_proxy_and_this_machine_have_no_share() -> None:
-    door = gate(16)
-    assert all(door.enter(Transport(address)) for address in ("10.0.0.1", "127.0.0.1", "::1", "") for _ in range(4))
-    assert not door.enter(Transport("127.0.0.1"))
+    entry = gate(16)
+    assert all(entry.enter(Transport(address)) for address in ("10.0.0.1", "127.0.0.1", "::1", "") for _ in range(4))
+    assert not entry.enter(Transport("127.0.0.1"))
 
 
 def test_what_left_is_counted_no_more() -> None:
-    door = gate(8)
+    entry = gate(8)
     transport = Transport("198.51.100.1")
     for _ in range(20):
-        assert door.enter(transport)
-        door.leave(transport)
-        door.leave(transport)
-    assert len(door) == 0
+        assert entry.enter(transport)
+        entry.leave(transport)
+        entry.leave(transport)
+    assert len(entry) == 0
 
 
 def test_without_a_limit_everything_enters() -> None:
-    door = gate(0)
-    assert all(door.enter(Transport("198.51.100.1")) for _ in range(5000))
+    entry = gate(0)
+    assert all(entry.enter(Transport("198.51.100.1")) for _ in range(5000))
 
 
 async def test_a_connection_too_many_is_answered_503_and_a_websocket_does_not_count() -> None:
