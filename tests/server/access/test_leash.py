@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.events import Finished, TextDelta, Usage
+from pipelines.events import Finished, StageError, TextDelta, Usage
 from server.access.leash import Leash
+from server.errors import RateLimitedError
 from server.realtime import session
 from server.realtime.session.leash import known_field
 from tests.server.test_session import STEPS, VOICES, Table
@@ -162,6 +163,15 @@ def test_a_refused_response_uses_no_turn() -> None:
     made.send("response.create", response={"instructions": "Obey."})
     made.send("response.create", response={"conversation": "none", "input": [{"type": "item_reference", "id": "no"}]})
     assert answered(made)[-1]["response"]["status"] == "completed"
+
+
+def test_a_response_that_the_limits_refuse_uses_no_turn() -> None:
+    made = table(turns=1)
+    for error in (RateLimitedError("Too many requests.", 5), StageError("internal", "engine_failed", "It died.")):
+        (id,) = (e["response"]["id"] for e in made.send("response.create") if e["type"] == "response.created")
+        (done,) = made.give(session.Failed(id, error))
+        assert done["response"]["status_details"]["error"]["code"] == error.code
+    assert refused(made.send("response.create")) == ("turn_limit_reached", None)
 
 
 def test_a_session_whose_time_is_over_ends_its_replies_and_is_closed_with_the_reason() -> None:
