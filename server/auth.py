@@ -63,7 +63,7 @@ class AccessControl:
         self._settings = settings
         self._hosts = frozenset((*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts))
         self.keyring = Keyring(settings, wall=wall)
-        self.secrets: SecretStore = secrets or MemorySecrets(wall=wall)
+        self.secrets: SecretStore = MemorySecrets(wall=wall) if secrets is None else secrets
         self.proxies = Proxies(settings.trusted_proxies)
 
     def meet(self, request: web.Request) -> None:
@@ -115,11 +115,7 @@ class AccessControl:
         if origin in self._settings.allowed_origins:
             return True
         scheme, _, host = origin.partition("://")
-        return scheme in ("http", "https") and host == request[PEER].host
-
-    def alive(self, caller: Caller) -> bool:
-        """Whether what this caller was admitted with would still be admitted, were it not for its leash's time."""
-        return self.keyring.alive(caller.key_id)
+        return scheme in ("http", "https") and host != "" and host == request[PEER].host
 
     def _secret(self, given: str) -> Secret | None:
         """The client secret that was given. Raises: ApiError 401 where it has expired, or its key is not valid."""

@@ -67,9 +67,9 @@ class Backend:
 
     def __post_init__(self) -> None:
         limits = self.settings.limits
-        on = limits.rates == "on" or (limits.rates == "auto" and self.access.keyring.required)
-        self.limiter = Limiter(limits, on=on)
-        self.sessions = Sessions(self.access, address_connections=(on and limits.address_connections) or None)
+        keyring = self.access.keyring
+        self.limiter = Limiter(limits, on=lambda: limits.rates == "on" or (limits.rates == "auto" and keyring.required))
+        self.sessions = Sessions(self.access, address_connections=lambda: self.limiter.address_connections)
         self.gate = Gate(limits.http_connections, self.access.proxies.trusted)
         self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
         stored = self.history.metrics.collectors if self.history else ()
@@ -172,7 +172,7 @@ class Backend:
     def origin(self, request: web.Request) -> str:
         """The server's address as the client of ``request`` sees it."""
         peer = request[PEER]
-        return self.settings.server.public_url or f"{peer.scheme}://{peer.host}"
+        return self.settings.server.public_url or f"{peer.scheme}://{peer.host or request.host}"
 
     @property
     def draws(self) -> bool:

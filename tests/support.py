@@ -449,7 +449,7 @@ def validate(event: dict[str, Any]) -> None:
         kind = _TRANSCRIPTION_SESSION if told.get("type") == "transcription" else _SESSION
         _no_extras(kind.validate_python(told, strict=True), "session")
         # The event's own type for it is the request's, which lacks what only the server can tell.
-        session = {key: value for key, value in event["session"].items() if key not in ("id", "object")}
+        session = {key: value for key, value in event["session"].items() if key not in ("id", "object", "expires_at")}
         event = event | {"session": session}
     _no_extras(_EVENTS[event["type"]].validate_python(event, strict=True), event["type"])
 

@@ -21,7 +21,7 @@ class Peer:
 
     address: str  # of the client; "" where there is none, as over a Unix socket
     scheme: str
-    host: str  # as the client wrote it, with its port
+    host: str  # as the client wrote it, with its port; "" where it did not
 
 
 PEER = web.RequestKey("peer", Peer)
@@ -40,14 +40,14 @@ class Proxies:
 
     def peer(self, request: web.Request) -> Peer:
         """Who asks. Behind trusted proxies it is the nearest address that none of them has."""
-        address = request.remote or ""
+        address, headers = request.remote or "", request.headers
+        host = headers.get("Host", "")  # not ``request.host``: without a Host it may ask the name service, and block
         if not self._networks or not self.trusted(address):
-            return Peer(address, request.scheme, request.host)
-        headers = request.headers
+            return Peer(address, request.scheme, host)
         address = self._client(address, ",".join(headers.getall("X-Forwarded-For", [])))
         scheme = _last(headers.getall("X-Forwarded-Proto", [])).lower()
-        host = _last(headers.getall("X-Forwarded-Host", []))
-        return Peer(address, scheme if scheme in ("http", "https") else request.scheme, host or request.host)
+        forwarded = _last(headers.getall("X-Forwarded-Host", []))
+        return Peer(address, scheme if scheme in ("http", "https") else request.scheme, forwarded or host)
 
     def _client(self, nearest: str, chain: str) -> str:
         """The rightmost address that is not a trusted proxy's: what stands left of it, the client may have invented."""

@@ -46,7 +46,7 @@ class Sessions:
         self,
         access: AccessControl,
         *,
-        address_connections: int | None,
+        address_connections: Callable[[], int | None],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._access = access
@@ -68,8 +68,9 @@ class Sessions:
         most = caller.leash.connections
         if secret is not None and most is not None and secret.connections >= most:
             raise _too_many(f"This client secret may have {most} connections at a time.")
-        if self._most is not None and self._addresses[name] >= self._most:
-            raise _too_many(f"One address may have {self._most} connections at a time.")
+        share = self._most()
+        if share is not None and self._addresses[name] >= share:
+            raise _too_many(f"One address may have {share} connections at a time.")
         self._addresses[name] += 1
         if secret is not None:
             secret.connections += 1

@@ -34,22 +34,34 @@ class Limiter:
         self,
         settings: LimitSettings,
         *,
-        on: bool,
+        on: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.on = on
+        self._on = on
         self._settings = settings
 
         def buckets(size: int) -> Buckets | None:
-            return Buckets(size, clock=clock) if on and size else None
+            return Buckets(size, clock=clock) if size else None
 
         self._key = _Kind("key", buckets(settings.key_requests), buckets(settings.key_tokens))
         self._secret = _Kind("client secret", buckets(settings.secret_requests), buckets(settings.secret_tokens))
         self._address = _Kind("address", buckets(settings.address_requests), buckets(settings.address_tokens))
-        self._daily = Daily(settings.key_daily_tokens, wall=wall) if on and settings.key_daily_tokens else None
+        self._daily = Daily(settings.key_daily_tokens, wall=wall) if settings.key_daily_tokens else None
+
+    @property
+    def on(self) -> bool:
+        """Whether the limits hold."""
+        return self._on()
+
+    @property
+    def address_connections(self) -> int | None:
+        """Connections that one address may have with client secrets; None for any number."""
+        return (self.on and self._settings.address_connections) or None
 
     def _subjects(self, caller: Caller) -> Iterator[tuple[_Kind, str]]:
+        if not self.on:
+            return
         if caller.leash is not None:
             yield self._secret, caller.leash.secret
             yield self._address, visitor(caller.address)
@@ -63,6 +75,10 @@ class Limiter:
 
     def _tokens(self, caller: Caller) -> list[tuple[str, Buckets, str]]:
         return [(kind.what, kind.tokens, name) for kind, name in self._subjects(caller) if kind.tokens is not None]
+
+    def _budget(self, caller: Caller) -> Daily | None:
+        """The daily budget that the caller's turns are charged to, if any."""
+        return self._daily if caller.key_id and self.on else None
 
     def admit(self, caller: Caller) -> None:
         """Count a request. Raises: RateLimitedError where there were too many, and then it is not counted."""
@@ -82,8 +98,8 @@ class Limiter:
         for what, buckets, name in held:
             if wait := buckets.wait(name, tokens):
                 raise _limited(f"This {what} may use {buckets.size} tokens a minute", wait)
-        if self._daily is not None and caller.key_id:
-            left = self._daily.standing(_site(caller))
+        if (daily := self._budget(caller)) is not None:
+            left = daily.standing(_site(caller))
             if not left.remaining:
                 raise _limited(f"This key may use {left.limit} tokens a day", left.reset_seconds)
         self._charge(caller, tokens)
@@ -95,8 +111,8 @@ class Limiter:
     def _charge(self, caller: Caller, tokens: int) -> None:
         for _, buckets, name in self._tokens(caller):
             buckets.take(name, tokens)
-        if self._daily is not None and caller.key_id:
-            self._daily.charge(_site(caller), tokens)
+        if (daily := self._budget(caller)) is not None:
+            daily.charge(_site(caller), tokens)
 
     def requests_left(self, caller: Caller) -> Standing | None:
         """What is left of the narrowest limit of requests; None where there is no limit."""
@@ -105,8 +121,8 @@ class Limiter:
     def tokens_left(self, caller: Caller) -> Standing | None:
         """What is left of the narrowest limit of tokens; None where there is no limit."""
         standings = [buckets.standing(name) for _, buckets, name in self._tokens(caller)]
-        if self._daily is not None and caller.key_id:
-            standings.append(self._daily.standing(_site(caller)))
+        if (daily := self._budget(caller)) is not None:
+            standings.append(daily.standing(_site(caller)))
         return _narrowest(standings)
 
     def headers(self, caller: Caller) -> dict[str, str]:

@@ -75,6 +75,13 @@ def count_turn(state: State) -> State:
     return state if state.turns_left is None else replace(state, turns_left=state.turns_left - 1)
 
 
+def return_turn(state: State, error: StageError) -> State:
+    """The state with the turn again of a response that was refused before it ran."""
+    if state.turns_left is None or error.code != "rate_limit_exceeded":
+        return state
+    return replace(state, turns_left=state.turns_left + 1)
+
+
 def expire(state: State, given: Expired) -> Step:
     """End the session: what is in progress fails, and the connection is closed with the reason."""
     outputs: list[Output] = []

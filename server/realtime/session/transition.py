@@ -31,7 +31,7 @@ from server.realtime.session.inputs import (
     Stop,
 )
 from server.realtime.session.items import create_item, known_item, truncate_item
-from server.realtime.session.leash import check_response, expire
+from server.realtime.session.leash import check_response, expire, return_turn
 from server.realtime.session.replies import CANCELLED, close_reply, failure_of, take_event
 from server.realtime.session.responses import block_response, cancel_response, create_response
 from server.realtime.session.settings import begin, initial_config, session_of, update_session
@@ -67,7 +67,7 @@ def _apply(state: State, given: Input) -> Step:
                 return state, []
             if error.code == "content_filter":
                 return block_response(state, reply)
-            return close_reply(state, reply, "failed", failure_of(error))
+            return close_reply(return_turn(state, error), reply, "failed", failure_of(error))
         case Disconnected():
             return _disconnect(state)
         case Draining():
