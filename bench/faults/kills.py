@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from openai import WebSocketConnectionClosedError
+from websockets.exceptions import WebSocketException
 
 from bench.faults.client import Conversation, Turn, conversing
 from bench.faults.process import Process
@@ -65,13 +67,20 @@ async def kill(store: str, kills: int, *, seed: int = 1) -> Found:
 
 async def _converse(server: Process, number: int, found: Found) -> None:
     while not found.over:
-        async with conversing(server.url, retries=200) as (mine, coming):
-            await mine.begin(coming, {"output_modalities": ["text"], "max_output_tokens": 60})
-            for turn in range(TURNS):
-                _check(await mine.ask(coming, f"Story {number}, part {turn}: go on."), found)
-                if found.over:
-                    break
-            _note(mine, found)
+        begun = False
+        try:
+            async with conversing(server.url, retries=200) as (mine, coming):
+                await mine.begin(coming, {"output_modalities": ["text"], "max_output_tokens": 60})
+                begun = True
+                for turn in range(TURNS):
+                    _check(await mine.ask(coming, f"Story {number}, part {turn}: go on."), found)
+                    if found.over:
+                        break
+                _note(mine, found)
+        except (WebSocketException, WebSocketConnectionClosedError, OSError) as error:
+            if begun:
+                found.wrong.append(f"a session was lost: {error!r}")
+            await asyncio.sleep(0.1)  # it was killed before anything of it was acknowledged: it begins anew
 
 
 def _note(mine: Conversation, found: Found) -> None:

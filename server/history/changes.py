@@ -8,6 +8,7 @@ from server.history.database import Transaction
 from server.history.interface import (
     NOT_FOUND,
     Change,
+    DropEmpty,
     DropItem,
     DropResponse,
     HistoryError,
@@ -43,6 +44,8 @@ _PUT = """INSERT INTO {table} (owner, conversation, id, position, body, serial, 
 _DROP = "DELETE FROM {table} WHERE owner = $1 AND conversation = $2 AND id = $3"
 
 ITEMS, RESPONSES = "loquent_items", "loquent_open_responses"
+_DROP_EMPTY = """DELETE FROM loquent_conversations WHERE owner = $1 AND id = $2
+    AND NOT EXISTS (SELECT 1 FROM loquent_items WHERE owner = $1 AND conversation = $2)"""
 
 
 def encode(value: Any) -> str:
@@ -89,6 +92,8 @@ class Recorded:
 
 def _statements(change: Change, now: int) -> list[Statement]:
     match change:
+        case DropEmpty():
+            return [(_DROP_EMPTY, ())]
         case PutConversation(session, metadata, kind, created_at):
             created = now if created_at is None else created_at * 1_000_000
             return [(_PUT_CONVERSATION, (now, created, kind, _optional(metadata), _optional(session)))]

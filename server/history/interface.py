@@ -112,7 +112,12 @@ class DropResponse:
     id: str
 
 
-Change = PutConversation | PutItem | DropItem | PutResponse | DropResponse
+@dataclass(frozen=True, slots=True)
+class DropEmpty:
+    """Remove the conversation, if it has no items: its session has ended, and nothing was said."""
+
+
+Change = DropEmpty | PutConversation | PutItem | DropItem | PutResponse | DropResponse
 
 
 class History(Protocol):

@@ -27,7 +27,14 @@ from server.realtime.session.resuming import RESPONSES, Announced, catch_up
 
 log = logging.getLogger(__name__)
 
-ANNOUNCING = (wire.ItemDone, wire.ItemDeleted, wire.ItemTruncated, wire.ResponseCreated, wire.ResponseDone)
+ANNOUNCING = (
+    wire.SessionUpdated,
+    wire.ItemDone,
+    wire.ItemDeleted,
+    wire.ItemTruncated,
+    wire.ResponseCreated,
+    wire.ResponseDone,
+)
 SEEN = 1024  # ids of client events that are remembered
 
 
@@ -69,7 +76,8 @@ class LiveSession:
         self._encoders: dict[str, SoundEncoder] = {}  # by response, of those that are not PCM
         self._recorder = None if backend.history is None else Recorder(backend.history, caller.owner)
         self._announcing = 0  # the first event of a step that says that something is stored
-        self._seen: dict[int, bool] = {}  # client events by their ids' hashes; whether an earlier socket brought them
+        self._seen: dict[int, None] = {}  # the hashes of client events' ids
+        self._came_back = False  # its client, at least once
 
     @property
     def id(self) -> str:
@@ -135,13 +143,17 @@ class LiveSession:
             await self._backend.history.room()
 
     def is_repeated(self, event: Input) -> bool:
-        """Whether an earlier socket of this session brought this client event already; by its ``event_id``."""
+        """Whether this client event was brought already, by its ``event_id``.
+
+        Only a client that has come back sends events again. Before that, ids are not looked at: some clients give every
+        event the same one.
+        """
         if not isinstance(event, wire.ClientEvent) or event.event_id is None:
             return False
         id = hash(event.event_id)
-        if self._seen.get(id):
+        if self._came_back and id in self._seen:
             return True
-        self._seen[id] = False
+        self._seen[id] = None
         if len(self._seen) > SEEN:
             del self._seen[next(iter(self._seen))]
         return False
@@ -166,7 +178,7 @@ class LiveSession:
         if self.outlet is not None:
             self.outlet.replace()
         self.outlet = outlet
-        self._seen = dict.fromkeys(self._seen, True)
+        self._came_back = self._came_back or after is not None
         self._backend.live.returned(self)
         if self._recorder is not None and self.log.unstored:
             self.log.hold_again(self._recorder.whole(self._state, self._items, self._responses))
@@ -179,7 +191,7 @@ class LiveSession:
         """Go on with what was stored."""
         self.log.serial = restored.serial
         self._items, self._responses = dict(restored.items), dict(restored.responses)
-        self._seen = dict.fromkeys(map(hash, restored.event_ids), True)
+        self._seen = dict.fromkeys(map(hash, restored.event_ids))
         if self._backend.history is not None:
             self._recorder = Recorder(self._backend.history, self.owner, begun=True)
 
@@ -205,6 +217,8 @@ class LiveSession:
         """End what is in progress; every task of the session has ended then."""
         self._watch.cancel()
         self.feed(session.Disconnected())
+        if self._recorder is not None:
+            self._recorder.end(self._state)
         self.log.ended = True
         tasks = [*self._turns.values()]
         for task in tasks:

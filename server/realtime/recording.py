@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from server.history.interface import (
     Change,
+    DropEmpty,
     DropItem,
     DropResponse,
     History,
@@ -40,7 +41,8 @@ def hash_token(token: str) -> str:
 
 
 class Recorder:
-    """Turns the steps of one session into changes of its stored conversation, which begins with its first item."""
+    """Turns the steps of one session into changes of its stored conversation, which begins with the client's settings,
+    or with the first item."""
 
     __slots__ = ("_asked", "_begun", "_history", "_owner", "_recorded")
 
@@ -59,7 +61,7 @@ class Recorder:
         ``items`` and ``responses`` are those of the session, with the serials of the events that announced them.
         """
         changes = [*self._items(before, after, given, items), *self._responses(given, responses)]
-        if not self._begun and not changes:
+        if not self._begun and not changes and not isinstance(given, wire.SessionUpdate):
             return None
         if not self._begun or before.config is not after.config or before.transcribes != after.transcribes:
             changes.insert(0, PutConversation(session=session_of(after)))
@@ -75,6 +77,11 @@ class Recorder:
         changes += self._items(replace(state, items=()), state, None, items)
         changes += self._responses(None, responses)
         return self._history.record(self._owner, state.conversation_id, *changes)
+
+    def end(self, state: State) -> None:
+        """The session has ended: nothing stays of it where nothing was said."""
+        if self._begun and not state.items and not state.draining:
+            self._history.record(self._owner, state.conversation_id, DropEmpty())
 
     def _items(self, before: State, after: State, given: Input | None, items: Mapping[str, int]) -> list[Change]:
         if before.items is after.items:

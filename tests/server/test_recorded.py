@@ -212,15 +212,34 @@ async def test_what_the_client_deletes_or_truncates_is_stored_so(settings: Setti
         assert [item["content"][0]["text"] for item in items] == ["Zero", "Two"]
 
 
+async def listed(server: Running) -> list[Any]:
+    async with server.http.get(f"{server.url}/v1/conversations") as response:
+        data: list[Any] = (await response.json())["data"]
+        return data
+
+
+async def test_settings_survive_a_restart_and_go_with_a_client_that_has_said_nothing(settings: Settings) -> None:
+    async with running(ScriptedModel(["Hi."]), settings) as server, server.client() as client:
+        token = await greeted(client)
+        await client.send("session.update", session={"type": "realtime", "instructions": "Be brief."})
+        await client.expect("session.updated")
+        await cut(server, client)
+    async with running(ScriptedModel(["Hi."]), settings) as server:
+        async with back(server, token, client.seen[-1]["event_id"]) as again:
+            (first,) = await again.expect("session.updated")
+            assert first["session"]["instructions"] == "Be brief."
+            assert len(await listed(server)) == 1
+        await eventually(lambda: len(server.backend.live) == 0, "it has ended")
+        assert server.backend.history is not None
+        assert await server.backend.history.load("", conversation_of(client)) is None
+
+
 async def test_what_is_beside_the_conversation_and_an_idle_session_are_not_stored(settings: Settings) -> None:
     async with running(ScriptedModel(["Hi."]), settings) as server, server.client() as client:
         await greeted(client)
-        await client.send("session.update", session={"type": "realtime", "instructions": "Be brief."})
-        await client.expect("session.updated")
         await client.send("response.create", response={"conversation": "none", "input": []})
         await client.until("response.done")
-        async with server.http.get(f"{server.url}/v1/conversations") as response:
-            assert (await response.json())["data"] == []
+        assert await listed(server) == []
 
 
 async def test_the_key_and_the_token_are_both_needed(settings: Settings) -> None:

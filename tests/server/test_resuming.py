@@ -162,9 +162,21 @@ async def test_an_event_that_an_earlier_socket_brought_is_dropped() -> None:
                 "conversation.item.added",
                 "conversation.item.done",
             ]
-            await again.send("conversation.item.create", item=user("Again"), event_id="three")  # a careless client
-            await again.until("conversation.item.done")
+            await again.send("conversation.item.create", item=user("More"), event_id="three")
+            await again.send("conversation.item.create", item=user("Again"), event_id="four")
+            events = await again.until("conversation.item.done")
+            assert [event["item"]["content"][0]["text"] for event in events] == ["Again", "Again"]
     assert len(model.prompts) == 1
+
+
+async def test_a_client_that_never_came_back_may_use_an_event_id_again() -> None:
+    model = ScriptedModel(["Hi"])
+    async with running(model) as server, server.client() as client:
+        await client.greet()
+        for _ in range(3):
+            await client.send("response.create", event_id="event_123")
+            await client.until("response.done")
+    assert len(model.prompts) == 3
 
 
 async def test_a_client_that_is_too_far_behind_gets_the_items_and_a_clear_event() -> None:
