@@ -13,8 +13,12 @@ from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 
+from clients.terminal.errors import ClientError as ClientError
+from clients.terminal.errors import ConnectionFailedError as ConnectionFailedError
+from clients.terminal.errors import UsageError as UsageError
+from clients.terminal.link import Link
 from clients.terminal.texts import clean
 
 DEFAULT_URL = "http://127.0.0.1:8700"
@@ -27,24 +31,12 @@ AUDIO_BYTES = 48_000  # of one event: a second
 MESSAGE_BYTES = 4 * 1024 * 1024
 
 
-class ClientError(Exception):
-    """The client failed; the message is for the user."""
-
-
-class UsageError(ClientError):
-    """An option or argument is invalid."""
-
-
 class _RefusedError(ClientError):
     """The server accepted the websocket only to say why it refuses access."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-class ConnectionFailedError(ClientError):
-    """The server is unreachable, closed the connection, or refused access."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +90,11 @@ class Target:
             _trust(ca or os.environ.get("LOQUENT_CA") or None, insecure=insecure),
         )
 
-    @property
-    def websocket(self) -> str:
-        """The websocket's address. Raises: UsageError when the URL is invalid."""
-        query = f"?model={quote(self.model)}" if self.model else ""
-        return self._address({"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}) + f"/v1/realtime{query}"
+    def websocket(self, query: str = "") -> str:
+        """The websocket's address, with this query besides the model. Raises: UsageError when the URL is invalid."""
+        whole = "&".join(part for part in (f"model={quote(self.model)}" if self.model else "", query) if part)
+        address = self._address({"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"})
+        return f"{address}/v1/realtime" + (f"?{whole}" if whole else "")
 
     @property
     def http(self) -> str:
@@ -166,8 +158,8 @@ class Sound:
 class Session:
     """An open session."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._item_id = ""  # of the latest reply, if it is spoken
         self.model = ""
         self.warnings: list[str] = []  # requested settings that are not available
@@ -177,7 +169,7 @@ class Session:
         created = await self._receive(greeting=True)
         self.model = created["session"].get("model", "")
         if settings:
-            await self._send({"type": "session.update", "session": {"type": "realtime", **settings}})
+            await self._link.send({"type": "session.update", "session": {"type": "realtime", **settings}})
             updated = await self._expect("session.updated")
             self.warnings = (updated.get("loquent") or {}).get("warnings", [])
 
@@ -187,9 +179,9 @@ class Session:
         Raises: ClientError when the server refuses, ConnectionFailedError when the connection is lost.
         """
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-        await self._send({"type": "conversation.item.create", "item": item})
+        await self._link.send({"type": "conversation.item.create", "item": item})
         await self._expect("conversation.item.done")  # or an error that says why not, before a response is requested
-        await self._send({"type": "response.create"})
+        await self._link.send({"type": "response.create"})
         response_id = (await self._expect("response.created"))["response"]["id"]
         self._item_id = ""
         pieces: list[str] = []
@@ -210,29 +202,29 @@ class Session:
 
     async def cancel(self) -> None:
         """Cancel the reply; it still ends with a ``Done``."""
-        await self._send({"type": "response.cancel"})
+        await self._link.send({"type": "response.cancel"})
 
     async def append(self, pcm: bytes) -> None:
         """Send more of the user's sound: PCM, mono, 16 bits, 24,000 samples a second."""
         for begin in range(0, len(pcm), AUDIO_BYTES):
             audio = base64.b64encode(pcm[begin : begin + AUDIO_BYTES]).decode()
-            await self._send({"type": "input_audio_buffer.append", "audio": audio})
+            await self._link.send({"type": "input_audio_buffer.append", "audio": audio})
 
     async def send(self, kind: str, **fields: Any) -> None:
         """Send an event of this type."""
-        await self._send({"type": kind, **fields})
+        await self._link.send({"type": kind, **fields})
 
     async def events(self) -> AsyncGenerator[dict[str, Any]]:
         """Every event, errors too, for as long as it takes. Raises: ConnectionFailedError."""
         while True:
-            yield await self._read(None)
+            yield await self._link.receive(None)
 
     async def heard(self, milliseconds: int) -> None:
         """Report how much of the latest spoken reply was heard; the rest leaves the conversation."""
         if not self._item_id:
             return
         event = {"item_id": self._item_id, "content_index": 0, "audio_end_ms": milliseconds}
-        await self._send({"type": "conversation.item.truncate", **event})
+        await self._link.send({"type": "conversation.item.truncate", **event})
         await self._expect("conversation.item.truncated")
 
     def _done(self, response: dict[str, Any], text: str) -> Done:
@@ -246,58 +238,48 @@ class Session:
             pass
         return event
 
-    async def _send(self, event: dict[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(OPEN_SECONDS):
-                await self._socket.send(clean(json.dumps(event, ensure_ascii=False)))
-        except (ConnectionClosed, TimeoutError) as error:
-            raise _gone(error) from None
-
     async def _receive(self, *, greeting: bool = False) -> dict[str, Any]:
-        event = await self._read(SILENCE_SECONDS)
+        event = await self._link.receive(SILENCE_SECONDS)
         if event["type"] == "error" and greeting:
             raise _RefusedError(event["error"]["message"], event["error"].get("code") or "")
         if event["type"] == "error" and event["error"].get("code") != "response_cancel_not_active":
             raise ClientError(event["error"]["message"])
         return event
 
-    async def _read(self, patience: float | None) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(patience):
-                event: dict[str, Any] = json.loads(await self._socket.recv())
-        except (ConnectionClosed, TimeoutError) as error:
-            raise _gone(error) from None
-        return event
-
 
 @asynccontextmanager
 async def session(target: Target, *, waiting: Callable[[str], None] = lambda text: None) -> AsyncIterator[Session]:
-    """Open a session. While the server loads its model, wait, and report that to ``waiting`` once.
+    """Open a session. While the server loads its model, wait, and report that to ``waiting`` once; report also when the
+    connection breaks and the session goes on over another one.
 
     Raises: ConnectionFailedError that says why, UsageError for a bad URL.
     """
-    socket = await _connect(target, waiting)
+
+    async def come_back(query: str) -> ClientConnection:
+        return await _connect(target, lambda text: None, query)
+
+    link = Link(await _connect(target, waiting), come_back, waiting)
     try:
-        opened = Session(socket)
+        opened = Session(link)
         try:
             await opened.begin(target.session)
         except _RefusedError as error:
             raise _no_key(target) if error.code == "invalid_api_key" else _no_access(target, str(error)) from None
         yield opened
     finally:
-        await socket.close()
+        await link.close()
 
 
-async def _connect(target: Target, waiting: Callable[[str], None]) -> ClientConnection:
+async def _connect(target: Target, waiting: Callable[[str], None], query: str = "") -> ClientConnection:
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
-    secure: dict[str, Any] = {"ssl": target.tls} if target.tls and target.websocket.startswith("wss:") else {}
+    secure: dict[str, Any] = {"ssl": target.tls} if target.tls and target.websocket().startswith("wss:") else {}
     deadline = asyncio.get_running_loop().time() + LOADING_SECONDS
     reported = False
     while True:
         try:
             # One attempt: without `async with` or `async for`, connect() does not retry by itself.
             return await connect(
-                target.websocket,
+                target.websocket(query),
                 additional_headers=headers,
                 open_timeout=OPEN_SECONDS,
                 close_timeout=CLOSE_SECONDS,
@@ -354,14 +336,3 @@ def _no_key(target: Target) -> ConnectionFailedError:
 
 def _no_access(target: Target, reason: str) -> ConnectionFailedError:
     return ConnectionFailedError(f"{target.url} refused access: {reason}")
-
-
-def _gone(error: Exception) -> ConnectionFailedError:
-    code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else None
-    if code == 1009:
-        return ConnectionFailedError("The message is longer than the server takes.")
-    if code == 1001:
-        return ConnectionFailedError("The server is shutting down.")
-    return ConnectionFailedError(
-        "The server is gone." if isinstance(error, ConnectionClosed) else "The server does not answer."
-    )

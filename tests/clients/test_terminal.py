@@ -260,13 +260,13 @@ def test_a_second_interrupt_leaves_though_the_server_does_not_answer(loquent: st
     ],
 )
 def test_the_websocket_is_found_from_the_servers_address(url: str, websocket: str) -> None:
-    assert Target.of(url=url).websocket == websocket
+    assert Target.of(url=url).websocket() == websocket
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8700", "ftp://x", "http://", "nonsense", "http://x:87000", "http://["])
 def test_an_address_that_is_none_is_said(url: str) -> None:
     with pytest.raises(UsageError, match=re.escape(url)):
-        _ = Target.of(url=url).websocket
+        Target.of(url=url).websocket()
 
 
 def test_the_target_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

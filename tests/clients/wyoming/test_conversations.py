@@ -85,7 +85,7 @@ async def test_a_session_that_the_server_has_ended_is_opened_anew() -> None:
         conversations = Conversations(Target.of(url=server.url))
         await handle(conversations, asked("One.", device_id="x"), send)
         async with conversations.use("x") as use:
-            await (await use.session())._socket.close()
+            await (await use.session())._link.close()
         await handle(conversations, asked("Two.", device_id="x"), send)
         async with conversations.use("x") as use:
             await use.close()
