@@ -1,6 +1,7 @@
 """SQLite in WAL mode: one connection that writes and one that reads, each with a thread of its own."""
 
 import asyncio
+import logging
 import os
 import re
 import sqlite3
@@ -18,6 +19,7 @@ BUSY = 5000  # milliseconds to wait for another process's lock
 CHECKED_PAGES = 16 * 1024  # of 4 KiB, of a file that is read as a whole at the start
 ATTEMPTS = 20  # to truncate the WAL, which a reader holds up for a moment
 HOPELESS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # at debug it logs every value that is stored
 _PARAMETER = re.compile(r"\$(\d+)")
 
 
