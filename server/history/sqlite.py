@@ -1,6 +1,7 @@
 """SQLite in WAL mode: one connection that writes and one that reads, each with a thread of its own."""
 
 import asyncio
+import logging
 import os
 import re
 import sqlite3
@@ -16,8 +17,9 @@ from server.history.database import Row, SetupError, Transaction
 APPLICATION = 0x4C4F5155  # "LOQU": marks a file as ours
 BUSY = 5000  # milliseconds to wait for another process's lock
 CHECKED_PAGES = 16 * 1024  # of 4 KiB, of a file that is read as a whole at the start
-ATTEMPTS = 20  # to truncate the WAL, which a reader holds up for a moment
+TRUNCATION = 300  # milliseconds that truncating the WAL may wait for readers, while nothing is written
 HOPELESS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # at debug it logs every value that is stored
 _PARAMETER = re.compile(r"\$(\d+)")
 
 
@@ -97,13 +99,14 @@ class SqliteDatabase:
         async with self._write_lock:
             if self._writer is None:
                 raise sqlite3.OperationalError("the database is closed")
-            await self._writer.execute("VACUUM")
-            for _ in range(ATTEMPTS):
-                busy, *_ = next(iter(await self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))
-                if not busy:
-                    return
-                await asyncio.sleep(0.05)
-        raise sqlite3.OperationalError("the WAL is in use")
+            await self._writer.execute_fetchall("VACUUM")
+            await self._writer.execute_fetchall(f"PRAGMA busy_timeout={min(BUSY, TRUNCATION)}")
+            try:
+                ((busy, *_),) = await self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                await self._writer.execute_fetchall(f"PRAGMA busy_timeout={BUSY}")
+        if busy:
+            raise sqlite3.OperationalError("the WAL is in use")
 
     def hopeless(self, error: Exception) -> bool:
         """See ``Database``."""
@@ -151,7 +154,7 @@ async def _connect(file: Path) -> aiosqlite.Connection:
             "journal_mode=WAL",
             "synchronous=FULL",
         ):
-            await connection.execute(f"PRAGMA {pragma}")
+            await connection.execute_fetchall(f"PRAGMA {pragma}")  # a cursor left open would bar VACUUM
     except BaseException:
         await connection.close()
         raise
@@ -167,7 +170,7 @@ async def _check(connection: aiosqlite.Connection, file: Path) -> None:
             f"{file} is another program's database; name another file in config.toml, [history] store.", usage=True
         )
     if application != APPLICATION:
-        await connection.execute(f"PRAGMA application_id={APPLICATION}")
+        await connection.execute_fetchall(f"PRAGMA application_id={APPLICATION}")
     ((pages,),) = await connection.execute_fetchall("PRAGMA page_count")
     if pages <= CHECKED_PAGES:
         ((found,),) = await connection.execute_fetchall("PRAGMA quick_check(1)")

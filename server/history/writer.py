@@ -198,7 +198,7 @@ class Writer:
             await self._database.scrub()
         except Exception as error:
             log.info("deleted bytes are still in the history's files: %s", brief(error))
-            self._scrub_at = self._clock() + SCRUB_PAUSE
+            self._scrub_at = self._clock() + max(SCRUB_PAUSE, SCRUB_SHARE * (self._clock() - begun))
         else:
             self._scrub_at = None
             self._clean.set()

@@ -99,7 +99,7 @@ def test_a_server_beside_it_forgets_what_is_deleted(
     store = f"sqlite:///{folder}/history.db"
     monkeypatch.setenv("LOQUENT__HISTORY__STORE", store)
     monkeypatch.setenv("LOQUENT__PIPELINE__STAGES", '["chat"]')
-    with served(loquent, tmp_path) as (process, url):
+    with served(loquent, tmp_path, "--log-level", "debug") as (process, url):
         asked = json.dumps({"items": [{"role": "user", "content": MARKER}]}).encode()
         made = request(f"{url}/v1/conversations", asked)
         assert files_with(folder, MARKER)
@@ -109,8 +109,18 @@ def test_a_server_beside_it_forgets_what_is_deleted(
         with pytest.raises(urllib.error.HTTPError):
             request(f"{url}/v1/conversations/{made['id']}")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "POST /v1/conversations: 200" in log
+        assert MARKER not in log, "no log holds a message's text, however much is logged"
     assert files_with(folder, MARKER) == []
+
+
+def test_help_teaches_what_the_command_does(loquent: str) -> None:
+    assert "history" in run(loquent, "--help").stdout
+    said = run(loquent, "history", "--help").stdout
+    for word in ("list", "export", "delete", "--owner", "--before", "JSON", "[history] store", "without being asked"):
+        assert word in said
 
 
 def request(url: str, body: bytes | None = None) -> Any:

@@ -115,6 +115,16 @@ async def test_bytes_that_a_reader_holds_are_overwritten_once_it_has_gone(
         assert files_with(folder, MARKER) == []
 
 
+async def test_a_reader_that_holds_deleted_bytes_does_not_hold_up_what_is_written(folder: Path) -> None:
+    async with history(at(folder)) as stored, history(at(folder)) as reader:
+        await stored.record("", "c", PutConversation(), item("i", MARKER))
+        async with reader._database.reading() as transaction:
+            await transaction.fetch("SELECT * FROM loquent_items")
+            async with asyncio.timeout(15):
+                assert await stored.delete("", "c")
+                await stored.record("", "d", PutConversation())
+
+
 async def test_a_purge_takes_stored_responses_too(folder: Path) -> None:
     async with history(at(folder)) as stored:
         responses = HistoryStore(stored)

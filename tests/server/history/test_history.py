@@ -1,6 +1,8 @@
 """What is stored is read back, whichever database it is; no owner finds another's."""
 
 import asyncio
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -191,3 +193,41 @@ async def test_more_conversations_than_a_page_are_exported_and_purged(store: str
         assert len({each.id async for each in stored.export()}) == 230
         assert len((await stored.purge("a")).conversations) == 230
         assert [each async for each in stored.export()] == []
+
+
+def expected(changes: Sequence[PutItem | DropItem]) -> list[tuple[str, str]]:
+    """What a list would hold after these changes: ids and texts."""
+    items: list[tuple[str, str]] = []
+    for change in changes:
+        ids = [id for id, _ in items]
+        if isinstance(change, DropItem):
+            items = [each for each in items if each[0] != change.id]
+        elif change.item.id in ids:
+            items[ids.index(change.item.id)] = (change.item.id, change.item.body["text"])
+        else:
+            at = 0 if change.after == "" else len(items)
+            at = ids.index(change.after) + 1 if change.after in ids else at
+            items.insert(at, (change.item.id, change.item.body["text"]))
+    return items
+
+
+async def test_any_order_of_changes_leaves_what_a_list_would_hold(store: str) -> None:
+    chance = random.Random(3)
+    scripts: dict[str, list[PutItem | DropItem]] = {}
+    for number in range(60):
+        script = scripts[f"c{number}"] = []
+        for step in range(chance.randrange(1, 25)):
+            id = str(chance.randrange(8))
+            after = chance.choice(["", None, None, str(chance.randrange(8))])
+            script.append(DropItem(id) if chance.random() < 0.25 else PutItem(item(id, str(step)), after))
+    async with history(store) as stored:
+        for id, script in scripts.items():
+            stored.record("", id, PutConversation())
+            half = len(script) // 2
+            stored.record("", id, *script[:half])
+            for change in script[half:]:
+                stored.record("", id, change)
+        for id, script in scripts.items():
+            found = await stored.load("", id)
+            assert found is not None
+            assert [(each.id, each.body["text"]) for each in found.items] == expected(script), script
