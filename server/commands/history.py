@@ -1,6 +1,5 @@
 """``loquent history``."""
 
-import asyncio
 import json
 import sys
 from argparse import ArgumentParser, Namespace
@@ -41,6 +40,8 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(asked: Namespace) -> int:
     """Do what is asked. Raises: Failure."""
+    import asyncio
+
     from server.history.administration import Selected
     from server.history.database import SetupError
     from server.history.interface import HistoryError
@@ -126,6 +127,8 @@ async def _export(history: "DatabaseHistory", selected: "Selected") -> None:
 
 async def _delete(asked: Namespace, history: "DatabaseHistory", selected: "Selected") -> None:
     """Delete, and see that nothing is left. Raises: Failure."""
+    import asyncio
+
     from server.history.administration import count, said
 
     found = await count(history, selected)

@@ -16,6 +16,7 @@ from server.history.deleting import Deleted, Deletions
 from server.history.interface import (
     Change,
     ConversationHead,
+    DropEmpty,
     DropItem,
     HistoryError,
     OnDeleted,
@@ -99,7 +100,7 @@ class DatabaseHistory:
     def record(self, owner: str, conversation: str, *changes: Change) -> "asyncio.Future[None]":
         """See ``History``."""
         recorded = Recorded(owner, conversation, changes, self.now())
-        scrubs = DROPPED if any(isinstance(change, DropItem) for change in changes) else None
+        scrubs = DROPPED if any(isinstance(change, DropItem | DropEmpty) for change in changes) else None
         return self.writer.submit(recorded.apply, key=(owner, conversation), size=recorded.size, scrubs=scrubs)
 
     async def room(self) -> None:
