@@ -47,6 +47,7 @@ class Connection:
         self._first: list[str] = []  # what is sent before the session's log
         self._writing: asyncio.Task[None] | None = None
         self._pinging: asyncio.Task[None] | None = None
+        self._waking: asyncio.Future[None] | None = None
         self._closing = False
 
     async def run(self) -> None:
@@ -70,8 +71,11 @@ class Connection:
                 await asyncio.wait([self._pinging])
 
     def kick(self) -> None:
-        """Send what waits, by a task that lives as long as something does."""
-        if self._writing is None or self._writing.done():
+        """Send what waits, by a task that lives as long as something does, or is about to come."""
+        if self._waking is not None:
+            if not self._waking.done():
+                self._waking.set_result(None)
+        elif self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="realtime-write")
 
     def replace(self) -> None:
@@ -139,10 +143,14 @@ class Connection:
             while self._first:
                 await self._backend.deliver(self._request, self._socket.send_str(self._first[0]))
                 self._first.pop(0)
-            while (entry := events.next()) is not None:
-                await events.storing(entry)
-                await self._backend.deliver(self._request, self._socket.send_str(entry.text))
-                events.sent()
+            while True:
+                while (entry := events.next()) is not None:
+                    await events.storing(entry)
+                    await self._backend.deliver(self._request, self._socket.send_str(entry.text))
+                    events.sent()
+                if events.ended or not self.live.replying:
+                    break
+                await self._more()
         except ConnectionError:
             return  # the client disconnected, or was cut
         except HistoryError as error:
@@ -151,6 +159,14 @@ class Connection:
         if events.ended:
             self._closing = True
             await self._close(*self.live.close_code)
+
+    async def _more(self) -> None:
+        """Wait for the next event of a reply in progress."""
+        self._waking = asyncio.get_running_loop().create_future()
+        try:
+            await self._waking
+        finally:
+            self._waking = None
 
     async def _unstored(self, error: HistoryError) -> None:
         """What the next event announces is not stored: the client is sent away, and may come back for it."""

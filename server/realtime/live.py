@@ -299,7 +299,8 @@ class LiveSession:
         try:
             async with self._backend.flow(turn, self.origin, self._caller) as events:
                 async for event in events:
-                    await self.room()
+                    if self.log.full or self._recorder is not None:
+                        await self.room()
                     self.feed(session.Produced(response_id, event))
         except Exception as error:
             failure: StageError = as_stage_error(error)
