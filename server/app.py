@@ -5,7 +5,7 @@ import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from aiohttp import web
@@ -146,8 +146,12 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
     _identify(backend, request)
     if backend.draining:
         raise ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after=RETRY_AFTER)
-    if request.path == "/v1/realtime":
-        return await _connected(backend, request, handler)
+    if request.path == "/v1/realtime":  # websockets have limits of their own, besides those of other connections
+        caller = request[CALLER]
+        with nullcontext() if caller.leash is None else backend.sessions.connected(caller):
+            if request.transport is not None:
+                backend.gate.leave(request.transport)
+            return await handler(request)
     async with bodies.admitted(request, backend):
         return await handler(request)
 
@@ -161,14 +165,6 @@ def _identify(backend: Backend, request: web.Request) -> None:
             backend.limiter.admit(request[CALLER])  # of whom only the address is known
         raise
     backend.limiter.admit(request[CALLER])
-
-
-async def _connected(backend: Backend, request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Serve a websocket, which has limits of its own, besides those of other connections."""
-    with backend.sessions.connected(request[CALLER]):
-        if request.transport is not None:
-            backend.gate.leave(request.transport)
-        return await handler(request)
 
 
 async def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:

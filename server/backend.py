@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -83,17 +83,9 @@ class Backend:
         """Drop what memory holds of conversations that were deleted."""
         self.live.deleted(owner, conversations)
 
-    @contextmanager
-    def in_flight(self) -> Iterator[None]:
+    def in_flight(self) -> "_InFlight":
         """Count a request while the block runs."""
-        self.requests += 1
-        self.idle.clear()
-        try:
-            yield
-        finally:
-            self.requests -= 1
-            if not self.requests:
-                self.idle.set()
+        return _InFlight(self)
 
     async def deliver(self, request: web.Request, sending: Awaitable[None], *, seconds: float | None = None) -> None:
         """Await one send to the client of ``request``; cut the connection when it exceeds the send time limit.
@@ -222,6 +214,24 @@ class Backend:
         if not self.pipeline.ready:
             missing = ", ".join(self.pipeline.waiting_for)
             raise StageError("unavailable", "model_not_ready", f"Not ready yet: {missing}; try again in a moment.")
+
+
+class _InFlight:
+    """Counts a request. It takes less than a generator does: an open websocket is a request."""
+
+    __slots__ = ("_backend",)
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __enter__(self) -> None:
+        self._backend.requests += 1
+        self._backend.idle.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._backend.requests -= 1
+        if not self._backend.requests:
+            self._backend.idle.set()
 
 
 async def _finish(request: web.Request, response: web.Response) -> None:

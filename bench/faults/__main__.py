@@ -38,8 +38,23 @@ def _kills(asked: argparse.Namespace) -> tuple[str, bool]:
     return "\n".join([text, *found.wrong]), not found.wrong
 
 
+def _idle(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults.idle import idle, raise_limit
+
+    count = asked.count or 2000
+    raise_limit(count)
+    found = asyncio.run(idle(count))
+    text = (
+        f"{found.sockets} idle websockets: {found.kib:.1f} KiB each, {found.accepted:.0f} accepted a second, "
+        f"{100 * found.share:.1f} % of a core; SIGTERM closed {found.codes} with 1001 in {found.closed:.1f} s, "
+        f"exit code {found.exit_code}"
+    )
+    return text, found.kib <= 20 and found.codes == found.sockets and found.exit_code == 0
+
+
 ROWS = {
     "cuts": (_cuts, "sockets that break during replies, with the stock openai client (--count 200)"),
+    "idle": (_idle, "idle websockets: memory, accepts, SIGTERM (--count 2000)"),
     "kills": (_kills, "kill -9 of the server amid conversations (--count 200, --store URL)"),
 }
 

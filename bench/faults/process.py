@@ -82,6 +82,11 @@ class Process:
                     pass
                 await asyncio.sleep(0.05)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """End it at once, as a machine that fails does."""
         self.end(signal.SIGKILL)
@@ -106,5 +111,5 @@ async def serving(**settings: Any) -> AsyncIterator[Process]:
         await process.ready()
         yield process
     finally:
-        if process._process is not None and process._process.poll() is None:
+        if process.alive:
             process.end()

@@ -24,11 +24,26 @@ from server.realtime.session import Input, State, beta
 log = logging.getLogger(__name__)
 
 WRITER_LIMIT = 16 * 1024  # bytes that aiohttp buffers before a send waits for the socket
+FRAMES = (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG)
 TAKEN_OVER = 4001, "session_taken_over"  # the close code and reason of a socket whose session another one has
 
 
 class Connection:
     """A connected client, and the session that it speaks to."""
+
+    __slots__ = (
+        "_after",
+        "_backend",
+        "_closing",
+        "_final",
+        "_first",
+        "_pinging",
+        "_request",
+        "_socket",
+        "_waking",
+        "_writing",
+        "live",
+    )
 
     def __init__(
         self,
@@ -54,21 +69,39 @@ class Connection:
         """Serve the client until either side closes; every task of the connection has ended by then."""
         self._first = self.live.attach(self, self._after)
         self.kick()
-        try:
-            await self._read()
+        heartbeat = Heartbeat(self._backend.settings.limits.heartbeat, ping=self._ping, cut=self._cut)
+        try:  # here, and not in a coroutine of its own, because an idle socket waits in it
+            while (message := await self._socket.receive()).type in FRAMES:
+                heartbeat.beat()
+                if message.type is WSMsgType.PING:
+                    await self._backend.deliver(self._request, self._socket.pong(message.data))
+                elif message.type is not WSMsgType.PONG:
+                    with heartbeat.paused():
+                        await self._take(self._parse(message.data))
+            self._final = message.type is WSMsgType.ERROR or message.data == WSCloseCode.OK
+        except ConnectionError:
+            pass  # the client disconnected, or was cut
         except Exception:
             log.exception("a realtime connection failed")
             self.live.fail()
         finally:
-            if self.live.detach(self):
-                self._backend.live.left(self.live, final=self._final)
-            if self._writing is not None:
-                if not self._closing:
-                    self._writing.cancel()
-                await asyncio.wait([self._writing])
-            if self._pinging is not None:
-                self._pinging.cancel()
-                await asyncio.wait([self._pinging])
+            heartbeat.stop()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Leave the session, and end what the connection runs."""
+        if self.live.detach(self):
+            self._backend.live.left(self.live, final=self._final)
+        if self._writing is not None:
+            if not self._closing:
+                self._writing.cancel()
+            await asyncio.wait([self._writing])
+        if self._pinging is not None:
+            self._pinging.cancel()
+            await asyncio.wait([self._pinging])
+
+    def _cut(self) -> None:
+        abort(self._request)
 
     def kick(self) -> None:
         """Send what waits, by a task that lives as long as something does, or is about to come."""
@@ -84,29 +117,6 @@ class Connection:
             self._writing.cancel()
         self._closing = True
         self._writing = asyncio.create_task(self._close(*TAKEN_OVER), name="realtime-close")
-
-    async def _read(self) -> None:
-        limits = self._backend.settings.limits
-        heartbeat = Heartbeat(limits.heartbeat, ping=self._ping, cut=lambda: abort(self._request))
-        try:
-            while True:
-                message = await self._socket.receive()
-                heartbeat.beat()
-                match message.type:
-                    case WSMsgType.TEXT | WSMsgType.BINARY:
-                        with heartbeat.paused():
-                            await self._take(self._parse(message.data))
-                    case WSMsgType.PING:
-                        await self._backend.deliver(self._request, self._socket.pong(message.data))
-                    case WSMsgType.PONG:
-                        pass
-                    case kind:
-                        self._final = kind is WSMsgType.ERROR or message.data == WSCloseCode.OK
-                        return
-        except ConnectionError:
-            pass  # the client disconnected, or was cut
-        finally:
-            heartbeat.stop()
 
     async def _take(self, given: Input) -> None:
         """Feed the session, once it has room for what follows from it."""

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 class Heartbeat:
     """Calls ``ping`` after ``seconds`` without a whole frame, and ``cut`` after as many again."""
 
+    __slots__ = ("_cut", "_loop", "_paused", "_ping", "_pinged", "_seconds", "_seen", "_timer")
+
     def __init__(self, seconds: float, *, ping: Callable[[], None], cut: Callable[[], None]) -> None:
         self._seconds = seconds
         self._ping = ping

@@ -20,7 +20,7 @@ from server.errors import ApiError, as_stage_error
 from server.realtime import session, wire
 from server.realtime.ears import Ears
 from server.realtime.encoding import SoundEncoder
-from server.realtime.log import EventLog
+from server.realtime.log import GREETING, EventLog
 from server.realtime.recording import Recorder, Restored
 from server.realtime.session import Begin, Input, State, Stop
 from server.realtime.session.resuming import RESPONSES, Announced, catch_up
@@ -58,6 +58,26 @@ class Place:
 
 class LiveSession:
     """A session and what it runs."""
+
+    __slots__ = (
+        "_announcing",
+        "_backend",
+        "_caller",
+        "_came_back",
+        "_encoders",
+        "_items",
+        "_recorder",
+        "_responses",
+        "_seen",
+        "_state",
+        "_turns",
+        "_watch",
+        "ears",
+        "failed",
+        "log",
+        "origin",
+        "outlet",
+    )
 
     def __init__(self, state: State, backend: Backend, caller: Caller, origin: str) -> None:
         sessions, limits = backend.settings.sessions, backend.settings.limits
@@ -159,12 +179,12 @@ class LiveSession:
         return False
 
     def place_of(self, event_id: str | None) -> "Place":
-        """Where one of its events stands; None stands for the one before the first.
+        """Where one of its events stands; None stands for the first, without which nobody comes back.
 
         Raises: ApiError where that is none of its events.
         """
         if event_id is None:
-            return Place(0)
+            return Place(GREETING)
         found = re.fullmatch(rf"event_{self.id}(\d{{1,15}})(?:\.(\d{{1,6}}))?", event_id, re.ASCII)
         if found is None:
             raise ApiError(400, "invalid_after", f"{event_id!r:.80} is no event of this session.", "after")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from pipelines.events import (
 from server.realtime import wire
 from server.realtime.session.inputs import Step
 from server.realtime.session.leash import check_update
-from server.realtime.session.state import State
+from server.realtime.session.state import DEFAULTS, State
 from server.realtime.session.tools import warnings_of
 from server.realtime.wire import SessionConfig, WireError
 
@@ -34,8 +35,13 @@ def modalities_of(state: State) -> list[wire.Modality]:
 
 def initial_config(state: State) -> SessionConfig:
     """A session's settings before its client has said anything: as OpenAI's are, as far as they can be had."""
-    config = state.config.model_copy(update={"output_modalities": modalities_of(state)})
-    if not state.listens:
+    return _initial(*modalities_of(state), listens=state.listens)
+
+
+@cache
+def _initial(modality: wire.Modality, *, listens: bool) -> SessionConfig:
+    config = DEFAULTS.model_copy(update={"output_modalities": [modality]})
+    if not listens:
         return config
     detection = wire.TurnDetection(type="server_vad").complete()
     listening = config.audio.input.model_copy(update={"turn_detection": detection})

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from pipelines.events import (
     AUDIO_RATE,
@@ -15,7 +16,14 @@ from server.names import ModelNames, VoiceNames
 from server.realtime import wire
 from server.realtime.wire import Item, SessionConfig, WireError
 
+# Shared by all sessions, of which most are idle: a session that has something of its own has a mapping of its own.
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+DEFAULTS = SessionConfig()
 SHARE_LEFT = 0.8  # of a full conversation, once its oldest items have gone
+
+
+def _nothing() -> Mapping[str, Any]:
+    return NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +117,14 @@ class State:
     voices: VoiceNames | None = None  # None where nothing can be spoken
     verdicts: bool = False  # whether the configuration allows reporting them
     draws: bool = False  # whether replies can come with pictures
-    config: SessionConfig = field(default_factory=SessionConfig)
+    config: SessionConfig = DEFAULTS
     items: tuple[Item, ...] = ()  # at most ``limits.items``, and as many replies in progress
     held: int = 0  # bytes of ``items``, at most ``limits.conversation_bytes`` and what replies add
-    sounds: Mapping[str, Sound] = field(default_factory=dict)  # of items that were spoken; as many words as they have
+    sounds: Mapping[str, Sound] = field(
+        default_factory=_nothing
+    )  # of items that were spoken; as many words as they have
     unscreened: Mapping[str, int] = field(
-        default_factory=dict
+        default_factory=_nothing
     )  # items that no turn has had screened yet, each with its serial
     replies: tuple[Reply, ...] = ()  # at most ``limits.responses``, one of them in the conversation
     serial: int = 0
@@ -127,10 +137,12 @@ class State:
     full: bool = False  # the client knows that there is too much of it
     speech: str | None = None  # the id of the item that the user's speech will be
     partial: str = ""  # of its words, what the client knows
-    pending: Mapping[str, int] = field(default_factory=dict)  # items whose words are not there yet, with their serial
-    waiting: Mapping[str, wire.ResponseConfig] = field(default_factory=dict)  # responses that wait for such words
+    pending: Mapping[str, int] = field(
+        default_factory=_nothing
+    )  # items whose words are not there yet, with their serial
+    waiting: Mapping[str, wire.ResponseConfig] = field(default_factory=_nothing)  # responses that wait for such words
     owed: bool = False  # an answer is to begin once the conversation has no response in progress
-    audio: Mapping[str, bytes] = field(default_factory=dict)  # of items, at most ``limits.audio_bytes``
+    audio: Mapping[str, bytes] = field(default_factory=_nothing)  # of items, at most ``limits.audio_bytes``
     draining: bool = False
     closed: bool = False
     refused: tuple[int, str] | None = None  # the close code and reason of a session that the server ended
