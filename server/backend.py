@@ -13,6 +13,7 @@ from aiohttp import web
 
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
+from pipelines.chat.stage import ChatStage
 from pipelines.embedding.minilm import NAME as EMBEDDER
 from pipelines.events import Event, Picture, StageError, Turn, shutting_down
 from pipelines.flow import Next, flow
@@ -165,6 +166,14 @@ class Backend:
         """The server's address as the client of ``request`` sees it."""
         peer = request[PEER]
         return self.settings.server.public_url or f"{peer.scheme}://{peer.host or request.host}"
+
+    @property
+    def ahead(self) -> int:
+        """Replies that must end before the model could begin another one."""
+        chat = self.pipeline.find(ChatStage)
+        admitted = 0 if chat is None else chat.engine.ahead
+        # Those of realtime sessions count from their beginning: they pass other stages before the model admits them.
+        return max(admitted, self.live.turns - self.settings.chat.streams + 1)
 
     @property
     def draws(self) -> bool:

@@ -52,8 +52,18 @@ def _idle(asked: argparse.Namespace) -> tuple[str, bool]:
     return text, found.kib <= 20 and found.codes == found.sockets and found.exit_code == 0
 
 
+def _active(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults.active import active, told
+    from bench.faults.idle import raise_limit
+
+    raise_limit(4000)
+    found = asyncio.run(active(asked.count or 200))
+    return told(found), found.answered == found.asked
+
+
 ROWS = {
     "cuts": (_cuts, "sockets that break during replies, with the stock openai client (--count 200)"),
+    "active": (_active, "many that ask at once, beside 2,000 idle websockets (--count 200)"),
     "idle": (_idle, "idle websockets: memory, accepts, SIGTERM (--count 2000)"),
     "kills": (_kills, "kill -9 of the server amid conversations (--count 200, --store URL)"),
 }

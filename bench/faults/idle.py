@@ -79,9 +79,7 @@ async def idle(count: int) -> Found:
         host = f"127.0.0.1:{server.port}"
         sockets = [await _open(server.port, host) for _ in range(50)]  # what the first ones allocate for all
         before, begun = _memory(server.running), time.perf_counter()
-        while len(sockets) < count + 50:
-            wave = min(WAVE, count + 50 - len(sockets))
-            sockets += await asyncio.gather(*(_open(server.port, host) for _ in range(wave)))
+        sockets += await open_idle(server.port, count)
         accepted = count / (time.perf_counter() - begun)
         await asyncio.sleep(SETTLE_SECONDS)
         kib = (_memory(server.running) - before) / count / 1024
@@ -97,6 +95,15 @@ async def idle(count: int) -> Found:
     finally:
         if server.alive:
             server.kill()
+
+
+async def open_idle(port: int, count: int) -> list[_Socket]:
+    """So many idle websockets."""
+    sockets: list[_Socket] = []
+    while len(sockets) < count:
+        wave = min(WAVE, count - len(sockets))
+        sockets += await asyncio.gather(*(_open(port, f"127.0.0.1:{port}") for _ in range(wave)))
+    return sockets
 
 
 async def _open(port: int, host: str) -> _Socket:

@@ -33,5 +33,5 @@ class ChatSettings(BaseModel):
     tools: Literal["auto", "guided", "native"] = "auto"
     streams: Annotated[int, Field(ge=1)] = 32
     kept: Annotated[int, Field(ge=0)] = 32
-    waiting: Annotated[int, Field(ge=0)] = 64
-    waiting_tokens: Annotated[int, Field(ge=1)] = 65536
+    waiting: Annotated[int, Field(ge=0)] = 256
+    waiting_tokens: Annotated[int, Field(ge=1)] = 262144

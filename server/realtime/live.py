@@ -253,7 +253,8 @@ class LiveSession:
             case Begin(response_id, turn):
                 task = asyncio.create_task(self._respond(response_id, turn), name=response_id)
                 self._turns[response_id] = task
-                task.add_done_callback(lambda _: self._turns.pop(response_id, None))
+                self._backend.live.turns += 1
+                task.add_done_callback(lambda _: self._turn_ended(response_id))
             case Stop(response_id):
                 if response_id in self._turns:
                     self._turns[response_id].cancel()
@@ -303,6 +304,9 @@ class LiveSession:
                 format = audio.output.format if audio.output else None
                 if format is not None and format.type != wire.PCM.type:
                     self._encoders[response.id] = SoundEncoder(format.type)
+                return [self._queued(event)]
+            case wire.ResponseCreated():
+                return [self._queued(event)]
             case wire.ResponseDone():
                 self._encoders.pop(event.response.id, None)
             case wire.AudioDelta() if encoder := self._encoders.get(event.response_id):
@@ -313,6 +317,18 @@ class LiveSession:
                 last = wire.AudioDelta(response_id=event.response_id, item_id=event.item_id, delta=rest)
                 return [*([last] if rest else []), event]
         return [event]
+
+    def _turn_ended(self, response_id: str) -> None:
+        self._backend.live.turns -= 1
+        self._turns.pop(response_id, None)
+
+    def _queued(self, event: wire.ResponseCreated) -> wire.ResponseCreated:
+        """The event, with the length of the queue where the response joins one."""
+        ahead = self._backend.ahead
+        if not ahead:
+            return event
+        notes = event.loquent or wire.ResponseNotes()
+        return event.model_copy(update={"loquent": notes.model_copy(update={"queue": wire.Queue(ahead=ahead)})})
 
     async def _respond(self, response_id: str, turn: Turn) -> None:
         """Run one turn, and feed its events."""

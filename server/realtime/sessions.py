@@ -44,6 +44,7 @@ class LiveSessions(Generic[Live]):
     then those that have lingered longest end."""
 
     def __init__(self, linger: float, most: int) -> None:
+        self.turns = 0  # in progress
         self._linger = linger
         self._most = most
         self._live: dict[str, Live] = {}

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -264,6 +265,24 @@ async def test_cancelling_while_the_prompt_is_read_keeps_its_place_until_it_is()
         reads.release(10)
         await eventually(lambda: server.engine.queued == 0, "both places are free")
         assert text_of(await client.ask("And now?")) == "Hi"
+
+
+async def test_a_response_that_waits_for_the_model_says_how_many_are_ahead() -> None:
+    gate = threading.Semaphore(0)
+    pipeline = scripted_pipeline(ScriptedModel("ab", gate=gate), streams=2, waiting=8)
+    async with running(pipeline) as server, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(server.client()) for _ in range(5)]
+        ahead = []
+        for number, client in enumerate(clients, 1):
+            await client.greet()
+            await client.send("response.create")
+            (created, _) = await client.expect("response.created", "rate_limits.updated")
+            ahead.append((created.get("loquent") or {}).get("queue", {}).get("ahead", 0))
+            await eventually(lambda number=number: server.engine._admission.held == number, "it is admitted")  # type: ignore[misc]
+        assert ahead == [0, 0, 1, 2, 3]
+        gate.release(100)
+        for client in clients:
+            await client.until("response.done")
 
 
 def kept() -> set[int]:

@@ -76,6 +76,7 @@ SERVER_SAMPLES: list[wire.ServerEvent] = [
         item_id="item_1", error=wire.TranscriptionError(type="server_error", code="transcription_failed", message="No.")
     ),
     wire.ResponseCreated(response=RESPONSE.model_copy(update={"status": "in_progress", "output": [], "usage": None})),
+    wire.ResponseCreated(response=RESPONSE, loquent=wire.ResponseNotes(queue=wire.Queue(ahead=3))),
     wire.ResponseDone(response=RESPONSE),
     wire.RateLimits(),
     wire.OutputItemAdded(response_id="r", item=REPLY),

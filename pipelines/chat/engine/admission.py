@@ -32,6 +32,11 @@ class Admission:
         """Requests that run or wait."""
         return self._requests.held
 
+    @property
+    def ahead(self) -> int:
+        """Requests that must end before another one could run."""
+        return max(self._requests.held - self._limits.streams + 1, 0)
+
     def reserve(self, tenant: str) -> None:
         """Admit a request. Raises: StageError when there is no capacity, or the tenant has its share of it."""
         self._requests.acquire(tenant)

@@ -122,6 +122,11 @@ class Engine:
         return max(self._admission.held - len(self._running), 0)
 
     @property
+    def ahead(self) -> int:
+        """Requests that must end before another one could generate."""
+        return self._admission.ahead
+
+    @property
     def held_tokens(self) -> int:
         """Tokens in the KV cache slots of running requests."""
         return self._slots.used if self._slots is not None else 0

@@ -50,7 +50,7 @@ def create_response(state: State, asked: wire.ResponseConfig) -> Step:
     state = replace(state, replies=(*state.replies, reply))
     begun: list[Output] = [
         *(wire.ItemDeleted(item_id=id) for id in gone),
-        wire.ResponseCreated(response=response, loquent=wire.Warnings(warnings=warnings) if warnings else None),
+        wire.ResponseCreated(response=response, loquent=wire.ResponseNotes(warnings=warnings) if warnings else None),
         wire.RateLimits(),
     ]
     if waits:  # for what was said last

@@ -60,12 +60,6 @@ class SessionCreated(ServerEvent, Sparse):
     loquent: Resumable | None = None
 
 
-class Warnings(Wire):
-    """What was requested and is not available, in words."""
-
-    warnings: list[str]
-
-
 class Resumed(Wire):
     """The client has missed more events than the server holds; those that follow say what became of the session."""
 
@@ -76,7 +70,7 @@ class Resumed(Wire):
 class SessionNotes(Sparse):
     """What else is to be said of a session."""
 
-    warnings: list[str] | None = None
+    warnings: list[str] | None = None  # what was requested and is not available, in words
     resumed: Resumed | None = None
 
 
@@ -234,12 +228,25 @@ class Response(Wire):
         return {key: value for key, value in handler(self).items() if key != "audio" or value is not None}
 
 
+class Queue(Wire):
+    """The response waits for the model."""
+
+    ahead: int  # replies that must end before it begins
+
+
+class ResponseNotes(Sparse):
+    """What else is to be said of a response that begins."""
+
+    warnings: list[str] | None = None  # what was requested and is not available, in words
+    queue: Queue | None = None
+
+
 class ResponseCreated(ServerEvent, Sparse):
     """A response has begun."""
 
     type: Literal["response.created"] = "response.created"
     response: Response
-    loquent: Warnings | None = None
+    loquent: ResponseNotes | None = None
 
 
 class Screening(Wire):
