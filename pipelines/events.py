@@ -109,6 +109,9 @@ class Turn:
     tenant: str = ""  # who asks: for fair shares, and so that no text of one key reaches another
     speech: Speech | None = None  # the reply is text where this is None
     session: str = ""  # the conversation's id, for rates and repetitions; "" where there is none
+    conversation: str = (
+        ""  # the id of the stored conversation, with which its pictures are deleted; "" where there is none
+    )
     verdicts: bool = False  # whether the client wants to know how its messages were screened
     image: bool | None = None  # whether the reply comes with a picture of its mood; None: as it is configured
     new: tuple[int, ...] | None = None  # indexes of messages not screened yet; None: those since the last reply

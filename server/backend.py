@@ -81,8 +81,14 @@ class Backend:
         self.idle.set()
 
     def forget(self, owner: str, conversations: tuple[str, ...]) -> None:
-        """Drop what memory holds of conversations that were deleted."""
+        """Drop what memory holds of conversations that were deleted: sessions, pictures, and the prefix cache."""
         self.live.deleted(owner, conversations)
+        self.images.forget(frozenset(conversations))
+        chat = self.pipeline.find(ChatStage)
+        if chat is not None:
+            site, _, secret = owner.partition("/")
+            visitor = f"/{secret}" if secret else ""
+            chat.engine.forget((site + visitor, visitor))  # a tenant has no name where there is only one
 
     def in_flight(self) -> "_InFlight":
         """Count a request while the block runs."""
@@ -160,7 +166,11 @@ class Backend:
         """A stage that stores each picture and replaces it by a link."""
         async with aclosing(next(turn)) as events:
             async for event in events:
-                yield self.images.add(event, origin, turn.tenant) if isinstance(event, Picture) else event
+                yield (
+                    self.images.add(event, origin, turn.tenant, turn.conversation)
+                    if isinstance(event, Picture)
+                    else event
+                )
 
     def origin(self, request: web.Request) -> str:
         """The server's address as the client of ``request`` sees it."""

@@ -7,7 +7,7 @@ import hmac
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from pipelines.events import Picture
@@ -19,6 +19,7 @@ from server.links import IMAGES
 class _Entry:
     png: bytes
     expires_at: int
+    conversation: str = ""
 
 
 @dataclass(slots=True)
@@ -49,8 +50,11 @@ class ImageStore:
         """Bytes stored."""
         return sum(each.held for each in self._tenants.values())
 
-    def add(self, picture: Picture, origin: str, tenant: str = "") -> Picture:
-        """Store a picture's file; returns the picture with a link in its place. Links begin with ``origin``."""
+    def add(self, picture: Picture, origin: str, tenant: str = "", conversation: str = "") -> Picture:
+        """Store a picture's file; returns the picture with a link in its place. Links begin with ``origin``.
+
+        ``conversation`` is the id of the one that it belongs to.
+        """
         now = self._clock()
         expires_at = int(now + self._seconds) + 1
         for name, each in list(self._tenants.items()):
@@ -58,12 +62,21 @@ class ImageStore:
                 self._drop(name)
         while self._tenants and self.held + len(picture.png) > self._limit:
             self._drop(max(self._tenants, key=lambda name: self._tenants[name].held))
-        self._entries[picture.id] = _Entry(picture.png, expires_at)
+        self._entries[picture.id] = _Entry(picture.png, expires_at, conversation)
         mine = self._tenants.setdefault(tenant, _Tenant())
         mine.ids.append(picture.id)
         mine.held += len(picture.png)
         query = f"expires={expires_at}&signature={self._signature(picture.id, expires_at)}"
         return replace(picture, png=b"", url=f"{origin}{IMAGES}{picture.id}.png?{query}", expires_at=expires_at)
+
+    def forget(self, conversations: Collection[str]) -> None:
+        """Drop the pictures of conversations that were deleted."""
+        for name, each in list(self._tenants.items()):
+            for id in [id for id in each.ids if self._entries[id].conversation in conversations]:
+                each.ids.remove(id)
+                each.held -= len(self._entries.pop(id).png)
+            if not each.ids:
+                del self._tenants[name]
 
     def _drop(self, tenant: str) -> None:
         """Evict the tenant's oldest picture."""

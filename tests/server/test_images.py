@@ -403,6 +403,18 @@ def test_a_full_store_evicts_from_the_tenant_that_holds_most() -> None:
     assert store.find("0", "61", mine.url.rpartition("=")[2])[0] == b"x" * 20
 
 
+def test_pictures_of_a_deleted_conversation_go_and_others_stay() -> None:
+    store = ImageStore(1000, 60, clock=lambda: 0.0)
+    links = [store.add(picture(n, 10), "http://here", "mine", f"conv_{n % 2}") for n in range(4)]
+    store.forget(frozenset(["conv_1"]))
+    assert (len(store), store.held) == (2, 20)
+    assert store.find("2", "61", links[2].url.rpartition("=")[2])[0] == b"x" * 10
+    with pytest.raises(ApiError):
+        store.find("1", "61", links[1].url.rpartition("=")[2])
+    store.forget(frozenset(["conv_0"]))
+    assert (len(store), store.held) == (0, 0)
+
+
 def test_two_servers_do_not_take_each_others_links() -> None:
     one, other = ImageStore(100, 60, clock=lambda: 0.0), ImageStore(100, 60, clock=lambda: 0.0)
     link = one.add(picture(1, 10), "http://here")

@@ -195,6 +195,21 @@ async def test_a_deletion_ends_the_session_and_nothing_can_bring_it_back(setting
         assert await answer(server, token) == ("session_not_found", 4004)
 
 
+async def test_a_deletion_reaches_the_prefix_cache(settings: Settings) -> None:
+    async with running(ScriptedModel(["Hi."]), settings) as server:
+        async with server.client() as client:
+            await client.greet()
+            await client.ask("My marker is XYZZY")
+            await server.http.delete(f"{server.url}/v1/conversations/{conversation_of(client)}")
+        slots = server.engine._slots
+        assert slots is not None
+
+        def cached() -> str:
+            return "".join("".join(map(chr, slot.tokens)) for slot in slots._slots)
+
+        await eventually(lambda: "XYZZY" not in cached(), "the cache holds nothing of it")
+
+
 async def test_what_the_client_deletes_or_truncates_is_stored_so(settings: Settings) -> None:
     async with running(ScriptedModel(["Hi."]), settings) as server, server.client() as client:
         await greeted(client)

@@ -11,12 +11,12 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from pipelines.chat.engine.admission import Admission, EngineLimits
-from pipelines.chat.engine.mailbox import Cancel, Close, Generate, Mailbox, Post
+from pipelines.chat.engine.mailbox import Cancel, Close, Forget, Generate, Mailbox, Post
 from pipelines.chat.engine.prefill import PrefillBudget
 from pipelines.chat.engine.slots import SlotTable
 from pipelines.chat.model.interface import Constraint, LanguageModel, Segment
@@ -65,7 +65,7 @@ class Engine:
         self._load = load
         self._limits = limits
         self._admission = Admission(limits)
-        self._inbox: queue.SimpleQueue[Generate | Cancel | Close] = queue.SimpleQueue()  # bounded by admission
+        self._inbox: queue.SimpleQueue[Generate | Cancel | Forget | Close] = queue.SimpleQueue()  # bounded by admission
         self._waiting: deque[Generate] = deque()  # bounded by admission
         self._running: list[Stream] = []
         self._slots: SlotTable | None = None
@@ -156,6 +156,10 @@ class Engine:
     def release(self, tenant: str = "") -> None:
         """Release an admitted request that was not submitted."""
         self._admission.release(tenant)
+
+    def forget(self, tenants: Iterable[str]) -> None:
+        """Drop what the prefix cache holds of these tenants, and what their requests in progress would leave there."""
+        self._inbox.put(Forget(frozenset(tenants)))
 
     async def generate(
         self,
@@ -358,12 +362,15 @@ class Engine:
             self._slots.give_back(stream.slot)
         self.release(stream.tenant)
 
-    def _take(self, message: Generate | Cancel | Close) -> bool:
+    def _take(self, message: Generate | Cancel | Forget | Close) -> bool:
         match message:
             case Generate():
                 self._waiting.append(message)
             case Cancel(id):
                 self._cancel(id)
+            case Forget(tenants):
+                if self._slots is not None:
+                    self._slots.forget(tenants)
             case Close():
                 self._fail_all(shutting_down())
                 return False

@@ -35,6 +35,13 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop what the prefix cache holds of these tenants."""
+
+    tenants: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """End every request and then the thread."""
 

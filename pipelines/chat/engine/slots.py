@@ -1,6 +1,6 @@
 """KV cache slots and the prefix cache: a request takes the slot from which it must compute least."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 WORTH_COPYING = 16  # tokens; fewer are computed as fast
@@ -29,6 +29,7 @@ class Slot:
     tenant: str = ""
     used: int = 0  # when it was last taken or given back
     taken: bool = False
+    forgotten: bool = False  # its text must not stay when its request ends
 
 
 class SlotTable:
@@ -53,7 +54,7 @@ class SlotTable:
         best, shared = None, 0
         if self._reuse:
             for slot in self._slots:
-                if slot.tenant == tenant and slot.computed > shared:
+                if slot.tenant == tenant and slot.computed > shared and not slot.forgotten:
                     alike = common_prefix(prompt, slot.tokens[: slot.computed])
                     if (alike, slot.taken) > (shared, False):
                         best, shared = slot, alike
@@ -68,8 +69,16 @@ class SlotTable:
                 self._copy(best.number, chosen.number, shared)
         self._clock += 1
         chosen.tokens, chosen.computed, chosen.tenant = list(prompt), shared, tenant
-        chosen.used, chosen.taken = self._clock, True
+        chosen.used, chosen.taken, chosen.forgotten = self._clock, True, False
         return chosen
+
+    def forget(self, tenants: Collection[str]) -> None:
+        """Drop the texts that requests of these tenants left, or will leave."""
+        for slot in self._slots:
+            if slot.tenant in tenants:
+                slot.forgotten = True
+                if not slot.taken:
+                    self._clear(slot)
 
     def is_coming(self, prompt: Sequence[int], tenant: str) -> bool:
         """Whether a request in progress is about to compute much of this prompt's beginning."""
@@ -77,7 +86,7 @@ class SlotTable:
             return False
         for slot in self._slots:
             missing = min(len(slot.tokens), len(prompt)) - slot.computed
-            if slot.taken and slot.tenant == tenant and missing >= WORTH_WAITING:
+            if slot.taken and not slot.forgotten and slot.tenant == tenant and missing >= WORTH_WAITING:
                 end = slot.computed + WORTH_WAITING
                 if slot.tokens[:end] == list(prompt[:end]):
                     return True
@@ -88,6 +97,13 @@ class SlotTable:
         self._clock += 1
         slot.used, slot.taken = self._clock, False
         del slot.tokens[slot.computed :]
+        if slot.forgotten:
+            self._clear(slot)
+
+    @staticmethod
+    def _clear(slot: Slot) -> None:
+        slot.tokens.clear()
+        slot.computed, slot.tenant = 0, ""
 
     @property
     def used(self) -> int:

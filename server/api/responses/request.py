@@ -117,6 +117,7 @@ class ResponseRequest(SamplingFields, FormatFields):
             self.sampling(max_tokens=self.max_output_tokens, logprobs=self.logprobs),
             tenant,
             session=own.session_of(tenant),
+            conversation=self.conversation.id if self.conversation is not None else "",
             verdicts=own.verdicts,
             image=own.image,
             tools=checked.offered.use,

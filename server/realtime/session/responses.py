@@ -138,6 +138,7 @@ def _turn(state: State, response_id: str, asked: wire.ResponseConfig, items: Seq
         sampling,
         state.tenant,
         session=state.id,
+        conversation=state.conversation_id,
         verdicts=bool(said("verdicts", asked.loquent, state.config.loquent)) and state.verdicts,
         image=said("image", asked.loquent, state.config.loquent),
         new=new,

@@ -103,3 +103,17 @@ def test_the_pace_has_bounds() -> None:
             budget.measured(0.01, streaming=True, read=0)
             budget.measured(0.01 + seconds * 64, streaming=True, read=64)
         assert budget.tokens(8, 1) == bound
+
+
+def test_what_is_forgotten_is_found_no_more_and_others_texts_are() -> None:
+    slots, _ = table(4)
+    leave(slots, TEXT, "one")
+    leave(slots, TEXT, "two")
+    running = slots.take([*TEXT, 1], "one")
+    running.computed = len(TEXT)
+    slots.forget(("one",))
+    assert leave(slots, TEXT, "two") == len(TEXT) - 1
+    assert leave(slots, TEXT, "one") == 0
+    slots.give_back(running)
+    assert not [slot for slot in slots._slots if slot.tenant == "one" and slot is running]
+    assert running.tokens == []
