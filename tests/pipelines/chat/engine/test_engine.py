@@ -186,6 +186,7 @@ async def test_cancelling_a_request_that_waits_frees_its_place_and_nobody_elses(
         waits = asyncio.create_task(generate(engine, "waits"))
         await eventually(lambda: engine.queued == 1, "the second waits")
         waits.cancel()
+        await asyncio.wait([waits])  # the engine knows of it before it goes on
         gate.release(100)
         assert text(await runs) == "abc"
         await eventually(lambda: (engine.running, engine.queued) == (0, 0), "no place is taken")
