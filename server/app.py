@@ -12,7 +12,7 @@ from aiohttp import web
 
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
-from server import bodies, logs, pages, paths
+from server import bodies, logs, measuring, pages, paths
 from server.api import (
     chat,
     client_secrets,
@@ -56,7 +56,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory | None = None) -> web.Application:
     """The routes over ``pipeline`` and the stored history, which the caller starts and closes."""
     app = web.Application(
-        middlewares=[answer], client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes)
+        middlewares=[measuring.timed, answer],
+        client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes),
     )
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server), history)
@@ -93,7 +94,7 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
-    app.on_response_prepare.append(add_headers)
+    app.on_response_prepare.extend((add_headers, measuring.count))
     return app
 
 

@@ -73,7 +73,14 @@ class Backend:
         self.gate = Gate(limits.http_connections, self.access.proxies.trusted)
         self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
         stored = self.history.metrics.collectors if self.history else ()
-        self.metrics = Metrics(self.pipeline, lambda: len(self.connections), *stored)
+        self.metrics = Metrics(
+            self.pipeline,
+            lambda: len(self.connections),
+            *stored,
+            requests=lambda: self.requests,
+            lingering=lambda: self.live.lingering,
+        )
+        self.limiter.on_limited = lambda limit, subject: self.metrics.rate_limited.labels(limit, subject).inc()
         self.live = LiveSessions(self.settings.sessions.linger, self.settings.limits.connections)
         if self.history is not None:
             self.history.on_deleted = self.forget
