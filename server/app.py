@@ -34,6 +34,8 @@ from server.history.build import build as build_history
 from server.history.store import DatabaseHistory
 from server.links import IMAGES
 from server.names import ModelNames, public_name
+from server.openapi import operations
+from server.openapi.handler import described
 from server.protocol import Runner, new_request_id
 from server.realtime.connection import connect
 from server.realtime.refusal import is_refused, refuse
@@ -91,6 +93,8 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
     app.router.add_get("/v1/models/{name:.+}", models.retrieve_model)
     for path in pages.FILES:
         app.router.add_get(path, pages.page)
+    for path in operations.PATHS:
+        app.router.add_get(path, described)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
@@ -137,7 +141,7 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         backend.access.check_host(request)
         backend.access.check_origin(request)  # a preflight request carries no key
         return web.Response(status=204)
-    if request.path in pages.FILES:  # without a key: they hold no secret, and ask for it
+    if request.path in pages.FILES or request.path in operations.PATHS:  # without a key: they hold no secret
         backend.access.check_host(request)
         return await handler(request)
     if request.path.startswith(IMAGES):  # the signed link is the credential
