@@ -178,13 +178,15 @@ async def _connected(backend: Backend, request: web.Request, handler: Handler) -
 
 async def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:
     codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+    allow = ""
     if isinstance(error, web.HTTPNotFound):
         text = await paths.missing(request)
     elif isinstance(error, web.HTTPMethodNotAllowed):
-        text = f"This path does not take {error.method:.20}; it takes {', '.join(sorted(error.allowed_methods))}."
+        allow = ", ".join(sorted(error.allowed_methods))
+        text = f"This path does not take {error.method:.20}; it takes {allow}."
     else:
         text = error.text or error.reason
-    return ApiError(error.status, codes.get(error.status, "bad_request"), text)
+    return ApiError(error.status, codes.get(error.status, "bad_request"), text, allow=allow)
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -53,7 +53,13 @@ class Operation:
 
 TEXT: Json = {"type": "string"}
 BINARY: Json = {"type": "string", "format": "binary"}
-STREAM: Json = {"text/event-stream": TEXT}
+STREAM: Json = {  # each event
+    "text/event-stream": {
+        "type": "object",
+        "required": ["data"],
+        "properties": {"event": TEXT, "data": {"type": "string", "contentMediaType": "application/json"}},
+    }
+}
 PAGING: Mapping[str, Json] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": PAGE},
     "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
