@@ -38,8 +38,9 @@ def document() -> Json:
     """The whole document, as JSON has it."""
     bodies = {f"{each.id}.body": (each.body.model, "validation") for each in OPERATIONS if each.body}
     answers = {f"{each.id}.answer": (each.answer, "serialization") for each in OPERATIONS if each.answer}
+    events = {f"{each.id}.event": (each.event, "serialization") for each in OPERATIONS if each.event}
     errors = {"error": (Error, "serialization"), "not ready": (NotReady, "serialization")}
-    schemas, components = definitions(bodies | answers | errors, PREFIX)
+    schemas, components = definitions(bodies | answers | events | errors, PREFIX)
     read = {schemas[f"{each.id}.body"]["$ref"].removeprefix(PREFIX): each.body for each in OPERATIONS if each.body}
     components = {name: _component(schema, read.get(name)) for name, schema in components.items()}
     paths: Json = {}
@@ -87,6 +88,10 @@ def _in_path(path: str) -> list[Json]:
 def _responses(each: Operation, schemas: dict[str, Json]) -> Json:
     content = {"application/json": {"schema": schemas[f"{each.id}.answer"]}} if each.answer else {}
     content |= {kind: {"schema": schema} for kind, schema in each.others.items()}
+    if each.event:  # the last event's data is [DONE]
+        content["text/event-stream"] = {
+            "schema": _events(each.others["text/event-stream"], schemas[f"{each.id}.event"])
+        }
     success: Json = {"description": each.summary, "headers": _HEADERS} | ({"content": content} if content else {})
     statuses = sorted({*ALWAYS, *(KEYED if each.keyed else ()), *each.errors})
     refused: Json = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
@@ -96,6 +101,12 @@ def _responses(each: Operation, schemas: dict[str, Json]) -> Json:
             "content": {"application/json": {"schema": schemas["not ready"]}},
         }
     return {str(each.status): success} | refused
+
+
+def _events(schema: Json, data: Json) -> Json:
+    """The schema of a server-sent event, with that of its data."""
+    properties = schema["properties"]
+    return schema | {"properties": properties | {"data": properties["data"] | {"contentSchema": data}}}
 
 
 def _refusal(status: int, schema: Json) -> Json:

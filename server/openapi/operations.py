@@ -43,6 +43,7 @@ class Operation:
     summary: str
     answer: Any = None  # the type of the JSON that it answers with
     others: Mapping[str, Json] = field(default_factory=dict)  # the schemas of other content types that it answers with
+    event: Any = None  # the type of the data of a server-sent event, where there is one
     body: Body | None = None
     form: Json | None = None  # the schema of a form that it reads
     query: Mapping[str, Json] = field(default_factory=dict)
@@ -213,6 +214,7 @@ _CHAT = (
         "Answer a conversation, whole or as server-sent events.",
         chats.ChatCompletion,
         STREAM,
+        chats.ChatCompletionChunk,
         body=Body(chat_request.ChatRequest, chat_request.IGNORED, chat_request.REFUSED),
         errors=(404,),
     ),
@@ -223,6 +225,7 @@ _CHAT = (
         "Complete prompts.",
         chats.Completion,
         STREAM,
+        chats.Completion,
         body=Body(completions.CompletionRequest, completions.IGNORED),
         errors=(404,),
     ),

@@ -48,7 +48,8 @@ async def everything(minilm: Path, drawer: Drawer) -> AsyncIterator[Running]:
         image=drawing(minilm, drawer),
         hearing=hearing_with(ScriptedRecogniser()),
     )
-    async with running(pipeline, Settings()) as server:
+    settings = Settings.model_validate({"anomaly": {"verdicts": True}})
+    async with running(pipeline, settings) as server:
         await pipeline.wait_until(lambda: all(part.ready() for part in pipeline.parts))
         yield server
 
