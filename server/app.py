@@ -40,6 +40,7 @@ from server.protocol import Runner, new_request_id
 from server.realtime.connection import connect
 from server.realtime.refusal import is_refused, refuse
 from server.tls import certificate_of
+from server.tracing.switch import tracing
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     logs.request_id.set(request[REQUEST_ID_KEY])
     backend = request.app[BACKEND]
     backend.access.meet(request)
+    if backend.tracing is not None:
+        backend.tracing.meet(request)
     try:
         with backend.in_flight():
             response = await backend.answer(request, await _admit(backend, request, handler))
@@ -253,6 +256,7 @@ async def serving(
     history = build_history(settings.history)
     app = application(settings, pipeline, history)
     backend = app[BACKEND]
+    backend.tracing = tracing()
     runner = Runner(
         app,
         backend.gate,
@@ -276,7 +280,9 @@ async def serving(
         await pipeline.close()  # ends what the drain left running, so that no handler waits for the engine
         await runner.cleanup()
         if history is not None:
-            await history.close()  # last: what handlers record while they end is written
+            await history.close()  # behind the handlers: what they record while they end is written
+        if backend.tracing is not None:
+            await backend.tracing.close()
         listener.close()  # which nothing serves where the history could not be opened
 
 

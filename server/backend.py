@@ -32,6 +32,7 @@ from server.limits.meter import Meter
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
 from server.realtime.sessions import LiveSessions
+from server.tracing.switch import Tracing
 
 Endpoint = Literal["embeddings", "moderations", "images", "speech", "transcriptions"]
 DETECTOR = "loquent-anomaly"
@@ -52,6 +53,7 @@ class Backend:
     names: ModelNames
     access: AccessControl
     history: DatabaseHistory | None = None  # None where conversations are stored in memory alone
+    tracing: Tracing | None = None
     connections: set[object] = field(default_factory=set)  # realtime; bounded by ``limits.connections``
     requests: int = 0  # in flight; an open websocket is one
     refusing: int = 0  # websockets that are accepted only to be refused
@@ -162,7 +164,8 @@ class Backend:
 
         ``counts``: whether it counts as a request, as a turn of a realtime session does.
         """
-        turn = replace(turn, begun=time.monotonic())
+        trace = None if self.tracing is None else self.tracing.begin(turn, self.names.here)
+        turn = replace(turn, begun=time.monotonic(), trace=trace)
         meter = (self._meter(caller, counts=counts),) if self.limiter.on or caller.leash is not None else ()
         return flow(turn, (self.metrics.turn, *meter, partial(self._link, origin), *self.pipeline.stages))
 

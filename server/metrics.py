@@ -10,7 +10,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from pipelines.build import Pipeline
-from pipelines.events import AudioDelta, CallDelta, Event, Finished, StageError, TextDelta, Turn
+from pipelines.events import AudioDelta, CallDelta, Event, Finished, StageError, TextDelta, Turn, Usage
 from pipelines.flow import Next
 from pipelines.metrics import gauge
 
@@ -94,7 +94,8 @@ class Metrics:
 
     async def turn(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         """The outermost stage: measures how the turn ends."""
-        outcome = "cancelled"  # unless the stream reports another outcome before it is closed
+        outcome, failed = "cancelled", False  # unless the stream reports another outcome before it is closed
+        usage = Usage()
         begun, first = time.monotonic(), None
         try:
             async with aclosing(next(turn)) as events:
@@ -102,19 +103,21 @@ class Metrics:
                     if first is None and isinstance(event, TextDelta | CallDelta | AudioDelta):
                         first = time.monotonic()
                     if isinstance(event, Finished):
-                        outcome = event.reason
+                        outcome, usage = event.reason, event.usage
                         if turn.speech is None and first is not None:  # a spoken reply comes as it is played
                             self._decoded(event.usage.output_tokens - 1, time.monotonic() - first)
                     yield event
         except StageError as error:
-            outcome = error.code
+            outcome, failed = error.code, True
             raise
         except Exception:
-            outcome = "internal_error"
+            outcome, failed = "internal_error", True
             raise
         finally:
             self._turns.labels(outcome).inc()
             self._turn_seconds.observe(time.monotonic() - begun)
+            if turn.trace is not None:
+                turn.trace.end(outcome, _tokens(usage), failed=failed)
 
     def _decoded(self, tokens: int, seconds: float) -> None:
         if tokens > 0 and seconds > 0:
@@ -137,6 +140,17 @@ class Metrics:
     def render(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self._registry)
+
+
+def _tokens(usage: Usage) -> dict[str, int]:
+    """A turn's usage as attributes of its span; none where it is not known."""
+    if usage == Usage():
+        return {}
+    return {
+        "gen_ai.usage.input_tokens": usage.input_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+        "gen_ai.usage.output_tokens": usage.output_tokens,
+    }
 
 
 def _route(request: web.Request) -> tuple[str, str]:

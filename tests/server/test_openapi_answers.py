@@ -100,8 +100,14 @@ async def test_answers_of_every_endpoint_are_what_the_document_says(minilm: Path
 
 
 async def _chats(ask: Asking) -> None:
-    own = {"loquent": {"verdicts": True, "image": True}, "seed": 1}
-    for more in ({}, own, {"logprobs": True, "top_logprobs": 2, "n": 2}, {"tools": [TOOL], "tool_choice": "none"}):
+    own: Json = {"loquent": {"verdicts": True, "image": True}, "seed": 1}
+    asked: list[Json] = [
+        {},
+        own,
+        {"logprobs": True, "top_logprobs": 2, "n": 2},
+        {"tools": [TOOL], "tool_choice": "none"},
+    ]
+    for more in asked:
         assert (await ask("POST", "/v1/chat/completions", {"messages": HI} | more))["choices"]
         chunks = await ask.stream("/v1/chat/completions", {"messages": HI} | more)
         assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
