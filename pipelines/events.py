@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipelines.tracing import Trace
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -122,6 +124,7 @@ class Turn:
     overflow: Literal["error", "trim"] | None = None  # of the context; None: as it is configured
     retention: float | None = None  # share of the room that trimming leaves; None: as much as fits
     retained_tokens: int | None = None  # of the prompt that trimming leaves at most, the instructions not counted
+    trace: Trace | None = field(default=None, compare=False, repr=False)  # where the server traces
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
-from server import bodies, logs, pages, paths
+from server import bodies, logs, measuring, pages, paths
 from server.api import (
     chat,
     client_secrets,
@@ -34,10 +34,13 @@ from server.history.build import build as build_history
 from server.history.store import DatabaseHistory
 from server.links import IMAGES
 from server.names import ModelNames, public_name
+from server.openapi import operations
+from server.openapi.handler import described
 from server.protocol import Runner, new_request_id
 from server.realtime.connection import connect
 from server.realtime.refusal import is_refused, refuse
 from server.tls import certificate_of
+from server.tracing.switch import tracing
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory | None = None) -> web.Application:
     """The routes over ``pipeline`` and the stored history, which the caller starts and closes."""
     app = web.Application(
-        middlewares=[answer], client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes)
+        middlewares=[measuring.timed, answer],
+        client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes),
     )
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server), history)
@@ -90,10 +94,12 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
     app.router.add_get("/v1/models/{name:.+}", models.retrieve_model)
     for path in pages.FILES:
         app.router.add_get(path, pages.page)
+    for path in operations.PATHS:
+        app.router.add_get(path, described)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
-    app.on_response_prepare.append(add_headers)
+    app.on_response_prepare.extend((add_headers, measuring.count))
     return app
 
 
@@ -105,6 +111,8 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     logs.request_id.set(request[REQUEST_ID_KEY])
     backend = request.app[BACKEND]
     backend.access.meet(request)
+    if backend.tracing is not None:
+        backend.tracing.meet(request)
     try:
         with backend.in_flight():
             response = await backend.answer(request, await _admit(backend, request, handler))
@@ -136,7 +144,7 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         backend.access.check_host(request)
         backend.access.check_origin(request)  # a preflight request carries no key
         return web.Response(status=204)
-    if request.path in pages.FILES:  # without a key: they hold no secret, and ask for it
+    if request.path in pages.FILES or request.path in operations.PATHS:  # without a key: they hold no secret
         backend.access.check_host(request)
         return await handler(request)
     if request.path.startswith(IMAGES):  # the signed link is the credential
@@ -169,13 +177,15 @@ def _identify(backend: Backend, request: web.Request) -> None:
 
 async def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:
     codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+    allow = ""
     if isinstance(error, web.HTTPNotFound):
         text = await paths.missing(request)
     elif isinstance(error, web.HTTPMethodNotAllowed):
-        text = f"This path does not take {error.method:.20}; it takes {', '.join(sorted(error.allowed_methods))}."
+        allow = ", ".join(sorted(error.allowed_methods))
+        text = f"This path does not take {error.method:.20}; it takes {allow}."
     else:
         text = error.text or error.reason
-    return ApiError(error.status, codes.get(error.status, "bad_request"), text)
+    return ApiError(error.status, codes.get(error.status, "bad_request"), text, allow=allow)
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -242,6 +252,7 @@ async def serving(
     history = build_history(settings.history)
     app = application(settings, pipeline, history)
     backend = app[BACKEND]
+    backend.tracing = tracing()
     runner = Runner(
         app,
         backend.gate,
@@ -265,7 +276,9 @@ async def serving(
         await pipeline.close()  # ends what the drain left running, so that no handler waits for the engine
         await runner.cleanup()
         if history is not None:
-            await history.close()  # last: what handlers record while they end is written
+            await history.close()  # behind the handlers: what they record while they end is written
+        if backend.tracing is not None:
+            await backend.tracing.close()
         listener.close()  # which nothing serves where the history could not be opened
 
 

@@ -33,6 +33,7 @@ from server.limits.meter import Meter
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
 from server.realtime.sessions import LiveSessions
+from server.tracing.switch import Tracing
 
 Endpoint = Literal["embeddings", "moderations", "images", "speech", "transcriptions"]
 DETECTOR = "loquent-anomaly"
@@ -53,6 +54,7 @@ class Backend:
     names: ModelNames
     access: AccessControl
     history: DatabaseHistory | None = None  # None where conversations are stored in memory alone
+    tracing: Tracing | None = None
     connections: set[object] = field(default_factory=set)  # realtime; bounded by ``limits.connections``
     requests: int = 0  # in flight; an open websocket is one
     refusing: int = 0  # websockets that are accepted only to be refused
@@ -74,7 +76,14 @@ class Backend:
         self.gate = Gate(limits.http_connections, self.access.proxies.trusted)
         self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
         stored = self.history.metrics.collectors if self.history else ()
-        self.metrics = Metrics(self.pipeline, lambda: len(self.connections), *stored)
+        self.metrics = Metrics(
+            self.pipeline,
+            lambda: len(self.connections),
+            *stored,
+            requests=lambda: self.requests,
+            lingering=lambda: self.live.lingering,
+        )
+        self.limiter.on_limited = lambda limit, subject: self.metrics.rate_limited.labels(limit, subject).inc()
         self.live = LiveSessions(self.settings.sessions.linger, self.settings.limits.connections)
         if self.history is not None:
             self.history.on_deleted = self.forget
@@ -154,7 +163,8 @@ class Backend:
 
         ``counts``: whether it counts as a request, as a turn of a realtime session does.
         """
-        turn = replace(turn, begun=time.monotonic())
+        trace = None if self.tracing is None else self.tracing.begin(turn, self.names.here)
+        turn = replace(turn, begun=time.monotonic(), trace=trace)
         meter = (self._meter(caller, counts=counts),) if self.limiter.on or caller.leash is not None else ()
         return flow(turn, (self.metrics.turn, *meter, partial(self._link, origin), *self.pipeline.stages))
 

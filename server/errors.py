@@ -39,7 +39,14 @@ class ApiError(Exception):
     """An HTTP error in OpenAI's format."""
 
     def __init__(
-        self, status: int, code: str, message: str, param: str | None = None, *, retry_after: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        *,
+        retry_after: int | None = None,
+        allow: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -47,6 +54,7 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after  # seconds
+        self.allow = allow  # the methods that a 405 names
 
     def body(self) -> dict[str, Any]:
         """``{"error": {"message", "type", "code", "param"}}``."""
@@ -57,6 +65,7 @@ class ApiError(Exception):
     def headers(self) -> dict[str, str]:
         """The response's extra headers."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        headers |= {"Allow": self.allow} if self.allow else {}
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 

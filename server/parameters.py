@@ -14,7 +14,7 @@ MinP = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 StopStrings = Annotated[list[StopString], Field(max_length=16, fail_fast=True)]
-RepetitionPenalty = Annotated[float, Field(gt=0, le=2)]
+RepetitionPenalty = Annotated[float, Field(ge=0.01, le=2)]  # logits are divided by it
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]

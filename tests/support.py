@@ -13,6 +13,7 @@ import venv
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -55,6 +56,7 @@ from pipelines.speech.workers import Workers
 from server.app import listen, serving, url
 from server.backend import Backend
 from server.config import Settings
+from server.openapi.realtime import realtime_schema
 
 Result = TypeVar("Result")
 
@@ -441,7 +443,9 @@ _TRANSCRIPTION_SESSION = TypeAdapter(RealtimeTranscriptionSessionCreateResponse)
 
 
 def validate(event: dict[str, Any]) -> None:
-    """Fail unless ``event`` is, strictly, one that the openai package knows: no field missing, wrong or made up."""
+    """Fail unless ``event`` is, strictly, one that the openai package and the server's own schema know: no field
+    missing, wrong or made up."""
+    described(event)
     assert event["type"] in _EVENTS, f"clients know no event {event['type']!r}"
     if "session" in event:
         # The type of a session as the server tells it lacks what the request's type, checked below, has.
@@ -452,6 +456,30 @@ def validate(event: dict[str, Any]) -> None:
         session = {key: value for key, value in event["session"].items() if key not in ("id", "object", "expires_at")}
         event = event | {"session": session}
     _no_extras(_EVENTS[event["type"]].validate_python(event, strict=True), event["type"])
+
+
+def described(event: dict[str, Any]) -> None:
+    """Fail unless ``event`` is exactly what the schema says that the server sends."""
+    validators = _validators()
+    assert event["type"] in validators, f"the schema has no event {event['type']!r}"
+    wrong = [f"{error.json_path}: {error.message}" for error in validators[event["type"]].iter_errors(event)]
+    assert not wrong, f"{event['type']} is not what the schema says: {wrong}"
+
+
+@cache
+def _validators() -> dict[str, Draft202012Validator]:
+    """One for each event of the server, by its type. Objects have no further fields here."""
+    defs = {name: _closed(schema) for name, schema in realtime_schema()["$defs"].items()}
+    schemas = [each["$ref"] for each in defs["ServerEvent"]["oneOf"]]
+    kinds = [defs[reference.removeprefix("#/$defs/")]["properties"]["type"]["const"] for reference in schemas]
+    return {
+        kind: Draft202012Validator({"$ref": reference, "$defs": defs})
+        for kind, reference in zip(kinds, schemas, strict=True)
+    }
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"additionalProperties": False} | schema if "properties" in schema else schema
 
 
 def _no_extras(value: Any, path: str) -> None:

@@ -25,6 +25,7 @@ from pipelines.embedding.embedder import Embedder
 from pipelines.events import Event, Finished, Message, Screened, StageError, TextDelta, TextDone, Turn, Usage
 from pipelines.flow import Next
 from pipelines.loading import one_at_a_time
+from pipelines.tracing import traced
 
 if TYPE_CHECKING:
     from pipelines.anomaly.detector import Detector, Prepared
@@ -357,7 +358,8 @@ class _Screening:
             ) from None
 
     async def _screen(self) -> Action:
-        verdicts = await self._stage._verdicts(new_messages(self._turn), self._turn.session)
+        with traced(self._turn.trace, "screening"):
+            verdicts = await self._stage._verdicts(new_messages(self._turn), self._turn.session)
         action = worst([self._stage.action(verdict) for verdict in verdicts])
         taken = action if self._settings.mode == "enforce" else "allow"
         if taken != "block":

@@ -111,7 +111,7 @@ def metrics(engine: Engine) -> tuple[Collector, ...]:
     return (
         gauge("loquent_requests_running", "Requests that generate.", lambda: engine.running),
         gauge("loquent_requests_waiting", "Requests that wait to run.", lambda: engine.queued),
-        gauge(
+        counter(
             "loquent_engine_restarts", "Times that the model's worker died and was restarted.", lambda: engine.restarts
         ),
         gauge("loquent_kv_tokens", "Tokens in the KV cache slots of running requests.", lambda: engine.held_tokens),

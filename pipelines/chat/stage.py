@@ -17,6 +17,7 @@ from pipelines.chat.settings import ChatSettings
 from pipelines.chat.writing import Writing, constraint_of, writing_of
 from pipelines.events import CallDelta, Event, Finished, Sampling, TextDelta, TextDone, Turn, Usage
 from pipelines.flow import Next
+from pipelines.tracing import generating
 
 UNAIDED = 3_000_000_000  # weights, from which a model chooses functions well by itself
 
@@ -65,18 +66,22 @@ class ChatStage:
         """Answer; ``next`` is never called."""
         last = turn.begun if turn.begun is not None else self._clock()
         first = True
-        async with aclosing(self._answer(turn)) as reply:
-            async for event in reply:
-                if isinstance(event, TextDelta | CallDelta) and event.tokens:
-                    now = self._clock()
-                    if first:
-                        self._observer.first_token(now - last)
-                    elif turn.speech is None:  # spoken text is read as it is said, not as it is made
-                        self._observer.next_token((now - last) / event.tokens)
-                    last, first = now, False
-                if isinstance(event, Finished):
-                    self._observer.finished(event.usage)
-                yield event
+        with generating(turn.trace) as generation:
+            async with aclosing(self._answer(turn)) as reply:
+                async for event in reply:
+                    if isinstance(event, TextDelta | CallDelta) and event.tokens:
+                        now = self._clock()
+                        if first:
+                            self._observer.first_token(now - last)
+                            generation.first_token()
+                        elif turn.speech is None:  # spoken text is read as it is said, not as it is made
+                            self._observer.next_token((now - last) / event.tokens)
+                        last, first = now, False
+                    if isinstance(event, Finished):
+                        self._observer.finished(event.usage)
+                        usage = event.usage
+                        generation.counted(usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+                    yield event
 
     async def _answer(self, turn: Turn) -> AsyncGenerator[Event]:
         max_tokens = turn.sampling.max_tokens or self._settings.max_tokens

@@ -25,6 +25,7 @@ from pipelines.image.asks import asked, sentences
 from pipelines.image.captions import without_colour
 from pipelines.image.painter import Order, Painter
 from pipelines.image.settings import ImageSettings, StyleName
+from pipelines.tracing import traced
 
 if TYPE_CHECKING:
     from pipelines.image.repertoire import Found
@@ -275,6 +276,7 @@ class _Drawing:
         return None
 
     async def _drawn(self, found: "Found") -> Picture:
-        (picture,) = await self._stage.draw(found, tenant=self._turn.tenant)
+        with traced(self._turn.trace, "picture"):
+            (picture,) = await self._stage.draw(found, tenant=self._turn.tenant)
         self._stage.outcomes["drawn"] += 1
         return picture

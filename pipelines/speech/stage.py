@@ -30,6 +30,7 @@ from pipelines.speech.sentences import LONGEST, Piece, SentenceSplitter
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voices.interface import UNREADABLE, WordEnd, cast
 from pipelines.speech.workers import Sentence, Workers
+from pipelines.tracing import FIRST_AUDIO, FIRST_TOKEN, Trace, traced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,12 +96,14 @@ class SpeechStage:
         begun = turn.begun if turn.begun is not None else self._clock()
         silent = True
         with self._permit(turn.tenant):
-            speaker = _Speaker(self.workers, self._settings, speech, self._clock, forgiving=True)
+            speaker = _Speaker(self.workers, self._settings, speech, self._clock, forgiving=True, trace=turn.trace)
             async with aclosing(next(turn)) as events, aclosing(self._pace(_ahead(speaker(events)))) as spoken:
                 async for event in spoken:
                     if silent and isinstance(event, AudioDelta) and event.pcm:
                         silent = False
                         self.on_first_sound(self._clock() - begun)
+                        if turn.trace is not None:
+                            turn.trace.event(FIRST_AUDIO)
                     yield event
 
     async def read(self, text: str, speech: Speech, tenant: str = "") -> AsyncGenerator[AudioDelta]:
@@ -163,6 +166,7 @@ class _Speaker:
         clock: Callable[[], float],
         *,
         forgiving: bool = False,
+        trace: Trace | None = None,
     ) -> None:
         assert workers.voice is not None  # noqa: S101 - a permit is given only when there is one
         self._workers = workers
@@ -171,6 +175,8 @@ class _Speaker:
         self._speech = speech
         self._clock = clock
         self._forgiving = forgiving  # a sentence that can't be read does not end the reply
+        self._trace = trace
+        self._written = 0.0  # when the last sentence was, where this is traced
         self._speed = settings.speed * speech.speed
         self._splitter = SentenceSplitter()
         self._sound = _Resampler(self._voice.rate, settings.volume)
@@ -217,6 +223,7 @@ class _Speaker:
         spoken = speakable(piece.text, language) if piece.aloud else Spoken("", ())
         untold = _Untold(piece.text, spoken, self._characters)
         self._characters += len(piece.text)
+        self._trace_sentence(len(piece.text))
         if spoken.text:
             if self._pausing:
                 for delta in self._deltas(self._sound.silence(self._settings.pause / self._speed)):
@@ -229,18 +236,25 @@ class _Speaker:
             )
             begin = self._sound.given
             try:
-                async with aclosing(self._workers.say(sentence)) as sound:
-                    async for samples in sound:
-                        self._begun = self._begun or self._clock()
-                        untold.learn(samples.words, begin, self._sound.ratio)
-                        for delta in self._deltas(self._sound.take(samples.audio), untold):
-                            yield delta
+                with traced(self._trace, "synthesis"):
+                    async with aclosing(self._workers.say(sentence)) as sound:
+                        async for samples in sound:
+                            self._begun = self._begun or self._clock()
+                            untold.learn(samples.words, begin, self._sound.ratio)
+                            for delta in self._deltas(self._sound.take(samples.audio), untold):
+                                yield delta
             except StageError as error:
                 if error.code != UNREADABLE or not self._forgiving:
                     raise  # otherwise its text comes without sound, and the reply goes on
             self._pausing = piece.ends
         if rest := untold.rest():
             yield AudioDelta(b"", *rest)
+
+    def _trace_sentence(self, characters: int) -> None:
+        """Record how long a sentence took to be written, from the one before it or from the first token."""
+        if self._trace is not None:
+            begun, self._written = self._written or self._trace.at(FIRST_TOKEN), time.monotonic()
+            self._trace.stage("sentence", begun or self._written, self._written, {"loquent.characters": characters})
 
     def _deltas(self, pcm: bytes, untold: "_Untold | None" = None) -> Iterator[AudioDelta]:
         """The sound in deltas of one size, the last one shorter, each with the text whose sound begins in it."""

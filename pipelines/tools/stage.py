@@ -10,7 +10,7 @@ import logging
 import re
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, field, replace
 
 from pipelines.capacity import Capacity
@@ -34,6 +34,7 @@ from pipelines.events import (
 from pipelines.flow import Next
 from pipelines.tools.settings import ToolsSettings
 from pipelines.tools.source import Source, ToolError
+from pipelines.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class ToolsStage:
             return NOT_ASKED
         try:
             arguments = json.loads(call.arguments)
-            with self._capacity.permit(turn.tenant):
+            with self._traced(call, turn), self._capacity.permit(turn.tenant):
                 async with asyncio.timeout(self._settings.timeout):
                     result = await source.call(call.name, arguments)
         except TimeoutError:
@@ -163,6 +164,11 @@ class ToolsStage:
             return FAILED
         self.calls["done"] += 1
         return _bounded(result, self._settings.output_bytes)
+
+    @staticmethod
+    def _traced(call: ToolCall, turn: Turn) -> AbstractContextManager[None]:
+        named = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": call.name, "gen_ai.tool.type": "function"}
+        return traced(turn.trace, f"execute_tool {call.name}", named | {"gen_ai.tool.call.id": call.id})
 
 
 @dataclass(slots=True)

@@ -37,6 +37,8 @@ IGNORED: dict[str, requests.Harmless] = {
 }
 FINISH: dict[FinishReason, str] = {"length": "length", "content_filter": "content_filter"}  # others: "stop"
 
+Prompts = Annotated[list[str], Field(min_length=1, max_length=PROMPTS, fail_fast=True)]
+
 
 def _as_prompts(given: Any) -> Any:
     prompts = given if isinstance(given, list) else [given]
@@ -49,7 +51,7 @@ def _as_prompts(given: Any) -> Any:
 class CompletionRequest(SamplingFields, FormatFields):
     """The supported parameters."""
 
-    prompt: Annotated[list[str], Field(min_length=1, max_length=PROMPTS, fail_fast=True), BeforeValidator(_as_prompts)]
+    prompt: Annotated[Prompts, BeforeValidator(_as_prompts, json_schema_input_type=str | Prompts)]
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     n: Annotated[int, Field(ge=1, le=CHOICES)] | None = None

@@ -54,7 +54,9 @@ def _as_parts(given: Any) -> Any:
     return given
 
 
-Parts = Annotated[list[Part], Field(fail_fast=True), BeforeValidator(_as_parts)]
+Parts = Annotated[
+    list[Part], Field(fail_fast=True), BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])
+]
 
 
 def text_of(parts: list[Part] | None) -> str:

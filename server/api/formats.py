@@ -28,7 +28,7 @@ def _as_schema(given: Any) -> Any:
         raise PydanticCustomError("schema", "is not JSON: {error}", {"error": str(error)}) from None
 
 
-AnySchema = Annotated[dict[str, Any], BeforeValidator(_as_schema)]
+AnySchema = Annotated[dict[str, Any], BeforeValidator(_as_schema, json_schema_input_type=str | dict[str, Any])]
 
 
 class JsonSchema(BaseModel):

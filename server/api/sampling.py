@@ -34,7 +34,7 @@ class SamplingFields(BaseModel):
     temperature: Temperature | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Seed | None = None
-    stop: Annotated[StopStrings, BeforeValidator(_as_list)] | None = None
+    stop: Annotated[StopStrings, BeforeValidator(_as_list, json_schema_input_type=str | StopStrings)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: LogitBias | None = None

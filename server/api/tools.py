@@ -119,7 +119,10 @@ def _as_choice(given: Any) -> Any:
     return given
 
 
-AnyToolChoice = Annotated[ToolChoice, BeforeValidator(_as_choice)]
+AnyToolChoice = Annotated[
+    ToolChoice,
+    BeforeValidator(_as_choice, json_schema_input_type=Literal["auto", "none", "required", "any"] | ToolChoice),
+]
 
 
 @dataclass(frozen=True, slots=True)

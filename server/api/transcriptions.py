@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from pipelines.listening.files import decoded
 from pipelines.listening.hearing import Hearing
@@ -127,6 +128,8 @@ async def _form(request: web.Request, backend: Backend) -> _Asked:
                     await _field(part, asked, limits.upload_bytes)
     except TimeoutError:
         raise ApiError(408, "request_timeout", "The form did not arrive in time.") from None
+    except HttpProcessingError:  # its message is pages long
+        raise ApiError(400, "invalid_form", "The form can't be read: the header of a part is invalid.") from None
     except (ValueError, RuntimeError, LookupError) as error:
         raise ApiError(400, "invalid_form", f"The form can't be read: {error}") from None
     raise ApiError(400, "invalid_form", f"The form has more than {FIELD_COUNT} fields.")

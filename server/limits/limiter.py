@@ -48,6 +48,7 @@ class Limiter:
         self._secret = _Kind("client secret", buckets(settings.secret_requests), buckets(settings.secret_tokens))
         self._address = _Kind("address", buckets(settings.address_requests), buckets(settings.address_tokens))
         self._daily = Daily(settings.key_daily_tokens, wall=wall) if settings.key_daily_tokens else None
+        self.on_limited: Callable[[str, str], None] = lambda limit, subject: None  # the limit, and whose it is
 
     @property
     def on(self) -> bool:
@@ -85,6 +86,7 @@ class Limiter:
         held = self._requests(caller)
         for what, buckets, name in held:
             if wait := buckets.wait(name):
+                self.on_limited("requests", what.replace(" ", "_"))
                 raise _limited(f"This {what} may make {buckets.size} requests a minute", wait)
         for _, buckets, name in held:
             buckets.take(name, 1)
@@ -97,10 +99,12 @@ class Limiter:
         held = self._tokens(caller)
         for what, buckets, name in held:
             if wait := buckets.wait(name, tokens):
+                self.on_limited("tokens", what.replace(" ", "_"))
                 raise _limited(f"This {what} may use {buckets.size} tokens a minute", wait)
         if (daily := self._budget(caller)) is not None:
             left = daily.standing(_site(caller))
             if not left.remaining:
+                self.on_limited("daily_tokens", "key")
                 raise _limited(f"This key may use {left.limit} tokens a day", left.reset_seconds)
         self._charge(caller, tokens)
 

@@ -195,6 +195,7 @@ class LiveSession:
 
         Returns the events that come before those of the log.
         """
+        self._backend.metrics.attached(came_back=after is not None, replaces=self.outlet is not None)
         if self.outlet is not None:
             self.outlet.replace()
         self.outlet = outlet

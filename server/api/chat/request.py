@@ -80,7 +80,10 @@ class ChatRequest(SamplingFields, FormatFields):
     tool_choice: AnyToolChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: Functions | None = None
-    function_call: Annotated[LegacyCall, BeforeValidator(_as_call)] | None = None
+    function_call: (
+        Annotated[LegacyCall, BeforeValidator(_as_call, json_schema_input_type=Literal["auto", "none"] | LegacyCall)]
+        | None
+    ) = None
     response_format: ResponseFormat | None = None
     # vLLM's: the reply goes on with the last message, the assistant's.
     continue_final_message: bool | None = None

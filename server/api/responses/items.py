@@ -30,7 +30,7 @@ class Item(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
-    type: str
+    type: str = "message"
     id: ItemId | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = Field(default=None, validate_default=True)
     content: Parts | None = Field(default=None, validate_default=True)
@@ -86,7 +86,9 @@ def _as_items(given: Any) -> Any:
     return given
 
 
-Items = Annotated[list[Item], Field(fail_fast=True), BeforeValidator(_as_items)]
+Items = Annotated[
+    list[Item], Field(fail_fast=True), BeforeValidator(_as_items, json_schema_input_type=str | list[Item])
+]
 
 
 def new_id(type: str) -> str:

@@ -75,7 +75,9 @@ class ResponseRequest(SamplingFields, FormatFields):
     model: str | None = None
     instructions: str | None = None
     previous_response_id: Annotated[str, Field(max_length=128)] | None = None
-    conversation: Annotated[ConversationName, BeforeValidator(_as_name)] | None = None
+    conversation: (
+        Annotated[ConversationName, BeforeValidator(_as_name, json_schema_input_type=str | ConversationName)] | None
+    ) = None
     store: bool | None = None
     stream: bool | None = None
     tools: ToolEntries | None = None

@@ -9,9 +9,11 @@ from aiohttp import web
 from server import pages
 from server.access.keys import SCOPES
 from server.auth import SCOPE_OF
+from server.openapi import operations
 from tests.server.access.support import Guarded, bearer, guarded, new_key, revoke
 
-PUBLIC = ("/livez", "/readyz", "/v1/images/files/{id}.png", *pages.FILES)  # without a key, or with a signed link
+# Without a key, or with a signed link.
+PUBLIC = ("/livez", "/readyz", "/v1/images/files/{id}.png", *pages.FILES, *operations.PATHS)
 CREDENTIALS = ("none", "wrong", "wrong secret", "expired", "revoked", "dead secret", "secret", *SCOPES, "configured")
 
 
