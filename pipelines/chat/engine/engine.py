@@ -55,13 +55,7 @@ class EngineState(Enum):
 class Engine:
     """Serves streams from one model, as many at a time as ``limits`` says, while other requests wait."""
 
-    def __init__(
-        self,
-        load: Callable[[], LanguageModel],
-        limits: EngineLimits,
-        *,
-        share: Share | None = None,
-    ) -> None:
+    def __init__(self, load: Callable[[], LanguageModel], limits: EngineLimits, *, share: Share | None = None) -> None:
         self._load = load
         self._limits = limits
         self._admission = Admission(limits)
@@ -210,13 +204,8 @@ class Engine:
                 self._threads = 0  # loading sets them anew
                 self._rest()
                 report(error)
-                self._fail_all(
-                    StageError(
-                        "internal",
-                        "engine_failed",
-                        "The language model stopped working and is being restarted.",
-                    )
-                )
+                text = "The language model stopped working and is being restarted."
+                self._fail_all(StageError("internal", "engine_failed", text))
                 if first:
                     return  # it never worked: the configuration is wrong, and ``start`` has raised why
                 log.exception("the chat engine died; it is loaded again in %.0f s", wait)

@@ -64,13 +64,8 @@ from server.realtime.wire.server import (
     ResponseExtension,
     ResponseNotes,
     ResponseUsage,
-    Resumable,
-    Resumed,
     Screening,
     ServerEvent,
-    SessionCreated,
-    SessionNotes,
-    SessionUpdated,
     StatusDetails,
     StatusError,
     TextDelta,
@@ -78,6 +73,7 @@ from server.realtime.wire.server import (
     TranscriptDelta,
     TranscriptDone,
 )
+from server.realtime.wire.session import Resumable, Resumed, SessionCreated, SessionNotes, SessionUpdated
 from server.realtime.wire.settings import (
     PCM,
     AudioInput,

@@ -1,14 +1,14 @@
 """Every server event by its type, and how one is written."""
 
-from server.realtime.wire import heard, server
+from server.realtime.wire import heard, server, session
 from server.realtime.wire.server import ServerEvent
 
 SERVER_EVENTS: dict[str, type[ServerEvent]] = {
     event.model_fields["type"].default: event
     for event in (
         server.Error,
-        server.SessionCreated,
-        server.SessionUpdated,
+        session.SessionCreated,
+        session.SessionUpdated,
         server.ConversationCreated,
         server.ItemAdded,
         server.ItemDone,

@@ -11,7 +11,7 @@ from pydantic import (
 from pipelines.events import Usage
 from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire, WireError
 from server.realtime.wire.items import Item
-from server.realtime.wire.settings import Metadata, ResponseAudio, Session, TranscriptionSession
+from server.realtime.wire.settings import Metadata, ResponseAudio
 
 
 class ServerEvent(Wire):
@@ -43,43 +43,6 @@ class Error(ServerEvent):
             type="invalid_request_error", code=error.code, message=error.message, param=error.param, event_id=event_id
         )
         return cls(error=body)
-
-
-class Resumable(Wire):
-    """How a client comes back to its session: ``?session=RESUME_TOKEN&after=EVENT_ID``."""
-
-    session: str  # its id
-    resume_token: str
-
-
-class SessionCreated(ServerEvent, Sparse):
-    """The first event."""
-
-    type: Literal["session.created"] = "session.created"
-    session: Session | TranscriptionSession
-    loquent: Resumable | None = None
-
-
-class Resumed(Wire):
-    """The client has missed more events than the server holds; those that follow say what became of the session."""
-
-    complete: Literal[False]
-    items: list[str]  # the ids of all items of the conversation, in order
-
-
-class SessionNotes(Sparse):
-    """What else is to be said of a session."""
-
-    warnings: list[str] | None = None  # what was requested and is not available, in words
-    resumed: Resumed | None = None
-
-
-class SessionUpdated(ServerEvent, Sparse):
-    """The configuration after the update."""
-
-    type: Literal["session.updated"] = "session.updated"
-    session: Session | TranscriptionSession
-    loquent: SessionNotes | None = None
 
 
 class Conversation(Wire):
