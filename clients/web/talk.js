@@ -27,23 +27,80 @@ function line(kind, text) {
 }
 
 function send(type, fields = {}) {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type, ...fields }));
+  const event = { type, event_id: `${page}.${++count}`, ...fields };
+  if (ANSWERS[type]) unanswered = [...unanswered, event].slice(-16);
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(event));
+}
+
+// A connection that breaks is replaced by another one to the same session, which sends what was missed.
+
+const ANSWERS = { // what shows that the server has an event of ours
+  "session.update": "session.updated",
+  "conversation.item.create": "conversation.item.done",
+  "conversation.item.truncate": "conversation.item.truncated",
+  "response.create": "response.created",
+  "response.cancel": "response.done",
+  "input_audio_buffer.commit": "input_audio_buffer.committed",
+  "input_audio_buffer.clear": "input_audio_buffer.cleared",
+};
+const RECOVERABLE = [1001, 1005, 1006, 1011, 1012, 1013, 1015];
+const TRIES = 8; // within half a minute
+const page = Math.random().toString(36).slice(2);
+let count = 0;
+let unanswered = [];
+let token = ""; // with which this page may come back to its session
+let last = ""; // the latest event of it
+let tries = 0;
+let returning = 0;
+
+function note(event) {
+  if (event.type === "session.created") token = event.loquent?.resume_token ?? "";
+  const mine = token && event.event_id.startsWith(`event_${token.slice(5, 21)}`);
+  if (mine) {
+    last = event.event_id;
+    tries = 0;
+  }
+  const answered = (ours) => ANSWERS[ours.type] === event.type || event.error?.event_id === ours.event_id;
+  const at = unanswered.findIndex(answered);
+  if (at >= 0) unanswered.splice(at, 1);
+}
+
+function comeBack() {
+  state("Coming back …");
+  const pause = Math.min(5000, 250 * 2 ** tries++) * (0.5 + Math.random() / 2);
+  returning = setTimeout(() => connect().catch(() => {}), pause); // its end tries again
 }
 
 function connect() {
+  clearTimeout(returning);
   const address = new URL("v1/realtime", location.href);
   address.protocol = address.protocol.replace("http", "ws");
+  if (token) address.search = new URLSearchParams({ session: token, after: last });
   const protocols = ["realtime", ...(key ? [`openai-insecure-api-key.${key}`] : [])];
   socket = new WebSocket(address, protocols);
   state("Connecting …");
-  socket.onmessage = ({ data }) => take(JSON.parse(data));
+  socket.onmessage = ({ data }) => {
+    const event = JSON.parse(data);
+    note(event);
+    take(event);
+  };
   socket.onclose = ({ code }) => {
     socket = null;
+    if (token && RECOVERABLE.includes(code) && tries < TRIES) return comeBack();
+    token = last = "";
+    tries = 0;
+    unanswered = [];
     state(`Not connected (${code}). Send something to connect again.`);
     hush();
   };
   return new Promise((resolve, reject) => {
-    socket.onopen = resolve;
+    socket.onopen = () => {
+      if (token) {
+        for (const event of unanswered) socket.send(JSON.stringify(event));
+        state("Connected");
+      }
+      resolve();
+    };
     socket.onerror = () => reject(new Error("The server can't be reached."));
   });
 }
@@ -120,7 +177,8 @@ function finish(response) {
 }
 
 function refuse(error) {
-  if (["response_cancel_not_active", "item_truncate_invalid_item_id"].includes(error.code)) return;
+  if (["response_cancel_not_active", "item_truncate_invalid_item_id", "history_unavailable"].includes(error.code)) return;
+  if (error.code === "session_not_found") return; // the connection's end says so
   line("error", error.message);
   if (error.code === "invalid_api_key") element("unlock").hidden = false;
 }
@@ -193,6 +251,7 @@ push.addEventListener("keyup", (event) => { if (event.key === " " && recording) 
 element("unlock").addEventListener("submit", (event) => {
   event.preventDefault();
   key = element("key").value.trim();
+  token = "";
   socket?.close();
   attempt(connect);
 });

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import shutil
+import threading
 import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,9 @@ import aiohttp
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
+from server.backend import abort
 from server.config import ServerSettings, Settings, hash_key
+from server.realtime.connection import Connection
 from tests.support import ScriptedModel, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -104,6 +107,29 @@ async def test_a_server_that_goes_away_is_reported_and_found_again() -> None:
         await page.get_by_label("Message").fill("Hi")
         await page.get_by_role("button", name="Send").click()
         await expect(page.locator("#log .assistant")).to_have_text("Hello.", timeout=PATIENCE_MS)
+
+
+async def test_a_connection_that_breaks_loses_nothing() -> None:
+    gate = threading.Semaphore(0)
+    words = [f"{number} " for number in range(30)]
+    async with running(ScriptedModel(words, gate=gate)) as server, browsing(server.url) as page:
+        await page.get_by_label("Message").fill("Count")
+        await page.get_by_role("button", name="Send").click()
+        for part in range(3):
+            gate.release(10)
+            await expect(page.locator("#log .assistant")).to_contain_text(f"{10 * part + 5}", timeout=PATIENCE_MS)
+            for connection in list(server.backend.connections):
+                assert isinstance(connection, Connection)
+                abort(connection._request)
+        gate.release(10)
+        whole = "".join(words).strip()
+        await expect(page.locator("#log .assistant")).to_have_text(whole, timeout=PATIENCE_MS)
+        await expect(page.locator("#state")).to_have_text("Connected", timeout=PATIENCE_MS)
+        await page.get_by_label("Message").fill("Again")
+        gate.release(100)
+        await page.get_by_role("button", name="Send").click()
+        await expect(page.locator("#log .assistant").nth(1)).to_have_text(whole, timeout=PATIENCE_MS)
+        assert len(server.backend.live) == 1
 
 
 async def test_the_page_loads_nothing_of_others_and_is_in_no_frame() -> None:
