@@ -6,11 +6,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.image.weights import Drawer
-from server.config import Settings
+from server.config import Settings, hash_key
 from tests.pipelines.listening.fakes import ScriptedRecogniser, hearing_with
 from tests.support import (
     Running,
@@ -33,13 +34,17 @@ CHECKS = (
     "allow_header_conformance",
     "use_after_free",
     "ensure_resource_availability",
+    "negative_data_rejection",
 )
 EXAMPLES = 25  # of each operation
 SECONDS = 60  # that an answer may take: none hangs
 
 
+KEY = "lq-fuzz"
+
+
 @asynccontextmanager
-async def everything(minilm: Path, drawer: Drawer) -> AsyncIterator[Running]:
+async def everything(minilm: Path, drawer: Drawer, **sections: Any) -> AsyncIterator[Running]:
     """A server with every endpoint, around scripted models."""
     pipeline = scripted_pipeline(
         ScriptedModel(["One ", "two ", "three."]),
@@ -48,19 +53,28 @@ async def everything(minilm: Path, drawer: Drawer) -> AsyncIterator[Running]:
         image=drawing(minilm, drawer),
         hearing=hearing_with(ScriptedRecogniser()),
     )
-    settings = Settings.model_validate({"anomaly": {"verdicts": True}})
+    settings = Settings.model_validate({"anomaly": {"verdicts": True}} | sections)
     async with running(pipeline, settings) as server:
         await pipeline.wait_until(lambda: all(part.ready() for part in pipeline.parts))
         yield server
 
 
 @pytest.mark.timeout(600)
-async def test_every_operation_answers_what_the_document_says(minilm: Path, drawer: Drawer, tmp_path: Path) -> None:
-    async with everything(minilm, drawer) as server:
+@pytest.mark.parametrize("kind", ["open, in memory", "with keys and a database"])
+async def test_every_operation_answers_what_the_document_says(
+    kind: str, minilm: Path, drawer: Drawer, tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {}
+    more: tuple[str, ...] = ("--checks", ",".join(CHECKS))
+    if kind != "open, in memory":
+        store = {"store": f"sqlite:///{tmp_path / 'history.db'}"}
+        sections = {"history": store, "server": {"keys": (hash_key(KEY),)}, "limits": {"rates": "off"}}
+        more = ("--checks", ",".join((*CHECKS, "ignored_auth")), "-H", f"Authorization: Bearer {KEY}")
+    async with everything(minilm, drawer, **sections) as server:
         command = (
-            *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json"),
-            *("--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--continue-on-failure"),
-            *("--request-timeout", str(SECONDS), "--suppress-health-check", "all", "--seed", "1", "--workers", "1"),
+            *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json", *more),
+            *("--max-examples", str(EXAMPLES), "--continue-on-failure", "--seed", "1", "--workers", "1"),
+            *("--request-timeout", str(SECONDS), "--suppress-health-check", "all"),
         )
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=tmp_path
