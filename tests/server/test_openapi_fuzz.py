@@ -3,7 +3,7 @@ the answers with what it says."""
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from pipelines.image.weights import Drawer
 from server.config import Settings, hash_key
 from tests.pipelines.listening.fakes import ScriptedRecogniser, hearing_with
+from tests.server.history.databases import postgres
 from tests.support import (
     Running,
     ScriptedModel,
@@ -59,28 +60,44 @@ async def everything(minilm: Path, drawer: Drawer, **sections: Any) -> AsyncIter
         yield server
 
 
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where conversations are stored; "" for memory."""
+    if request.param != "postgresql":
+        yield f"sqlite:///{tmp_path / 'history.db'}" if request.param == "sqlite" else ""
+        return
+    with postgres() as server:
+        if server is None:
+            pytest.skip("PostgreSQL is not installed")
+        yield server.new_database()
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["open, in memory", "with keys and a database"])
 async def test_every_operation_answers_what_the_document_says(
-    kind: str, minilm: Path, drawer: Drawer, tmp_path: Path
+    store: str, minilm: Path, drawer: Drawer, tmp_path: Path
 ) -> None:
     sections: dict[str, Any] = {}
     more: tuple[str, ...] = ("--checks", ",".join(CHECKS))
-    if kind != "open, in memory":
-        store = {"store": f"sqlite:///{tmp_path / 'history.db'}"}
-        sections = {"history": store, "server": {"keys": (hash_key(KEY),)}, "limits": {"rates": "off"}}
+    if store:  # then with keys, too
+        access = {"keys": (hash_key(KEY),)}
+        sections = {"history": {"store": store}, "server": access, "limits": {"rates": "off"}}
         more = ("--checks", ",".join((*CHECKS, "ignored_auth")), "-H", f"Authorization: Bearer {KEY}")
     async with everything(minilm, drawer, **sections) as server:
-        command = (
-            *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json", *more),
-            *("--max-examples", str(EXAMPLES), "--continue-on-failure", "--seed", "1", "--workers", "1"),
-            *("--request-timeout", str(SECONDS), "--suppress-health-check", "all"),
-        )
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=tmp_path
-        )
-        said, _ = await process.communicate()
+        said, status = await _schemathesis(f"{server.url}/openapi.json", *more, cwd=tmp_path)
         async with server.http.get(f"{server.url}/readyz") as answer:
             assert answer.status == 200, "it is not ready any more"
         assert (server.backend.requests, server.engine.running) == (0, 0), "something is left"
-    assert process.returncode == 0, said.decode()
+    assert status == 0, said
+
+
+async def _schemathesis(address: str, *more: str, cwd: Path) -> tuple[str, int | None]:
+    command = (
+        *(str(Path(sys.executable).parent / "schemathesis"), "run", address, *more),
+        *("--max-examples", str(EXAMPLES), "--continue-on-failure", "--seed", "1", "--workers", "1"),
+        *("--request-timeout", str(SECONDS), "--suppress-health-check", "all"),
+    )
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=cwd
+    )
+    said, _ = await process.communicate()
+    return said.decode(), process.returncode
