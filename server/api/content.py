@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
 TEXTS = ("text", "input_text", "output_text", "summary_text")  # the names of parts with a text
@@ -23,7 +23,7 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
-    type: str
+    type: Annotated[str, WithJsonSchema({"type": "string", "enum": [*TEXTS, "refusal"]})]
     text: str | None = None
     refusal: str | None = None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from pipelines.embedding.minilm import DIMENSIONS, NAME, Embedding, Passage
@@ -42,7 +42,7 @@ class EmbeddingRequest(BaseModel):
     ]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
+    dimensions: Annotated[int, WithJsonSchema({"type": "integer", "enum": [DIMENSIONS]})] | None = None
 
 
 async def create(request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ import time
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from pipelines.events import Picture
 from pipelines.image.stage import SEEDS, ImageStage
@@ -46,7 +46,7 @@ class ImageRequest(BaseModel):
     prompt: Annotated[str, Field(min_length=1, max_length=4000)]
     model: str | None = None
     n: Annotated[int, Field(ge=1, le=MOST)] | None = None
-    size: str | None = None
+    size: Annotated[str, WithJsonSchema({"type": "string", "enum": [*SIZES, "auto"]})] | None = None
     response_format: Literal["url", "b64_json"] | None = None
     background: Literal["transparent", "opaque", "auto"] | None = None
     output_format: FileFormat | None = None

@@ -75,7 +75,10 @@ def _finite(value: Any) -> bool:
 
 
 def _check_ignored(name: str, value: Any, harmless: Harmless) -> None:
-    if harmless != "any" and value not in harmless:
+    # JSON knows true from 1, and Python does not.
+    if harmless != "any" and not any(
+        value == each and isinstance(value, bool) == isinstance(each, bool) for each in harmless
+    ):
         raise ApiError(
             400,
             "unsupported_parameter",

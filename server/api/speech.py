@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from pipelines.events import AudioDelta, Speech, StageError, audio_tokens
 from pipelines.speech.formats import CONTENT_TYPES, FORMATS, AudioFormatName, Encoder
@@ -40,7 +40,9 @@ class SpeechRequest(BaseModel):
     input: Annotated[str, Field(min_length=1)]
     model: str | None = None
     voice: str | VoiceId | None = None
-    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    response_format: Annotated[
+        Literal["mp3", "opus", "aac", "flac", "wav", "pcm"], WithJsonSchema({"type": "string", "enum": list(FORMATS)})
+    ] = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
 

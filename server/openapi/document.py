@@ -27,7 +27,6 @@ REASONS = {
     413: "The body is too large, or too complex.",
     415: "The body's Content-Encoding is not supported.",
     421: "The server does not answer to this Host.",
-    426: "The request is no websocket's handshake.",
     429: "A limit is used up; Retry-After says when to try again.",
     500: "The server failed; its log says why.",
     503: "The server is overloaded, loading or shutting down; Retry-After says when to try again.",
@@ -88,10 +87,9 @@ def _in_path(path: str) -> list[Json]:
 def _responses(each: Operation, schemas: dict[str, Json]) -> Json:
     content = {"application/json": {"schema": schemas[f"{each.id}.answer"]}} if each.answer else {}
     content |= {kind: {"schema": schema} for kind, schema in each.others.items()}
-    if each.event:  # the last event's data is [DONE]
-        content["text/event-stream"] = {
-            "schema": _events(each.others["text/event-stream"], schemas[f"{each.id}.event"])
-        }
+    if each.event:
+        data = {"anyOf": [schemas[f"{each.id}.event"], schemas["error"]]}
+        content["text/event-stream"] = {"schema": _events(each.others["text/event-stream"], data)}
     success: Json = {"description": each.summary, "headers": _HEADERS} | ({"content": content} if content else {})
     statuses = sorted({*ALWAYS, *(KEYED if each.keyed else ()), *each.errors})
     refused: Json = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
@@ -106,7 +104,8 @@ def _responses(each: Operation, schemas: dict[str, Json]) -> Json:
 def _events(schema: Json, data: Json) -> Json:
     """The schema of a server-sent event, with that of its data."""
     properties = schema["properties"]
-    return schema | {"properties": properties | {"data": properties["data"] | {"contentSchema": data}}}
+    either = {"anyOf": [{"const": "[DONE]"}, properties["data"] | {"contentSchema": data}]}
+    return schema | {"properties": properties | {"data": either}}
 
 
 def _refusal(status: int, schema: Json) -> Json:

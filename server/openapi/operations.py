@@ -106,7 +106,7 @@ _RESPONSES = (
         "getResponse",
         "A response that is stored, or in progress.",
         shapes.ResponseObject,
-        query={"stream": {"type": "string", "enum": ["false"]}},
+        query={"stream": {"type": "string", "not": {"const": "true"}}},
         errors=(404,),
     ),
     Operation(
@@ -310,7 +310,7 @@ _REALTIME = (
         "A websocket for the OpenAI Realtime protocol; /v1/realtime/schema.json has its events.",
         query=HANDSHAKE,
         status=101,
-        errors=(404, 426),
+        errors=(404,),
     ),
     Operation(
         "GET",

@@ -80,10 +80,11 @@ class Asking:
         raw = (await self("POST", path, body | {"stream": True})).decode()
         events = [block.partition("data: ")[2] for block in raw.split("\n\n") if "data: " in block]
         content = _operation("POST", path)["responses"]["200"]["content"]["text/event-stream"]
-        schema = content["schema"]["properties"]["data"].get("contentSchema")
+        data = content["schema"]["properties"]["data"]
+        schema = data["anyOf"][1]["contentSchema"]["anyOf"][0] if "anyOf" in data else None
         values = [json.loads(each) for each in events if each != "[DONE]"]
-        for value in values if schema else ():
-            check(schema, value, path)
+        for value in values if schema is not None else ():
+            check(schema or {}, value, path)
         return values
 
 
@@ -234,6 +235,12 @@ async def test_a_method_that_a_path_lacks_is_answered_with_those_that_it_has(pat
         allowed = {each.strip() for each in answer.headers["Allow"].split(",")}
     has = next(each for pattern, each in _document()["paths"].items() if pattern == path.replace("conv_1", "{id}"))
     assert allowed - {"HEAD"} == {method.upper() for method in has}
+
+
+@pytest.mark.parametrize("wrong", [{"logprobs": 0}, {"best_of": True}])
+async def test_a_number_does_not_pass_for_false_nor_true_for_one(wrong: Json) -> None:
+    async with running(ScriptedModel(["Hi"])) as server:
+        await Asking(server)("POST", "/v1/completions", {"prompt": "Hi"} | wrong, status=400)
 
 
 async def test_a_repetition_penalty_that_no_number_survives_is_refused() -> None:

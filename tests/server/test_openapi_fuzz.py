@@ -3,15 +3,17 @@ the answers with what it says."""
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.image.weights import Drawer
-from server.config import Settings
+from server.config import Settings, hash_key
 from tests.pipelines.listening.fakes import ScriptedRecogniser, hearing_with
+from tests.server.history.databases import postgres
 from tests.support import (
     Running,
     ScriptedModel,
@@ -33,13 +35,17 @@ CHECKS = (
     "allow_header_conformance",
     "use_after_free",
     "ensure_resource_availability",
+    "negative_data_rejection",
 )
 EXAMPLES = 25  # of each operation
 SECONDS = 60  # that an answer may take: none hangs
 
 
+KEY = "lq-fuzz"
+
+
 @asynccontextmanager
-async def everything(minilm: Path, drawer: Drawer) -> AsyncIterator[Running]:
+async def everything(minilm: Path, drawer: Drawer, **sections: Any) -> AsyncIterator[Running]:
     """A server with every endpoint, around scripted models."""
     pipeline = scripted_pipeline(
         ScriptedModel(["One ", "two ", "three."]),
@@ -48,25 +54,50 @@ async def everything(minilm: Path, drawer: Drawer) -> AsyncIterator[Running]:
         image=drawing(minilm, drawer),
         hearing=hearing_with(ScriptedRecogniser()),
     )
-    settings = Settings.model_validate({"anomaly": {"verdicts": True}})
+    settings = Settings.model_validate({"anomaly": {"verdicts": True}} | sections)
     async with running(pipeline, settings) as server:
         await pipeline.wait_until(lambda: all(part.ready() for part in pipeline.parts))
         yield server
 
 
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where conversations are stored; "" for memory."""
+    if request.param != "postgresql":
+        yield f"sqlite:///{tmp_path / 'history.db'}" if request.param == "sqlite" else ""
+        return
+    with postgres() as server:
+        if server is None:
+            pytest.skip("PostgreSQL is not installed")
+        yield server.new_database()
+
+
 @pytest.mark.timeout(600)
-async def test_every_operation_answers_what_the_document_says(minilm: Path, drawer: Drawer, tmp_path: Path) -> None:
-    async with everything(minilm, drawer) as server:
-        command = (
-            *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json"),
-            *("--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--continue-on-failure"),
-            *("--request-timeout", str(SECONDS), "--suppress-health-check", "all", "--seed", "1", "--workers", "1"),
-        )
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=tmp_path
-        )
-        said, _ = await process.communicate()
+async def test_every_operation_answers_what_the_document_says(
+    store: str, minilm: Path, drawer: Drawer, tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {}
+    more: tuple[str, ...] = ("--checks", ",".join(CHECKS))
+    if store:  # then with keys, too
+        access = {"keys": (hash_key(KEY),)}
+        sections = {"history": {"store": store}, "server": access, "limits": {"rates": "off"}}
+        more = ("--checks", ",".join((*CHECKS, "ignored_auth")), "-H", f"Authorization: Bearer {KEY}")
+    async with everything(minilm, drawer, **sections) as server:
+        said, status = await _schemathesis(f"{server.url}/openapi.json", *more, cwd=tmp_path)
         async with server.http.get(f"{server.url}/readyz") as answer:
             assert answer.status == 200, "it is not ready any more"
         assert (server.backend.requests, server.engine.running) == (0, 0), "something is left"
-    assert process.returncode == 0, said.decode()
+    assert status == 0, said
+
+
+async def _schemathesis(address: str, *more: str, cwd: Path) -> tuple[str, int | None]:
+    command = (
+        *(str(Path(sys.executable).parent / "schemathesis"), "run", address, *more),
+        *("--max-examples", str(EXAMPLES), "--continue-on-failure", "--seed", "1", "--workers", "1"),
+        *("--request-timeout", str(SECONDS), "--suppress-health-check", "all"),
+    )
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=cwd
+    )
+    said, _ = await process.communicate()
+    return said.decode(), process.returncode

@@ -5,7 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from pipelines.events import Message, Role, ToolCall
@@ -30,7 +39,7 @@ class Item(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
-    type: str = "message"
+    type: Annotated[str, WithJsonSchema({"type": "string", "enum": [*NEEDED, *IGNORED]})] = "message"
     id: ItemId | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = Field(default=None, validate_default=True)
     content: Parts | None = Field(default=None, validate_default=True)
