@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.websocket_reconnection import ReconnectingEvent, ReconnectingOverrides
+from websockets.exceptions import ConnectionClosed
 
 PATIENCE = 60.0  # seconds without an event, after which the client counts as stuck
 PINGS: Any = {"ping_interval": 0.5, "ping_timeout": 1.0, "max_size": None}  # so that silence is noticed soon
@@ -54,7 +55,8 @@ class Conversation:
 
     async def _resend(self) -> None:
         for event in list(self._unanswered.values()):
-            await self._connection.send(event)  # type: ignore[arg-type]
+            with suppress(ConnectionClosed):
+                await self._connection.send(event)  # type: ignore[arg-type]
 
     @property
     def _connection(self) -> AsyncRealtimeConnection:
@@ -65,7 +67,8 @@ class Conversation:
         """Send an event, and again after each break until ``answered``."""
         event = {**event, "event_id": f"mine_{next(self._serial)}"}
         self._unanswered[event["event_id"]] = event
-        await self._connection.send(event)  # type: ignore[arg-type]
+        with suppress(ConnectionClosed):  # the reader will notice, and come back
+            await self._connection.send(event)  # type: ignore[arg-type]
 
     async def receive(self) -> AsyncIterator[Any]:
         """Every event of the session."""
