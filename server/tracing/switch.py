@@ -40,4 +40,8 @@ def tracing(environment: Mapping[str, str] | None = None) -> Tracing | None:
     except ImportError as error:
         log.warning("turns are not traced: that needs the extra `otel`: pip install 'loquent[otel]' (%s)", error)
         return None
-    return Exported()
+    try:
+        return Exported()
+    except ValueError as error:  # in one of OpenTelemetry's variables
+        log.warning("turns are not traced: %s", error)
+        return None

@@ -290,6 +290,15 @@ def test_an_endpoint_without_the_extra_is_a_warning(
     assert "pip install 'loquent[otel]'" in caplog.text
 
 
+def test_a_variable_that_the_sdk_refuses_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "0")
+    assert tracing() is None
+    assert "turns are not traced: max_queue_size" in caplog.text
+
+
 @pytest.mark.e2e
 async def test_the_real_server_exports_the_spans_of_a_reply(loquent: str) -> None:
     async with collecting() as found:
