@@ -56,7 +56,9 @@ def writable(folder: Path) -> Path:
 def _temporary() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="loquent-cache-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    log.warning("the cache %s can't be written: what is made for it is made in %s at each start", cache_folder(), folder)
+    log.warning(
+        "the cache %s can't be written: what is made for it is made in %s at each start", cache_folder(), folder
+    )
     return folder
 
 
