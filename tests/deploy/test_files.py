@@ -46,7 +46,7 @@ def test_the_image_runs_as_a_user_and_has_no_writable_code() -> None:
 def test_the_context_of_the_image_holds_no_secret() -> None:
     rules = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
-    assert [rule for rule in rules if rule and not rule.startswith("#")][0] == "*"
+    assert next(rule for rule in rules if rule and not rule.startswith("#")) == "*"
     copied = {
         word for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]
     }
@@ -96,7 +96,7 @@ def test_a_missing_domain_is_named() -> None:
 
 @pytest.mark.parametrize("settings", [{"DOMAIN": "bot.example"}, {"DOMAIN": "bot.lan", "TLS": "tls internal"}, {}])
 def test_caddy_takes_its_file(settings: dict[str, str], tmp_path: Path) -> None:
-    words = ["validate", "--config", DEPLOY / "Caddyfile", "--adapter", "caddyfile"]
+    words = ["validate", "--config", str(DEPLOY / "Caddyfile"), "--adapter", "caddyfile"]
     done = run(program("caddy"), *words, env=settings, HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
 
