@@ -1,4 +1,4 @@
-"""Behind the real Caddy, with the file in deploy/: nothing that is streamed waits, and no invented address is believed."""
+"""Behind the real Caddy, with deploy/Caddyfile: nothing streamed waits, and no invented address is believed."""
 
 import asyncio
 import socket
@@ -58,6 +58,7 @@ SERVER = ServerSettings(trusted_proxies=("127.0.0.1/32",), allowed_hosts=("bot.e
 @pytest.mark.parametrize("streams", ["sse", "websocket"])
 async def test_a_token_comes_before_the_next_one_is_made(streams: str, tmp_path: Path) -> None:
     gate = threading.Semaphore(1)
+    key = new_key(tmp_path / "keys.json")
     model = ScriptedModel(["One ", "two."], gate=gate)
     async with (
         guarded(tmp_path / "keys.json", model, server=SERVER) as site,
