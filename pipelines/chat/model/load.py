@@ -162,4 +162,5 @@ def _device(settings: ChatSettings) -> torch.device:
     """Where a model goes that is not placed by accelerate."""
     if settings.device != "auto":
         return torch.device(settings.device)
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    # A CUDA build names its device also on a machine that has none, unless it is asked to check.
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.cpp_extension import include_paths
 
-from pipelines.downloads.cache import cache_folder
+from pipelines.downloads.cache import cache_folder, writable
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +125,11 @@ def _compiled(compiler: str) -> Path:
     capability = torch.backends.cpu.get_cpu_capability()
     facts = (source_code(), version, torch.__version__, capability, _processor(), *FLAGS)
     name = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:16]
-    folder = cache_folder() / "kernels"
-    library = folder / f"{name}.so"
-    folder.mkdir(parents=True, exist_ok=True)
+    made = cache_folder() / "kernels" / f"{name}.so"
+    if made.exists():  # it is whole, and a cache that is only read has no lock to take
+        return made
+    folder = writable(made.parent)
+    library = folder / made.name
     with FileLock(folder / f"{name}.lock", timeout=COMPILE_SECONDS):
         if not library.exists():
             log.info("compiling the kernels, once; this takes about a quarter of a minute")

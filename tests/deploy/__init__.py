@@ -1,0 +1,1 @@
+"""The files that deploy the server, and the operator's page."""
