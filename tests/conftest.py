@@ -9,12 +9,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipelines.downloads.progress import finish
 from pipelines.embedding.minilm import prepare
 from pipelines.image.weights import Drawer
 from tests.support import PATIENCE, START_SECONDS, started
 from tests.tiny_generator import understanding
+
+
+# An example takes longer than hypothesis expects where another process has the core.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)
