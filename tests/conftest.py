@@ -17,7 +17,6 @@ from pipelines.image.weights import Drawer
 from tests.support import PATIENCE, START_SECONDS, started
 from tests.tiny_generator import understanding
 
-
 # An example takes longer than hypothesis expects where another process has the core.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
