@@ -36,7 +36,7 @@ CHECKS = (
     "use_after_free",
     "ensure_resource_availability",
 )
-EXAMPLES = 25  # of each operation; its own checks of borders and stateful walks come besides
+EXAMPLES = 8  # of each operation; its own checks of borders and stateful walks come besides
 SECONDS = 60  # that an answer may take: none hangs
 
 
