@@ -10,6 +10,4 @@ class UsageError(ClientError):
 
 
 class ConnectionFailedError(ClientError):
-    """The server is unreachable, closed the connection, or refused access. ``final``: trying again does not help."""
-
-    final = False
+    """The server is unreachable, closed the connection, or refused access."""

@@ -108,8 +108,8 @@ class Link:
                 socket = await self._connect(f"session={self._token}&after={self._last}")
                 for event in self._unanswered:
                     await _send(socket, event)
-            except (ConnectionFailedError, ConnectionClosed, TimeoutError) as failed:
-                if asyncio.get_running_loop().time() + pause > until or getattr(failed, "final", False):
+            except (ConnectionFailedError, ConnectionClosed, TimeoutError):
+                if asyncio.get_running_loop().time() + pause > until:
                     raise gone(error) from None
             else:
                 return socket

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pipelines.capacity import site_of
 from server.access.caller import Caller
 from server.access.peer import visitor
 from server.config import LimitSettings
@@ -102,7 +103,7 @@ class Limiter:
                 self.on_limited("tokens", what.replace(" ", "_"))
                 raise _limited(f"This {what} may use {buckets.size} tokens a minute", wait)
         if (daily := self._budget(caller)) is not None:
-            left = daily.standing(_site(caller))
+            left = daily.standing(site_of(caller.owner))
             if not left.remaining:
                 self.on_limited("daily_tokens", "key")
                 raise _limited(f"This key may use {left.limit} tokens a day", left.reset_seconds)
@@ -116,7 +117,7 @@ class Limiter:
         for _, buckets, name in self._tokens(caller):
             buckets.take(name, tokens)
         if (daily := self._budget(caller)) is not None:
-            daily.charge(_site(caller), tokens)
+            daily.charge(site_of(caller.owner), tokens)
 
     def requests_left(self, caller: Caller) -> Standing | None:
         """What is left of the narrowest limit of requests; None where there is no limit."""
@@ -126,7 +127,7 @@ class Limiter:
         """What is left of the narrowest limit of tokens; None where there is no limit."""
         standings = [buckets.standing(name) for _, buckets, name in self._tokens(caller)]
         if (daily := self._budget(caller)) is not None:
-            standings.append(daily.standing(_site(caller)))
+            standings.append(daily.standing(site_of(caller.owner)))
         return _narrowest(standings)
 
     def headers(self, caller: Caller) -> dict[str, str]:
@@ -159,11 +160,6 @@ class Limiter:
         most = self._settings.session_seconds if self.on and self._settings.session_seconds else None
         seconds = [each for each in (own, most) if each is not None]
         return math.ceil(now + min(seconds)) if seconds else None
-
-
-def _site(caller: Caller) -> str:
-    """The key's name, also of its client secrets."""
-    return caller.owner.partition("/")[0]
 
 
 def _limited(text: str, wait: float) -> RateLimitedError:

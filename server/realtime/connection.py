@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from pipelines.capacity import site_of
 from server.access.caller import CALLER
 from server.auth import BETA_SUBPROTOCOL, offered, subprotocols
 from server.backend import BACKEND, Backend, abort
@@ -20,6 +21,7 @@ from server.realtime.heartbeat import Heartbeat
 from server.realtime.live import LiveSession, Place
 from server.realtime.recording import Restored, hash_token
 from server.realtime.session import Input, State, beta
+from server.realtime.sessions import session_id
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +261,7 @@ async def _resumed(request: web.Request, backend: Backend, token: str) -> LiveSe
 async def _restored(request: web.Request, backend: Backend, token: str) -> LiveSession | None:
     """The session as the history has it; None where it has none, or another socket brought it back meanwhile."""
     named, _, secret = token.partition(".")[2].partition(".")
-    id, site = token.partition(".")[0].removeprefix("sess_"), request[CALLER].owner.partition("/")[0]
+    id, site = session_id(token), site_of(request[CALLER].owner)
     owner = f"{site}/{secret}" if secret else site
     if backend.history is None or not named:
         return None

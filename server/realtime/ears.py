@@ -18,7 +18,7 @@ class Ears:
     """The listener of one session, which begins with its first audio. ``feed`` takes an input of the session, and
     ``room`` waits while the session's client is behind."""
 
-    __slots__ = ("_capacity_held", "_feed", "_hearing", "_hears", "_room", "_task", "_tenant", "listener")
+    __slots__ = ("_feed", "_hearing", "_hears", "_room", "_task", "_tenant", "listener")
 
     def __init__(
         self, hearing: Hearing, tenant: str, feed: Callable[[Input], None], room: Callable[[], Awaitable[None]]
@@ -29,11 +29,10 @@ class Ears:
         self._room = room
         self._hears: Hears | None = None
         self._task: asyncio.Task[None] | None = None
-        self._capacity_held = False
         self.listener: Listener | None = None  # from the first audio on
 
     async def room(self) -> None:
-        """Hold the client back while much of its audio waits to be heard, or the models that hear it are loaded."""
+        """Hold the client back while much of its audio waits to be heard."""
         if self.listener is not None:
             await self.listener.room()
 
@@ -77,7 +76,6 @@ class Ears:
                 self._task = asyncio.create_task(asyncio.sleep(0), name="realtime-deaf")
                 self._feed(session.Rejected(wire.WireError(error.code, error.message)))
                 return
-            self._capacity_held = True
             self.listener = Listener(self._hearing, self._hears, self._report)
             self._task = asyncio.create_task(self._listen(self.listener), name="realtime-listen")
         self.listener.push(data)
@@ -99,6 +97,6 @@ class Ears:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        if self._capacity_held:
-            self._capacity_held = False
+        if self.listener is not None:
+            self.listener = None
             self._hearing.capacity.release(self._tenant)

@@ -150,8 +150,8 @@ class LiveSession:
 
     def _record(self, before: State, given: Input) -> None:
         """Store what a step has changed; what it announces is sent behind that."""
-        if self._recorder is None:
-            return
+        if self._recorder is None or not (self._announcing or before.items is not self._state.items):
+            return  # a token of a reply, as most steps
         stored = self._recorder.step(before, self._state, given, self._items, self._responses)
         if stored is not None and self._announcing:
             self.log.hold(self._announcing, stored)

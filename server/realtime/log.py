@@ -41,10 +41,10 @@ class EventLog:
         "waiting",
     )
 
-    def __init__(self, waiting: int, replay: int, serial: int = 0) -> None:
+    def __init__(self, waiting: int, replay: int) -> None:
         self.waiting = waiting
         self.replay = replay
-        self.serial = serial  # of the last event
+        self.serial = 0  # of the last event
         self.ended = False  # nothing is added any more
         self._entries: list[Entry] = []  # a deque would take 600 bytes of an idle session
         self._sent = 0  # of the entries, from the left

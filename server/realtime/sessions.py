@@ -5,6 +5,7 @@ import hmac
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
+from pipelines.capacity import site_of
 from server.realtime import session
 from server.realtime.log import EventLog
 
@@ -75,8 +76,8 @@ class LiveSessions(Generic[Live]):
 
         Its client may have a new client secret since: the token and the same key behind it suffice.
         """
-        live = self._live.get(token.partition(".")[0].removeprefix("sess_"))
-        if live is None or live.log.ended or _site(live.owner) != _site(owner):
+        live = self._live.get(session_id(token))
+        if live is None or live.log.ended or site_of(live.owner) != site_of(owner):
             return None
         return live if hmac.compare_digest(live.token.encode(), token.encode()) else None
 
@@ -138,6 +139,6 @@ class LiveSessions(Generic[Live]):
             self._empty.set()
 
 
-def _site(owner: str) -> str:
-    """The name of the key that an owner's client secrets were made with."""
-    return owner.partition("/")[0]
+def session_id(token: str) -> str:
+    """The id of the session that a token is for."""
+    return token.partition(".")[0].removeprefix("sess_")
