@@ -1,5 +1,6 @@
 """The server's Prometheus metrics; each part of the pipeline adds its own. ``docs/metrics.md`` lists them all."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -39,6 +40,7 @@ class Metrics:
             ProcessCollector(registry=None),
             gauge("loquent_ready", "1 while turns are accepted.", lambda: float(pipeline.ready)),
             gauge("loquent_connections", "Open realtime websockets.", connections),
+            gauge("loquent_tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks())),
             gauge("loquent_sessions_lingering", "Realtime sessions without a websocket.", lingering),
             self._resumed,
             self._taken_over,

@@ -61,11 +61,38 @@ def _active(asked: argparse.Namespace) -> tuple[str, bool]:
     return told(found), found.answered == found.asked
 
 
+def _soak(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults import soak_report
+    from bench.faults.soak import soak
+
+    found = asyncio.run(soak(asked.minutes, seed=asked.seed))
+    results.FOLDER.mkdir(parents=True, exist_ok=True)
+    (results.FOLDER / "soak.json").write_text(json.dumps(soak_report.figures(found)))
+    soak_report.plot(found, results.FOLDER / "soak.svg", results.head("faults"))
+    return soak_report.summary(found), soak_report.good(found)
+
+
+def _frames(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults.frames import LINGER, frames, told
+    from bench.faults.process import serving
+
+    async def run() -> tuple[str, bool]:
+        async with serving(sessions__linger=LINGER) as server:
+            begun = server.log.stat().st_size
+            found = await frames(server, asked.count or 100_000, seed=asked.seed)
+            log = server.log.read_bytes()[begun:].decode(errors="replace")
+        return told(found, log), not found.wrong and not found.left and "Traceback" not in log
+
+    return asyncio.run(run())
+
+
 ROWS = {
     "cuts": (_cuts, "sockets that break during replies, with the stock openai client (--count 200)"),
     "active": (_active, "many that ask at once, beside 2,000 idle websockets (--count 200)"),
     "idle": (_idle, "idle websockets: memory, accepts, SIGTERM (--count 2000)"),
+    "frames": (_frames, "fuzzed websocket frames (--count 100000)"),
     "kills": (_kills, "kill -9 of the server amid conversations (--count 200, --store URL)"),
+    "soak": (_soak, "everything at once: whether memory grows, or the server becomes slower (--minutes 60)"),
 }
 
 
@@ -78,6 +105,7 @@ def main() -> int:
         row.add_argument("--count", type=int, default=0, help="how many")
         row.add_argument("--seed", type=int, default=1, help="of the random choices")
         row.add_argument("--store", default="", help="of kills: the history's database, as [history] store")
+        row.add_argument("--minutes", type=float, default=60, help="of a soak")
         row.set_defaults(run=run, name=name)
     asked = parser.parse_args()
     text, good = asked.run(asked)
