@@ -31,8 +31,8 @@ LINGER = 2.0  # seconds that a session waits for its client
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63), 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf"),
     "", " ", "auto", "none", "root", "message", "function", "\x00", "\ud800", "💥", "é" * 500, "a" * 20_000,
-    "[" * 5_000, "realtime", [], {}, [[]], [None], [{}], {"": None}, {"type": "message"}, {"type": "input_text"}, ["text", "audio"],
-    "response.create", {"a": {"a": {"a": {"a": {}}}}}, "AAAA", "=", "item_1", list(range(1000)),
+    "[" * 5_000, "realtime", [], {}, [[]], [None], [{}], {"": None}, {"type": "message"}, {"type": "input_text"},
+    ["text", "audio"], "response.create", {"a": {"a": {"a": {"a": {}}}}}, "AAAA", "=", "item_1", list(range(1000)),
 )  # fmt: skip
 CONTENT = [{"type": "input_text", "text": "What is good about the sea?"}]
 MESSAGE = {"type": "message", "role": "user", "content": CONTENT, "id": "mine"}
