@@ -26,13 +26,20 @@ def _cuts(asked: argparse.Namespace) -> tuple[str, bool]:
 
 def _kills(asked: argparse.Namespace) -> tuple[str, bool]:
     from bench.faults.kills import kill
+    from bench.faults.postgres import postgres
 
+    kills = asked.count or 200
     with tempfile.TemporaryDirectory() as folder:
         store = asked.store or f"sqlite:///{Path(folder) / 'history.db'}"
-        found = asyncio.run(kill(store, asked.count or 200, seed=asked.seed))
-    items = sum(map(len, found.acknowledged.values()))
+        if store == "postgres":
+            with postgres() as running:
+                if running is None:
+                    raise SystemExit("PostgreSQL is not installed (Debian: apt install postgresql).")
+                found = asyncio.run(kill(running.new_database(), kills, seed=asked.seed))
+        else:
+            found = asyncio.run(kill(store, kills, seed=asked.seed))
     text = (
-        f"{found.kills} kills, {found.turns} turns, {found.incomplete} of them ended as incomplete, {items} items "
+        f"{kills} kills, {found.turns} turns, {found.incomplete} of them ended as incomplete, {found.items} items "
         f"acknowledged: {len(found.wrong)} wrong"
     )
     return "\n".join([text, *found.wrong]), not found.wrong
@@ -72,6 +79,24 @@ def _soak(asked: argparse.Namespace) -> tuple[str, bool]:
     return soak_report.summary(found), soak_report.good(found)
 
 
+def _surroundings(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults import surroundings as rows
+
+    async def run() -> list[rows.Outcome]:
+        match asked.name:
+            case "disk":
+                return [await rows.disk(seconds) for seconds in (rows.SHORT, rows.LONG)]
+            case "database":
+                return [await rows.database()]
+            case "clock":
+                return [await rows.clock()]
+            case _:
+                return [await rows.cache()]
+
+    outcomes = asyncio.run(run())
+    return "\n".join(map(str, outcomes)), all(each.good for each in outcomes)
+
+
 def _frames(asked: argparse.Namespace) -> tuple[str, bool]:
     from bench.faults.frames import LINGER, frames, told
     from bench.faults.process import serving
@@ -90,6 +115,10 @@ ROWS = {
     "cuts": (_cuts, "sockets that break during replies, with the stock openai client (--count 200)"),
     "active": (_active, "many that ask at once, beside 2,000 idle websockets (--count 200)"),
     "idle": (_idle, "idle websockets: memory, accepts, SIGTERM (--count 2000)"),
+    "disk": (_surroundings, "the history's disk is full for a while (needs root)"),
+    "database": (_surroundings, "PostgreSQL is gone for half a minute"),
+    "clock": (_surroundings, "the clock jumps by days (needs libfaketime)"),
+    "cache": (_surroundings, "the cache can't be written (needs root)"),
     "frames": (_frames, "fuzzed websocket frames (--count 100000)"),
     "kills": (_kills, "kill -9 of the server amid conversations (--count 200, --store URL)"),
     "soak": (_soak, "everything at once: whether memory grows, or the server becomes slower (--minutes 60)"),
@@ -104,7 +133,11 @@ def main() -> int:
         row = rows.add_parser(name, help=help, description=help)
         row.add_argument("--count", type=int, default=0, help="how many")
         row.add_argument("--seed", type=int, default=1, help="of the random choices")
-        row.add_argument("--store", default="", help="of kills: the history's database, as [history] store")
+        row.add_argument(
+            "--store",
+            default="",
+            help="of kills: the history's database, as [history] store, or postgres for one of its own",
+        )
         row.add_argument("--minutes", type=float, default=60, help="of a soak")
         row.set_defaults(run=run, name=name)
     asked = parser.parse_args()

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,8 @@ class Process:
     settings: Mapping[str, Any] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     log: Path = LOG
+    environment: Mapping[str, str] = field(default_factory=dict)  # besides this process's
+    within: Sequence[str] = ()  # the words before its command, which become its process
     _process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -56,8 +58,9 @@ class Process:
         for key, value in self.settings.items():
             text = value if isinstance(value, str) else json.dumps(value)
             environment["LOQUENT__" + key.upper().replace(".", "__")] = text
+        environment.update(self.environment)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [str(Path(sys.executable).parent / "loquent"), "serve", "--config", str(CONFIG)]
+        command = [*self.within, str(Path(sys.executable).parent / "loquent"), "serve", "--config", str(CONFIG)]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*command, "--port", str(self.port), "--log-level", "warning"],

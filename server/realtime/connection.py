@@ -189,7 +189,7 @@ class Connection:
         log.warning("a conversation could not be stored: %s", error.code)
         event = wire.Error.of(wire.WireError(error.code, error.message))
         with suppress(ConnectionError):
-            text = wire.dump(event, f"event_{secrets.token_hex(12)}")
+            text = wire.dump(event, self.live.id_beside())
             await self._backend.deliver(self._request, self._socket.send_str(text))
         self._closing = True
         await self._close(WSCloseCode.TRY_AGAIN_LATER, error.code)

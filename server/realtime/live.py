@@ -8,6 +8,7 @@ A client that does not read therefore slows down only itself (backpressure).
 import asyncio
 import logging
 import re
+import secrets
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -178,6 +179,10 @@ class LiveSession:
             del self._seen[next(iter(self._seen))]
         return False
 
+    def id_beside(self) -> str:
+        """An id for an event that is none of the log's: a client that comes back with it goes on from where it is."""
+        return f"event_{self.id}{self.log.reached}e{secrets.token_hex(4)}"
+
     def place_of(self, event_id: str | None) -> "Place":
         """Where one of its events stands; None stands for the first, without which nobody comes back.
 
@@ -185,7 +190,7 @@ class LiveSession:
         """
         if event_id is None:
             return Place(GREETING)
-        found = re.fullmatch(rf"event_{self.id}(\d{{1,15}})(?:\.(\d{{1,6}}))?", event_id, re.ASCII)
+        found = re.fullmatch(rf"event_{self.id}(\d{{1,15}})(?:\.(\d{{1,6}}))?(?:e[0-9a-f]{{8}})?", event_id, re.ASCII)
         if found is None:
             raise ApiError(400, "invalid_after", f"{event_id!r:.80} is no event of this session.", "after")
         return Place(int(found[1]), int(found[2] or 0))

@@ -117,6 +117,11 @@ class EventLog:
         del self._entries[:gone]
         self._sent -= gone
 
+    @property
+    def reached(self) -> int:
+        """The serial of the last event that was sent."""
+        return self.serial - len(self._entries) + self._sent
+
     def rewind(self, after: int) -> int:
         """Send again what comes behind the event ``after``, as far as it is here; returns the serial of the last event
         before that, which is more than ``after`` where some are gone."""

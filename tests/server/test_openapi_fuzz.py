@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from bench.faults.postgres import postgres
 from pipelines.image.weights import Drawer
 from server.config import Settings, hash_key
 from tests.pipelines.listening.fakes import ScriptedRecogniser, hearing_with
-from tests.server.history.databases import postgres
 from tests.support import (
     Running,
     ScriptedModel,

@@ -173,8 +173,7 @@ async def test_a_client_comes_back_for_what_could_not_be_stored(
                     await client.receive()
                 assert closed.value.rcvd is not None
                 assert closed.value.rcvd.code == 1013
-        known = next(e for e in reversed(client.seen) if e["type"] == "conversation.item.added")
-        async with back(server, token, known["event_id"]) as again:
+        async with back(server, token, error["event_id"]) as again:  # the last one that the client has
             (done,) = await again.expect("conversation.item.done")
             assert [item["id"] for item in await items_of(server, conversation_of(client))][-1] == done["item"]["id"]
 

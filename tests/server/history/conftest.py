@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.history.databases import Postgres, postgres
+from bench.faults.postgres import Postgres, postgres
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.faults.postgres import Postgres
 from server.history.database import SetupError
 from server.history.interface import HistoryError, PutConversation, PutItem, StoredItem
 from server.history.schema import MIGRATIONS
 from server.history.sqlite import SqliteDatabase
 from server.history.store import DatabaseHistory
-from tests.server.history.databases import Postgres, history
+from tests.server.history.databases import history
 from tests.support import ROOT, eventually
 
 KILLS = 20

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from bench.faults.postgres import Postgres
 from server.history.interface import PutConversation, PutItem, StoredItem
 from server.history.responses import HistoryStore
 from server.response_store import Json, MemoryStore, Record, ResponseStore
-from tests.server.history.databases import Postgres, history
+from tests.server.history.databases import history
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
