@@ -68,6 +68,13 @@ def _active(asked: argparse.Namespace) -> tuple[str, bool]:
     return told(found), found.answered == found.asked
 
 
+def _sigterm(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults.sigterm import sigterm, told
+
+    found = asyncio.run(sigterm(asked.count or 50))
+    return told(found), not found.wrong and found.exit_code == 0
+
+
 def _soak(asked: argparse.Namespace) -> tuple[str, bool]:
     from bench.faults import soak_report
     from bench.faults.soak import soak
@@ -121,6 +128,7 @@ ROWS = {
     "cache": (_surroundings, "the cache can't be written (needs root)"),
     "frames": (_frames, "fuzzed websocket frames (--count 100000)"),
     "kills": (_kills, "kill -9 of the server amid conversations (--count 200, --store URL)"),
+    "sigterm": (_sigterm, "SIGTERM under streams of all kinds (--count 50)"),
     "soak": (_soak, "everything at once: whether memory grows, or the server becomes slower (--minutes 60)"),
 }
 

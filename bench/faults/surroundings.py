@@ -9,12 +9,16 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from glob import glob
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 from bench.faults.kills import SETTINGS
 from bench.faults.postgres import postgres
@@ -26,6 +30,7 @@ CALM_SECONDS = 8.0  # of conversation before and behind a fault
 SHORT, LONG = 15.0, 45.0  # seconds that a fault lasts: within [history] patience (30 s), and beyond it
 AWAY_SECONDS = 30.0  # of the database
 DISK = "8m"
+DAY_SECONDS = 86_400
 DAYS = 3  # by which the clock jumps
 FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
 
@@ -132,8 +137,16 @@ async def clock() -> Outcome:
             for days in (DAYS, -DAYS, 0):
                 await asyncio.to_thread(offset.write_text, f"{days:+d}d" if days else true_time)
                 await asyncio.sleep(SHORT)
+                off = await _date(server) - time.time()
+                if abs(off - days * DAY_SECONDS) > DAY_SECONDS / 2:
+                    raise AssertionError(f"the server's clock did not jump: it is {off:.0f} s off")
 
         return await _amid(server, f"the clock jumps by {DAYS} days, forward and back", jump)
+
+
+async def _date(server: Process) -> float:
+    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/healthz") as response:
+        return parsedate_to_datetime(response.headers["Date"]).timestamp()
 
 
 async def cache() -> Outcome:
