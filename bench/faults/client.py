@@ -17,6 +17,10 @@ PATIENCE = 60.0  # seconds without an event, after which the client counts as st
 PINGS: Any = {"ping_interval": 0.5, "ping_timeout": 1.0, "max_size": None}  # so that silence is noticed soon
 
 
+class NeverBegunError(Exception):
+    """The server died before anything of the session was acknowledged, so that nothing of it was stored."""
+
+
 @dataclass
 class Turn:
     """What came of one turn."""
@@ -40,6 +44,7 @@ class Conversation:
     returns: int = 0
     patient: bool = False  # it expects to be sent away while nothing can be stored
     sent_away: int = 0
+    configured: bool = False  # its settings are acknowledged
     connection: AsyncRealtimeConnection | None = None
     _unanswered: dict[str, dict[str, Any]] = field(default_factory=dict)
     _serial: Any = field(default_factory=lambda: count(1))
@@ -82,8 +87,10 @@ class Conversation:
             yield event
 
     def _look(self, event: Any) -> None:
-        """Raises: AssertionError for an error that is not expected."""
+        """Raises: NeverBegunError; AssertionError for an error that is not expected."""
         if event.type == "error":
+            if event.error.code == "session_not_found" and not self.configured:
+                raise NeverBegunError
             if not (self.patient and event.error.code == "history_unavailable"):
                 raise AssertionError(f"an error: {event.error.code}: {event.error.message}")
             self.sent_away += 1
@@ -104,6 +111,7 @@ class Conversation:
         self.token = created.loquent["resume_token"]
         await self.send({"type": "session.update", "session": {"type": "realtime", **session}})
         await self.until(coming, "session.updated")
+        self.configured = True
 
     async def ask(self, coming: AsyncIterator[Any], text: str) -> Turn:
         """One turn, whole."""

@@ -9,7 +9,7 @@ import aiohttp
 from openai import WebSocketConnectionClosedError
 from websockets.exceptions import WebSocketException
 
-from bench.faults.client import Conversation, Turn, conversing
+from bench.faults.client import Conversation, NeverBegunError, Turn, conversing
 from bench.faults.process import Process
 
 AT_ONCE = 3  # conversations
@@ -68,6 +68,8 @@ async def _converse(server: Process, number: int, found: Found, *, patient: bool
                         break
                 found.sent_away += mine.sent_away
                 _note(mine, found)
+        except NeverBegunError:
+            continue
         except (WebSocketException, WebSocketConnectionClosedError, OSError) as error:
             if begun:
                 found.wrong.append(f"a session was lost: {error!r}")
