@@ -37,6 +37,7 @@ class Process:
     settings: Mapping[str, Any] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     log: Path = LOG
+    log_level: str = "warning"
     environment: Mapping[str, str] = field(default_factory=dict)  # besides this process's
     within: Sequence[str] = ()  # the words before its command, which become its process
     _process: "subprocess.Popen[bytes] | None" = None
@@ -63,7 +64,7 @@ class Process:
         command = [*self.within, str(Path(sys.executable).parent / "loquent"), "serve", "--config", str(CONFIG)]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*command, "--port", str(self.port), "--log-level", "warning"],
+                [*command, "--port", str(self.port), "--log-level", self.log_level],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -32,6 +32,7 @@ EVERY_SECONDS = 10.0  # a look at the memory
 THINK_SECONDS = (1.0, 4.0)
 REST_SECONDS = (5.0, 15.0)  # between two sounds, and two pictures
 TOKENS = 60
+PICTURE = "happy cat"
 TURNS = 5  # of a conversation
 SUBJECTS = ("the sea", "a lighthouse", "an old clock", "two brothers", "the first snow", "a lost dog")
 
@@ -219,7 +220,7 @@ async def _sound(run: _Run) -> None:
 
 async def _picture(run: _Run) -> None:
     """A picture, and a look at it."""
-    async with run.http.post("/v1/images/generations", json={"prompt": run.subject, "response_format": "url"}) as made:
+    async with run.http.post("/v1/images/generations", json={"prompt": PICTURE, "response_format": "url"}) as made:
         made.raise_for_status()
         url = (await made.json())["data"][0]["url"]
     async with run.http.get(url) as response:

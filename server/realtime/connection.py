@@ -271,7 +271,8 @@ async def _restored(request: web.Request, backend: Backend, token: str) -> LiveS
     if not hmac.compare_digest(str(stored.session.get("token", "")), hash_token(token)):
         return None
     try:
-        restored = Restored(stored, _state(request, backend, id, token))
+        after = Place.of(id, request.query.get("after")).serial
+        restored = Restored(stored, _state(request, backend, id, token), after)
     except ValueError as error:
         log.error("%s: %s", error, type(error.__cause__).__name__)
         return None
@@ -293,7 +294,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
     _check_wanted(request, backend)
     token = request.query.get("session")
     live = _begun(request, backend) if token is None else await _resumed(request, backend, token)
-    after = None if token is None else live.place_of(request.query.get("after"))
+    after = None if token is None else Place.of(live.id, request.query.get("after"))
     socket = web.WebSocketResponse(
         protocols=subprotocols(request),
         autoping=False,  # pings are answered in ``_read``, where only whole frames count for the heartbeat

@@ -56,6 +56,19 @@ class Place:
     serial: int
     stands_for: int = 0  # of the events that came behind it in place of others, so many
 
+    @classmethod
+    def of(cls, session: str, event_id: str | None) -> "Place":
+        """Where an event of a session stands; None stands for the first, without which nobody comes back.
+
+        Raises: ApiError where that is none of its events.
+        """
+        if event_id is None:
+            return cls(GREETING)
+        found = re.fullmatch(rf"event_{session}(\d{{1,15}})(?:\.(\d{{1,6}}))?(?:e[0-9a-f]{{8}})?", event_id, re.ASCII)
+        if found is None:
+            raise ApiError(400, "invalid_after", f"{event_id!r:.80} is no event of this session.", "after")
+        return cls(int(found[1]), int(found[2] or 0))
+
 
 class LiveSession:
     """A session and what it runs."""
@@ -182,18 +195,6 @@ class LiveSession:
     def id_beside(self) -> str:
         """An id for an event that is none of the log's: a client that comes back with it goes on from where it is."""
         return f"event_{self.id}{self.log.reached}e{secrets.token_hex(4)}"
-
-    def place_of(self, event_id: str | None) -> "Place":
-        """Where one of its events stands; None stands for the first, without which nobody comes back.
-
-        Raises: ApiError where that is none of its events.
-        """
-        if event_id is None:
-            return Place(GREETING)
-        found = re.fullmatch(rf"event_{self.id}(\d{{1,15}})(?:\.(\d{{1,6}}))?(?:e[0-9a-f]{{8}})?", event_id, re.ASCII)
-        if found is None:
-            raise ApiError(400, "invalid_after", f"{event_id!r:.80} is no event of this session.", "after")
-        return Place(int(found[1]), int(found[2] or 0))
 
     def attach(self, outlet: Outlet, after: "Place | None") -> list[str]:
         """Send to this socket from now on, events behind ``after`` first; an earlier socket is closed.

@@ -138,10 +138,13 @@ def session_of(state: State) -> Json:
 class Restored:
     """A session as it was stored, with every response ended that was in progress.
 
+    Its events are numbered from ``serial`` on: behind the event ``after``, which the client has, also when the server
+    before this one began with the same stored conversation.
+
     Raises: ValueError when the stored conversation can't be read, as one of a newer version.
     """
 
-    def __init__(self, stored: StoredConversation, fresh: State) -> None:
+    def __init__(self, stored: StoredConversation, fresh: State, after: int) -> None:
         try:
             config = wire.SessionConfig.model_validate(stored.session["settings"])
             items = tuple(wire.Item.model_validate(item.body) for item in stored.items)
@@ -150,7 +153,8 @@ class Restored:
             raise ValueError(f"conversation {stored.id} can't be restored") from error
         serials = [item.serial for item in stored.items]
         serials += [serial for each in responses.values() for serial in (each.created, each.done)]
-        self.serial = max(serials, default=0) + LEAP
+        self._ended_at = max(serials, default=0) + LEAP  # that of a reply which the server's death has ended
+        self.serial = self._ended_at if after < self._ended_at else after + LEAP
         self.items = {item.id: item.serial for item in stored.items}
         self.responses = {id: each if each.done else self._ended(each) for id, each in responses.items()}
         asked = [*(item.event_id for item in stored.items), *(each.event_id for each in stored.open)]
@@ -167,7 +171,7 @@ class Restored:
 
     def _ended(self, announced: Announced) -> Announced:
         response = announced.response.model_copy(update={"status": "incomplete", "status_details": RESTARTED})
-        return Announced(announced.created, response, self.serial, announced.loquent)
+        return Announced(announced.created, response, self._ended_at, announced.loquent)
 
 
 def _announced(body: Mapping[str, Any], created: int) -> Announced:

@@ -89,6 +89,28 @@ async def test_what_a_client_missed_before_a_restart_comes_after_it(settings: Se
             assert [event["type"] for event in third.seen] == kinds[2:]
 
 
+async def test_no_event_id_is_used_twice_by_servers_that_die_one_behind_the_other(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with running(ScriptedModel(["Hi."]), settings) as server:
+        client, token = await asked(server)
+    seen, known = list(client.seen), client.seen[-1]["event_id"]
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        copied(tmp_path, folder)  # each begins with what the first one stored
+        again_settings = Settings(history=HistorySettings(store=f"sqlite:///{folder / 'history.db'}"))
+        async with running(ScriptedModel(["Hi."]), again_settings) as server, back(server, token, known) as again:
+            await again.expect("session.updated")
+            await again.send("conversation.item.retrieve", item_id="none")
+            await again.expect("error")  # an event that is not stored
+            seen += again.seen
+            known = again.seen[-1]["event_id"]
+    ids = [event["event_id"] for event in seen]
+    assert len(set(ids)) == len(ids)
+    assert [event["type"] for event in seen].count("response.done") == 1
+
+
 def copied(source: Path, target: Path) -> None:
     for file in source.glob("history.db*"):
         (target / file.name).write_bytes(file.read_bytes())
