@@ -75,6 +75,13 @@ def _sigterm(asked: argparse.Namespace) -> tuple[str, bool]:
     return told(found), not found.wrong and found.exit_code == 0
 
 
+def _tenants(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults.tenants import ALIKE, tenants, told
+
+    found = asyncio.run(tenants(asked.count or 60, seed=asked.seed))
+    return told(found), abs(found.guess - 0.5) <= ALIKE and max(found.cached["other's"]) <= max(found.cached["new"])
+
+
 def _soak(asked: argparse.Namespace) -> tuple[str, bool]:
     from bench.faults import soak_report
     from bench.faults.soak import soak
@@ -128,6 +135,7 @@ ROWS = {
     "cache": (_surroundings, "the cache can't be written (needs root)"),
     "frames": (_frames, "fuzzed websocket frames (--count 100000)"),
     "kills": (_kills, "kill -9 of the server amid conversations (--count 200, --store URL)"),
+    "tenants": (_tenants, "whether the time of an answer betrays what another tenant asked (--count 60)"),
     "sigterm": (_sigterm, "SIGTERM under streams of all kinds (--count 50)"),
     "soak": (_soak, "everything at once: whether memory grows, or the server becomes slower (--minutes 60)"),
 }

@@ -40,10 +40,10 @@ class _Stream:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-async def sigterm(count: int) -> Found:
-    """Let so many stream, and end the server."""
+async def sigterm(count: int, *, drain: float = DRAIN_SECONDS) -> Found:
+    """Let so many stream, and end the server, whose replies in flight get ``drain`` seconds."""
     found = Found()
-    server = Process({"server.drain": DRAIN_SECONDS, "chat.waiting": 256})
+    server = Process({"server.drain": drain})
     server.start()
     try:
         await server.ready()
