@@ -12,6 +12,7 @@ from typing import Literal
 Break = Literal["reset", "silence", "torn", "close-1001", "close-1006", "close-1011"]
 BREAKS: tuple[Break, ...] = ("reset", "silence", "torn", "close-1001", "close-1006", "close-1011")
 PIECE = 16 * 1024
+BEHIND = 2.5, 5.0  # powers of ten: the least and the most bytes behind which a socket breaks
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Proxy:
     chance: random.Random
     breaks: list[Break] = field(default_factory=list)  # that came to pass
     url: str = ""
+    behind: tuple[float, float] = BEHIND
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection on until it breaks, or ends."""
@@ -47,7 +49,7 @@ class Proxy:
         """After how many bytes of the server the next socket breaks, and how; None: it does not."""
         if len(self.breaks) >= self.wanted:
             return None
-        return int(10 ** self.chance.uniform(2.5, 5.0)), self.chance.choice(BREAKS)
+        return int(10 ** self.chance.uniform(*self.behind)), self.chance.choice(BREAKS)
 
     async def _down(
         self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
@@ -109,9 +111,11 @@ SILENCE_SECONDS = 2.5
 
 
 @asynccontextmanager
-async def proxy(host: str, port: int, wanted: int, chance: random.Random) -> AsyncIterator[Proxy]:
+async def proxy(
+    host: str, port: int, wanted: int, chance: random.Random, behind: tuple[float, float] = BEHIND
+) -> AsyncIterator[Proxy]:
     """A proxy to this server while the block runs."""
-    breaking = Proxy(host, port, wanted, chance)
+    breaking = Proxy(host, port, wanted, chance, behind=behind)
     tasks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -31,6 +31,8 @@ WARM_SHARE = 1 / 6  # of the run, before memory and times count
 EVERY_SECONDS = 10.0  # a look at the memory
 THINK_SECONDS = (1.0, 4.0)
 REST_SECONDS = (5.0, 15.0)  # between two sounds, and two pictures
+BEHIND = 3.5, 6.0  # powers of ten: bytes behind which a socket breaks
+ENDLESS = 1 << 60
 TOKENS = 60
 PICTURE = "happy cat"
 TURNS = 5  # of a conversation
@@ -113,7 +115,7 @@ async def everything(server: Process, found: Found, *, seed: int = 1) -> None:
     parts = urlsplit(server.url)
     async with (
         aiohttp.ClientSession(base_url=server.url, timeout=aiohttp.ClientTimeout(total=120)) as http,
-        proxy(parts.hostname or "", parts.port or 80, 1 << 60, chance) as breaking,
+        proxy(parts.hostname or "", parts.port or 80, ENDLESS, chance, BEHIND) as breaking,
     ):
         run = _Run(server, http, chance, found)
 
@@ -147,6 +149,8 @@ async def _measured(run: _Run) -> None:
     async with run.http.ws_connect("/v1/realtime", compress=0, heartbeat=30) as socket:
         for _ in range(TURNS):
             await talk(socket, f"Write a short story about {run.subject}.", TOKENS, run.found.times, since=run.begun)
+            if run.over:
+                break
             await run.rest(*THINK_SECONDS)
 
 
@@ -158,6 +162,8 @@ async def _cut(run: _Run, url: str, *, aloud: bool) -> None:
         await mine.begin(coming, {"output_modalities": [modality], "max_output_tokens": TOKENS})
         for _ in range(TURNS):
             check(await mine.ask(coming, f"Write a short story about {run.subject}."), heard, aloud=aloud)
+            if run.over:
+                break
             await run.rest(*THINK_SECONDS)
         check_events(mine, heard)
     run.found.did["turns over breaks"] += heard.turns

@@ -15,7 +15,7 @@ from bench.faults.process import Process
 from bench.faults.proxy import BREAKS, Proxy
 from bench.faults.sigterm import sigterm
 from bench.faults.soak import Found as Soaked
-from bench.faults.soak import Sample
+from bench.faults.soak import Sample, soak
 from server.config import Settings
 from server.realtime.settings import SessionsSettings
 from tests.support import Running, ScriptedModel, ScriptedVoice, running, scripted_pipeline, scripted_speech
@@ -100,3 +100,15 @@ async def test_all_streams_end_and_then_the_process_on_sigterm() -> None:
     assert found.ends.total() == 10
     assert any("cancelled" in end for end in found.ends), "some asked for more than there was time for"
     assert found.exit_code == 0
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+async def test_a_short_soak_does_everything_and_finds_nothing_wrong() -> None:
+    found = await soak(0.2)
+    assert found.wrong == []
+    assert found.exit_code == 0
+    did = {"measured", "cut_text", "cut_speech", "cancelled", "left", "sound", "picture", "turns over breaks"}
+    assert did <= found.did.keys()
+    assert found.samples[0].mib > 100
+    assert len(found.times.gaps) > len(found.times.first) > 0
