@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from pipelines.capacity import site_of
 from pipelines.chat.engine.admission import Admission, EngineLimits
 from pipelines.chat.engine.mailbox import Cancel, Close, Forget, Generate, Mailbox, Post
 from pipelines.chat.engine.prefill import PrefillBudget
@@ -252,7 +253,7 @@ class Engine:
         return True
 
     def _next(self, slots: SlotTable) -> Generate | None:
-        """The request that has waited longest, among the tenants with the fewest running.
+        """The request that has waited longest: of the sites with the fewest running, those visitors with the fewest.
 
         One whose prompt begins with what a running request prefills now waits for it, and copies it then.
         """
@@ -260,7 +261,8 @@ class Engine:
         if not ready:
             return None
         running = Counter(stream.tenant for stream in self._running)
-        request = min(ready, key=lambda request: running[request.tenant])
+        of_site = Counter(site_of(stream.tenant) for stream in self._running)
+        request = min(ready, key=lambda request: (of_site[site_of(request.tenant)], running[request.tenant]))
         self._waiting.remove(request)
         self._admission.go(len(request.prompt))
         return request
