@@ -187,13 +187,14 @@ class Backend:
         peer = request[PEER]
         return self.settings.server.public_url or f"{peer.scheme}://{peer.host or request.host}"
 
-    @property
-    def ahead(self) -> int:
-        """Replies that must end before the model could begin another one."""
-        chat = self.pipeline.find(ChatStage)
+    def ahead(self, *, spoken: bool) -> int:
+        """Replies that must end before another one could begin."""
+        chat, speech = self.pipeline.find(ChatStage), self.pipeline.find(SpeechStage)
+        voiceless = 0 if speech is None else speech.capacity.waiting
         admitted = 0 if chat is None else chat.engine.ahead
         # Those of realtime sessions count from their beginning: they pass other stages before the model admits them.
-        return max(admitted, self.live.turns - self.settings.chat.streams + 1)
+        written = max(admitted, self.live.turns - voiceless - self.settings.chat.streams + 1)
+        return max(written, speech.capacity.ahead) if spoken and speech is not None else written
 
     @property
     def draws(self) -> bool:

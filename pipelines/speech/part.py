@@ -62,6 +62,7 @@ def metrics(stage: SpeechStage) -> tuple[Collector, ...]:
     return (
         ttfa,
         gauge("loquent_speech_speaking", "Replies that are being spoken.", lambda: stage.speaking),
+        gauge("loquent_speech_waiting", "Replies that wait to be spoken.", lambda: stage.capacity.waiting),
         gauge("loquent_speech_queue", "Sentences in the making.", lambda: workers.waiting),
         gauge("loquent_speech_real_time_factor", "Seconds of computing for a second of sound.", real_time_factor),
         counter("loquent_speech_busy_seconds", "Computing sound.", lambda: workers.busy_seconds),

@@ -28,6 +28,7 @@ class SpeechSettings(BaseModel):
     threads: Annotated[int, Field(ge=0, le=64)] = 0
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     streams: Annotated[int, Field(ge=1)] = 16
+    waiting: Annotated[int, Field(ge=0)] = 256
     ahead: Annotated[float, Field(gt=0, le=60)] = 5.0
     aliases: tuple[str, ...] = (
         "alloy",

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.capacity import Capacity
 from pipelines.events import (
     AUDIO_RATE,
     AudioDelta,
@@ -24,6 +23,7 @@ from pipelines.events import (
     Turn,
     Usage,
 )
+from pipelines.fair_semaphore import FairSemaphore
 from pipelines.flow import Next, ahead
 from pipelines.speech.normalise import Spoken, speakable
 from pipelines.speech.sentences import LONGEST, Piece, SentenceSplitter
@@ -58,7 +58,7 @@ class SpeechStage:
         self._clock = clock
         self._sleep = sleep
         self.missing = missing  # why there is no voice and will be none
-        self._capacity = Capacity(settings.streams, "spoken replies")
+        self.capacity = FairSemaphore(settings.streams, settings.waiting, "spoken replies")
         self.on_first_sound: Callable[[float], None] = lambda seconds: None  # since the turn was accepted
         self.underruns = 0  # times that a listener had to wait for more
 
@@ -81,7 +81,7 @@ class SpeechStage:
     @property
     def speaking(self) -> int:
         """Replies that are being spoken."""
-        return self._capacity.held
+        return self.capacity.held
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class SpeechStage:
     async def _speak(self, turn: Turn, speech: Speech, next: Next) -> AsyncGenerator[Event]:
         begun = turn.begun if turn.begun is not None else self._clock()
         silent = True
-        with self._permit(turn.tenant):
+        async with self._permit(turn.tenant):
             speaker = _Speaker(self.workers, self._settings, speech, self._clock, forgiving=True, trace=turn.trace)
             async with aclosing(next(turn)) as events, aclosing(self._pace(_ahead(speaker(events)))) as spoken:
                 async for event in spoken:
@@ -109,22 +109,22 @@ class SpeechStage:
     async def read(self, text: str, speech: Speech, tenant: str = "") -> AsyncGenerator[AudioDelta]:
         """Speak a text that is there already, as fast as it goes.
 
-        Raises: StageError when there is no voice, its capacity is in use, or the voice fails.
+        Raises: StageError when there is no voice, too many wait for it, or it fails.
         """
 
         async def written() -> AsyncGenerator[Event]:
             yield TextDelta(text)
             yield Finished("stop", Usage())
 
-        with self._permit(tenant):
+        async with self._permit(tenant):
             speaker = _Speaker(self.workers, self._settings, speech, self._clock)
             async with aclosing(written()) as events, aclosing(_ahead(speaker(events))) as spoken:
                 async for event in spoken:
                     if isinstance(event, AudioDelta):
                         yield event
 
-    @contextmanager
-    def _permit(self, tenant: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def _permit(self, tenant: str) -> AsyncIterator[None]:
         self.workers.check_open()
         if not self.ready:
             raise StageError(
@@ -132,7 +132,8 @@ class SpeechStage:
                 "no_voice" if self.missing else "voice_not_ready",
                 self.missing or "The voice is not ready; try again.",
             )
-        with self._capacity.permit(tenant):
+        async with self.capacity.permit(tenant):
+            self.workers.check_open()  # also where it closed meanwhile
             yield
 
     async def _pace(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:

@@ -331,7 +331,7 @@ class LiveSession:
 
     def _queued(self, event: wire.ResponseCreated) -> wire.ResponseCreated:
         """The event, with the length of the queue where the response joins one."""
-        ahead = self._backend.ahead
+        ahead = self._backend.ahead(spoken="audio" in event.response.output_modalities)
         if not ahead:
             return event
         notes = event.loquent or wire.ResponseNotes()

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import threading
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -158,9 +159,36 @@ async def test_many_are_spoken_to_at_once_and_each_hears_its_own() -> None:
         await asyncio.gather(*(talk(server, f"c{number}") for number in range(8)))
 
 
-async def test_a_reply_that_nobody_has_a_voice_for_is_refused_clearly() -> None:
+async def test_spoken_replies_wait_for_the_voice_and_are_told_how_many_are_ahead() -> None:
     gate = threading.Semaphore(0)
-    pipeline = speaking(ScriptedVoice(gate=gate), streams=1)
+    pipeline = speaking(ScriptedVoice(gate=gate), streams=2)
+    async with running(pipeline) as server, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(server.client()) for _ in range(12)]
+        for client in clients:
+            await client.greet()
+            await client.say("Hi")
+        told: list[int] = []
+        speech = stage_of(pipeline, SpeechStage)
+        for client in clients:
+            await client.send("response.create", response=AUDIO)
+            (created,) = await client.expect("response.created")
+            told.append(((created.get("loquent") or {}).get("queue") or {"ahead": 0})["ahead"])
+            await eventually(lambda: speech.speaking + speech.capacity.waiting == len(told), "it is spoken, or waits")
+        assert told == [0, 0, *range(1, 11)]
+        assert server.engine.running + server.engine.queued <= 2, "what waits for the voice holds nothing of the model"
+        leaver = clients.pop(5)
+        await leaver.send("response.cancel")
+        assert (await leaver.until("response.done"))[-1]["response"]["status"] == "cancelled"
+        await eventually(lambda: speech.capacity.waiting == 9, "its reply waits no more")
+        gate.release(1000)
+        for client in clients:
+            assert (await client.until("response.done"))[-1]["response"]["status"] == "completed"
+        await eventually(lambda: speech.speaking == 0, "all have been spoken")
+
+
+async def test_a_reply_that_too_many_wait_before_is_refused_clearly() -> None:
+    gate = threading.Semaphore(0)
+    pipeline = speaking(ScriptedVoice(gate=gate), streams=1, waiting=0)
     async with running(pipeline) as server, server.client() as one, server.client() as two:
         await one.greet()
         await two.greet()
@@ -406,9 +434,9 @@ async def test_a_fault_amid_the_sound_is_no_second_answer(framing: str, monkeypa
         assert b"HTTP/1.1" not in (b"" if framing == "audio" else data)
 
 
-async def test_one_key_among_several_may_not_hold_every_place() -> None:
+async def test_one_key_among_several_may_not_have_the_whole_voice() -> None:
     gate = threading.Semaphore(0)
-    stage = scripted_speech(ScriptedVoice(gate=gate), streams=4)
+    stage = scripted_speech(ScriptedVoice(gate=gate), streams=4, waiting=2)
     await stage.start()
 
     async def read(tenant: str) -> list[AudioDelta]:
@@ -416,6 +444,8 @@ async def test_one_key_among_several_may_not_hold_every_place() -> None:
 
     held = [asyncio.ensure_future(read("ann")) for _ in range(3)]
     await eventually(lambda: stage.speaking == 3, "one key has its share")
+    held.append(asyncio.ensure_future(read("ann")))
+    await eventually(lambda: stage.capacity.waiting == 1, "and waits for more, though there is one")
     with pytest.raises(StageError) as refused:
         await read("ann")
     assert refused.value.code == "too_many_requests"

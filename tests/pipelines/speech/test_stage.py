@@ -263,9 +263,9 @@ async def test_a_voice_that_fails_ends_its_reply_and_no_other() -> None:
     await stage.close()
 
 
-async def test_a_place_that_nobody_has_is_refused_before_the_model_runs() -> None:
+async def test_a_reply_that_waits_for_the_voice_has_not_begun_and_one_too_many_is_refused() -> None:
     gate = threading.Semaphore(0)
-    stage = scripted_speech(ScriptedVoice(gate=gate), streams=1)
+    stage = scripted_speech(ScriptedVoice(gate=gate), streams=1, waiting=1)
     await stage.start()
     asked: list[Turn] = []
 
@@ -276,14 +276,19 @@ async def test_a_place_that_nobody_has_is_refused_before_the_model_runs() -> Non
 
     async with flow(turn(Speech()), [stage, model]) as first:
         task = asyncio.ensure_future(_all(first))
-        await eventually(lambda: len(asked) == 1, "the first one has the place")
-        with pytest.raises(StageError) as refused:
-            async with flow(turn(Speech()), [stage, model]) as second:
-                await _all(second)
-        assert refused.value.code == "server_overloaded"
-        assert len(asked) == 1
-        gate.release(10)
-        await task
+        await eventually(lambda: len(asked) == 1, "the first one is spoken")
+        async with flow(turn(Speech()), [stage, model]) as second:
+            waits = asyncio.ensure_future(_all(second))
+            await eventually(lambda: stage.capacity.waiting == 1, "the second one waits")
+            with pytest.raises(StageError) as refused:
+                async with flow(turn(Speech()), [stage, model]) as third:
+                    await _all(third)
+            assert refused.value.code == "server_overloaded"
+            assert len(asked) == 1, "the model was asked for neither"
+            gate.release(10)
+            await task
+            assert (await waits)[-1] == END
+    assert (stage.speaking, stage.capacity.waiting) == (0, 0)
     await stage.close()
 
 
