@@ -4,21 +4,36 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import aiohttp
 
-from bench.loads import percentile
-
 COUNT = 4
+SETTLE_SECONDS = 20.0  # for what the server loads behind "ready"
 TOKENS = 40  # of a reply
 PAUSE = 0.1, 0.4  # seconds between a reply and the next question, by chance
 PATIENCE = 60.0  # seconds for an answer
 Attack = Callable[[Callable[[], None]], Awaitable[None]]
 GOAL = 1.2  # the ratio of the 99th percentiles, attacked to quiet
+
+
+class Result(Protocol):
+    """What was found of one attack."""
+
+    @property
+    def good(self) -> bool:
+        """Whether it is within its goal."""
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which this share of them lies, in milliseconds."""
+    from bench.loads import percentile  # which brings the models' packages: the attackers need none
+
+    return percentile(values, share)
 
 
 @dataclass
@@ -120,6 +135,16 @@ class Bystanders:
                         return
                     case "error":
                         raise AssertionError(event["error"]["code"])
+
+
+async def measured(run: Callable[[str], Awaitable[Sequence[Result]]]) -> tuple[str, bool]:
+    """Run one row against a server of the shipped configuration; what was found, and whether all of it is good."""
+    from bench.faults.process import serving
+
+    async with serving() as server:
+        await asyncio.sleep(SETTLE_SECONDS)
+        found = await run(server.url)
+    return "\n".join(map(str, found)), all(each.good for each in found)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from bench.faults.attack import BURST, CHAT, LIMIT, PIPELINED, Attack, Fates, Target, launch, masked, opened, until_cut
-from bench.faults.bystanders import Felt, bystanding
+from bench.faults.bystanders import Felt, bystanding, measured
 
 TINY = b'{"type":"x"}'
 TEXT, CONTINUATION, PING = 0x1, 0x0, 0x9
@@ -87,3 +87,8 @@ async def floods(
                 felt.fates.append(str(fates))
                 found.append(felt)
     return found
+
+
+async def row(count: int = 20, pairs: int = 3, seconds: float = 10.0) -> tuple[str, bool]:
+    """The row of the bench: what was found, and whether it is good."""
+    return await measured(lambda url: floods(url, count, pairs=pairs, seconds=seconds))

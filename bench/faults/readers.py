@@ -18,7 +18,7 @@ from functools import partial
 import aiohttp
 
 from bench.faults.attack import CHAT, HANDSHAKE, Attack, Fates, Target, drain, launch, masked
-from bench.faults.bystanders import COUNT, Bystanders, Felt, bystanding
+from bench.faults.bystanders import COUNT, Bystanders, Felt, bystanding, measured
 
 PATIENCE = 25.0  # seconds of a phase: until the buffers are full, and [limits] send_seconds as shipped
 LEAVING_SECONDS = 75.0  # until all slots must be free: [sessions] linger as shipped, and some
@@ -195,3 +195,8 @@ async def _stall(
             watch.grown = max(watch.grown, one.grown)
     felt.fates += [str(fates), f"those between: {read}"]
     return Stalled(felt, stalled, reading.grown, count, pairs)
+
+
+async def row(count: int = 20, pairs: int = 3, seconds: float = PATIENCE) -> tuple[str, bool]:
+    """The row of the bench: what was found, and whether it is good."""
+    return await measured(lambda url: readers(url, count, pairs=pairs, seconds=seconds))

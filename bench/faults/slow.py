@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from bench.faults.attack import CHAT, Attack, Fates, Target, launch, masked, opened, until_cut
-from bench.faults.bystanders import Felt, bystanding
+from bench.faults.bystanders import Felt, bystanding, measured
 
 PATIENCE = 90.0  # seconds; [limits] keep_alive and twice heartbeat are less
 HEADER = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"a" * 4096
@@ -57,3 +57,8 @@ async def slow(
             felt.fates.append(str(fates))
             found.append(felt)
     return found
+
+
+async def row(count: int = 200, pairs: int = 3, seconds: float = 10.0) -> tuple[str, bool]:
+    """The row of the bench: what was found, and whether it is good."""
+    return await measured(lambda url: slow(url, count, pairs=pairs, seconds=seconds))

@@ -6,23 +6,25 @@ order in which it comes, and is not read meanwhile (backpressure).
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 
 UNIT_SECONDS = 30e-6  # of the event loop's thread, about: what a frame costs that is refused
-FRAME, REQUEST, CONNECTION = 1.0, 2.0, 20.0  # units
+FRAME, REJECTED, REQUEST, CONNECTION = 1.0, 4.0, 2.0, 20.0  # units; honest clients send few frames that are rejected
 UNIT_BYTES = 4096  # that a websocket receives; in fragments of one byte they cost a unit
 OWN_RATE = 50.0  # units a second of each connection: frames of 20 ms of sound
 OWN_MOST = 500.0  # units that a quiet connection has saved
 OWN_FIRST = 25.0  # that a new one has, or coming again and again would pay
 QUANTUM = 16.0  # units after which a connection lets others go first
+PAUSE_SECONDS = 1.0  # behind a reply, that count as one: where there are conversations, the next question is near
 SLICE_SECONDS = 0.25  # after which a waiting one looks whether it still must
 
 
 class Lane:
     """What all connections together may use beyond their own: a ``share`` of the event loop's time."""
 
-    __slots__ = ("_free_at", "_rate", "busy", "clock", "sleep")
+    __slots__ = ("_busy", "_busy_until", "_free_at", "_rate", "clock", "sleep")
 
     def __init__(
         self,
@@ -33,14 +35,23 @@ class Lane:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._rate = share / UNIT_SECONDS  # units a second
-        self.busy = busy
+        self._busy = busy
+        self._busy_until = -math.inf
         self._free_at = 0.0
         self.clock = clock
         self.sleep = sleep
 
+    @property
+    def busy(self) -> bool:
+        """Whether a reply is in progress, or was just now."""
+        now = self.clock()
+        if self._busy():
+            self._busy_until = now + PAUSE_SECONDS
+        return now < self._busy_until
+
     def take(self, units: float) -> float:
         """Take so many units; returns the seconds until their turn comes. 0 while no reply is in progress."""
-        if not self.busy():
+        if not self.busy:
             self._free_at = 0.0
             return 0.0
         now = self.clock()
@@ -57,7 +68,7 @@ class Lane:
 
     def left(self, until: float) -> float:
         """Seconds to wait before asking again; 0 where a turn has come."""
-        return min(max(until - self.clock(), 0.0), SLICE_SECONDS) if self.busy() else 0.0
+        return min(max(until - self.clock(), 0.0), SLICE_SECONDS) if self.busy else 0.0
 
 
 class Pace:

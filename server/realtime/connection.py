@@ -16,7 +16,7 @@ from server.auth import BETA_SUBPROTOCOL, offered, subprotocols
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError
 from server.history.interface import NOT_FOUND, HistoryError
-from server.limits.pace import FRAME
+from server.limits.pace import FRAME, REJECTED
 from server.protocol import pace
 from server.realtime import session, wire
 from server.realtime.heartbeat import Heartbeat
@@ -78,12 +78,14 @@ class Connection:
         try:  # here, and not in a coroutine of its own, because an idle socket waits in it
             while (message := await self._socket.receive()).type in FRAMES:
                 heartbeat.beat()
+                cost = FRAME
                 if message.type is WSMsgType.PING:
                     await self._backend.deliver(self._request, self._socket.pong(message.data))
                 elif message.type is not WSMsgType.PONG:
                     with heartbeat.paused():
-                        await self._take(self._parse(message.data))
-                if (wait := own.charge(FRAME)) is not None:
+                        await self._take(given := self._parse(message.data))
+                    cost = REJECTED if isinstance(given, session.Rejected) else FRAME
+                if (wait := own.charge(cost)) is not None:
                     with heartbeat.paused():
                         await own.lane.wait(wait)
             self._final = message.type is WSMsgType.ERROR or message.data == WSCloseCode.OK
