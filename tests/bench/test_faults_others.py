@@ -66,7 +66,7 @@ async def test_every_slow_client_is_cut() -> None:
 
 async def test_every_reader_that_stalls_is_cut_and_leaves_nothing() -> None:
     async with server() as attacked:
-        found = await readers(attacked.url, 2, pairs=1, seconds=4.0)
+        found = await readers(attacked.url, 2, pairs=1, seconds=2.5)
     for each in found:
         counts(each.felt)
         assert len(each.watch.cut) == 2, str(each)
