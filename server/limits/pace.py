@@ -17,6 +17,7 @@ OWN_RATE = 50.0  # units a second of each connection: frames of 20 ms of sound
 OWN_MOST = 500.0  # units that a quiet connection has saved
 OWN_FIRST = 25.0  # that a new one has, or coming again and again would pay
 QUANTUM = 16.0  # units after which a connection lets others go first
+SAVED_SECONDS = 1.0  # of the lane, that nobody used: some dozens may connect at once
 PAUSE_SECONDS = 1.0  # behind a reply, that count as one: where there are conversations, the next question is near
 SLICE_SECONDS = 0.25  # after which a waiting one looks whether it still must
 
@@ -37,7 +38,7 @@ class Lane:
         self._rate = share / UNIT_SECONDS  # units a second
         self._busy = busy
         self._busy_until = -math.inf
-        self._free_at = 0.0
+        self._free_at = -math.inf
         self.clock = clock
         self.sleep = sleep
 
@@ -52,12 +53,12 @@ class Lane:
     def take(self, units: float) -> float:
         """Take so many units; returns the seconds until their turn comes. 0 while no reply is in progress."""
         if not self.busy:
-            self._free_at = 0.0
+            self._free_at = -math.inf
             return 0.0
         now = self.clock()
-        begin = max(now, self._free_at)
+        begin = max(now - SAVED_SECONDS, self._free_at)
         self._free_at = begin + units / self._rate
-        return begin - now
+        return max(begin - now, 0.0)
 
     async def wait(self, seconds: float) -> None:
         """Let others go first, and wait so long, or until no reply is in progress."""

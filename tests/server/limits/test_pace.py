@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from server.limits.pace import OWN_FIRST, OWN_RATE, QUANTUM, UNIT_SECONDS, Lane, Pace
+from server.limits.pace import OWN_FIRST, OWN_RATE, QUANTUM, SAVED_SECONDS, UNIT_SECONDS, Lane, Pace
 
 
 @dataclass
@@ -31,6 +31,7 @@ def lane(time: Time, share: float = 0.5) -> Lane:
 
 def test_the_lane_gives_its_share_in_the_order_in_which_it_was_asked() -> None:
     shared = lane(Time())
+    shared.take(SAVED_SECONDS * 0.5 / UNIT_SECONDS)
     waits = [shared.take(10) for _ in range(3)]
     assert waits == pytest.approx([0.0, 10 * UNIT_SECONDS / 0.5, 20 * UNIT_SECONDS / 0.5])
 
@@ -41,6 +42,13 @@ def test_while_no_reply_is_in_progress_nothing_waits_and_nothing_is_remembered()
     assert [shared.take(1000) for _ in range(3)] == [0.0, 0.0, 0.0]
     time.replying = True
     assert shared.take(1) == 0.0
+
+
+def test_what_nobody_used_may_be_used_at_once() -> None:
+    shared = lane(Time())
+    all_of_it = SAVED_SECONDS * 0.5 / UNIT_SECONDS
+    assert [shared.take(all_of_it / 4) for _ in range(5)] == pytest.approx([0.0] * 5)
+    assert shared.take(1) > 0
 
 
 def test_what_a_connection_may_use_at_any_time_never_joins_the_lane() -> None:
@@ -54,8 +62,9 @@ def test_what_a_connection_may_use_at_any_time_never_joins_the_lane() -> None:
 
 
 def test_a_connection_that_uses_more_waits_for_its_turn() -> None:
-    time = Time()
-    own = Pace(lane(time))
+    shared = lane(Time())
+    shared.take(SAVED_SECONDS * 0.5 / UNIT_SECONDS)  # others have used what was saved
+    own = Pace(shared)
     waits = [own.charge(1.0) for _ in range(200)]
     own_turns = int(OWN_FIRST // QUANTUM)
     asked = [wait for wait in waits if wait is not None]
