@@ -73,7 +73,7 @@ def _others(asked: argparse.Namespace) -> tuple[str, bool]:
 ROWS = {
     "floods": (_others, "floods of connects, pings, frames and requests: what others feel (--count 20, --seconds 10)"),
     "slow": (_others, "sockets that send a byte a second: what others feel (--count 200, --seconds 10)"),
-    "readers": (_others, "clients that stop reading: what others feel (--count 20, --seconds 25)"),
+    "readers": (_others, "clients that stop reading: what others feel (--count 20, --seconds 30)"),
     "cuts": (_cuts, "sockets that break during replies, with the stock openai client (--count 200)"),
     "active": (_active, "many that ask at once, beside 2,000 idle websockets (--count 200)"),
     "idle": (_idle, "idle websockets: memory, accepts, SIGTERM (--count 2000)"),

@@ -8,14 +8,15 @@ measured; a real one has a machine of its own. ``python -m bench.faults.attack K
 import asyncio
 import json
 import os
-import re
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+
+from bench.faults.fates import STILL_THERE, Fates, ending
 
 NICE = 10
 LIMIT = 1024 * 1024  # [limits] audio_message_bytes as shipped
@@ -26,27 +27,6 @@ HANDSHAKE = (
 CHAT = "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
 BURST = 64 * 1024  # bytes of small frames that are written at a time
 PIPELINED = 16  # requests that are written at a time
-STILL_THERE = "still there"
-
-
-@dataclass
-class Fates:
-    """What became of sockets: how many, and the longest time in seconds until it was so."""
-
-    found: dict[str, tuple[int, float]] = field(default_factory=dict)
-
-    def add(self, how: str, seconds: float, count: int = 1) -> None:
-        """So many sockets ended so."""
-        before, longest = self.found.get(how, (0, 0.0))
-        self.found[how] = before + count, max(longest, seconds)
-
-    def merge(self, other: "Fates") -> None:
-        """Add those of another attack."""
-        for how, (count, seconds) in other.found.items():
-            self.add(how, seconds, count)
-
-    def __str__(self) -> str:
-        return ", ".join(f"{count} × {how} (≤ {seconds:.1f} s)" for how, (count, seconds) in self.found.items())
 
 
 @dataclass(frozen=True)
@@ -98,15 +78,6 @@ def masked(opcode: int, payload: bytes, *, final: bool = True, claims: int | Non
     else:
         head = bytes([first, 0x80 | 127]) + size.to_bytes(8)
     return head + bytes(4) + payload
-
-
-def ending(tail: bytes) -> str:
-    """How a server ended a connection, by the last that it sent."""
-    status = re.findall(rb"HTTP/1\.1 (\d+)", tail)
-    close = re.search(rb"\x88[\x02-\x7d]([\x03-\x0f].)[^\x88]*$", tail, re.DOTALL)
-    if close is not None:
-        return f"close {int.from_bytes(close[1])}"
-    return f"HTTP {status[-1].decode()}, closed" if status else "closed"
 
 
 async def drain(reader: asyncio.StreamReader) -> bytes:

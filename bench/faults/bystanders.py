@@ -52,6 +52,7 @@ class Felt:
     quiet: Sample = field(default_factory=Sample)
     attacked: Sample = field(default_factory=Sample)
     errors: list[str] = field(default_factory=list)  # of the bystanders
+    left: int = 0  # attackers that had to be cut, and were not
     fates: list[str] = field(default_factory=list)  # of the attackers, and what else there is to say
 
     def ratio(self, of: str) -> float:
@@ -61,8 +62,8 @@ class Felt:
 
     @property
     def good(self) -> bool:
-        """Whether the others felt little."""
-        return not self.errors and all(self.ratio(of) <= GOAL for of in ("first", "gaps"))
+        """Whether the others felt little, and all who had to go are gone."""
+        return not self.errors and not self.left and all(self.ratio(of) <= GOAL for of in ("first", "gaps"))
 
     def __str__(self) -> str:
         parts = []

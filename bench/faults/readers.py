@@ -12,23 +12,22 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import aiohttp
 
-from bench.faults.attack import CHAT, HANDSHAKE, Attack, Fates, Target, drain, launch, masked
-from bench.faults.bystanders import COUNT, Bystanders, Felt, bystanding, measured
+from bench.faults.attack import CHAT, HANDSHAKE, Attack, Target, drain, launch, masked
+from bench.faults.bystanders import Bystanders, Felt, bystanding, measured
+from bench.faults.fates import STILL_THERE, Fates
+from bench.faults.watch import Watch
 
-PATIENCE = 25.0  # seconds of a phase: until the buffers are full, and [limits] send_seconds as shipped
-LEAVING_SECONDS = 75.0  # until all slots must be free: [sessions] linger as shipped, and some
+PATIENCE = 30.0  # seconds of a phase: until the buffers are full, and [limits] send_seconds as shipped
 RECEIVE_BUFFER = 4096
 STORY = "Tell me a very long story about the sea, with many chapters."
-LONG = "The sea is wide and the day is long, and nobody hurries on the quay. " * 50
+LONG = "The sea is wide and the day is long, and no one hurries on the quay. " * 50
 TOKENS = 1500
 SPEECH = "POST /v1/audio/speech HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-WATCHED = ("loquent_dropped_total", "loquent_requests_running", "loquent_speech_speaking")
-MEMORY = "process_resident_memory_bytes"
 
 
 @asynccontextmanager
@@ -70,13 +69,18 @@ async def _ask(target: Target, fates: Fates, *, head: str, body: bytes, begins: 
         writer.transport.resume_reading()
         done, _ = await asyncio.wait([task := asyncio.create_task(drain(reader))], timeout=2.0)
         task.cancel()
-        fates.add("cut" if done else "still there", time.monotonic() - begun)
+        whole = bool(done) and task.result().endswith(b"0\r\n\r\n")  # all of it was sent before the client stalled
+        fates.add("complete" if whole else "cut" if done else STILL_THERE, time.monotonic() - begun)
 
 
 def _realtime(modality: str) -> bytes:
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": STORY}]}
     asked = {"input": [item], "output_modalities": [modality], "max_output_tokens": TOKENS}
-    return masked(0x1, json.dumps({"type": "response.create", "response": asked}).encode())
+    events = [{"type": "response.create", "response": {"conversation": "none", **asked}}]
+    if modality == "text":  # a small model's reply may fit into the buffers: what acknowledges these does not
+        note = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": LONG * 14}]}
+        events += [{"type": "conversation.item.create", "item": note}] * 4
+    return b"".join(masked(0x1, json.dumps(event).encode()) for event in events)
 
 
 def _post(**fields: object) -> bytes:
@@ -91,7 +95,7 @@ _ASKING = {
     "sse": partial(
         _ask,
         head=CHAT,
-        body=_post(messages=_MESSAGES, stream=True, max_tokens=TOKENS, logprobs=True, top_logprobs=5),
+        body=_post(messages=_MESSAGES, stream=True, max_tokens=TOKENS, logprobs=True, top_logprobs=20),
         begins=b"data: ",
     ),
     "speech": partial(_ask, head=SPEECH, body=_post(input=LONG, response_format="pcm"), begins=b" 200 "),
@@ -101,44 +105,6 @@ READERS: dict[str, Attack] = {
     for kind, ask in _ASKING.items()
     for name, reads in ((kind, False), (f"{kind}-read", True))
 }
-
-
-@dataclass
-class Watch:
-    """What the server's metrics said."""
-
-    cut: list[float] = field(default_factory=list)  # seconds until each client was dropped
-    grown: int = 0  # bytes of resident memory, at most
-    freed: float = 0.0  # seconds behind the attack until all slots were free
-    left: list[str] = field(default_factory=list)  # slots that never were
-
-    async def watch(self, http: aiohttp.ClientSession, url: str) -> None:
-        """Note when clients are dropped, and how much memory is taken, until cancelled."""
-        begun, before = time.monotonic(), await metrics(http, url)
-        while True:
-            now = await metrics(http, url)
-            dropped = int(now[WATCHED[0]] - before[WATCHED[0]])
-            self.cut += [time.monotonic() - begun] * (dropped - len(self.cut))
-            self.grown = max(self.grown, int(now[MEMORY] - before[MEMORY]))
-            await asyncio.sleep(0.25)
-
-    async def free(self, http: aiohttp.ClientSession, url: str) -> None:
-        """Wait until no reply but those of the bystanders is in progress."""
-        begun = time.monotonic()
-        while (now := await metrics(http, url))[WATCHED[1]] > COUNT or now[WATCHED[2]] > 0:
-            if time.monotonic() > begun + LEAVING_SECONDS:
-                self.left.append(f"{now[WATCHED[1]]:.0f} replies and {now[WATCHED[2]]:.0f} spoken ones go on")
-                return
-            await asyncio.sleep(0.1)
-        self.freed = max(self.freed, time.monotonic() - begun)
-
-
-async def metrics(http: aiohttp.ClientSession, url: str) -> dict[str, float]:
-    """Those that are watched; 0 where the server has none."""
-    async with http.get(f"{url}/metrics") as response:
-        text = await response.text()
-    found = {name: re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for name in (*WATCHED, MEMORY)}
-    return {name: float(value[1]) if value else 0.0 for name, value in found.items()}
 
 
 @dataclass
@@ -193,6 +159,7 @@ async def _stall(
             await watch.free(http, url)
             watch.cut += one.cut
             watch.grown = max(watch.grown, one.grown)
+    felt.left = fates.found.get(STILL_THERE, (0, 0.0))[0]
     felt.fates += [str(fates), f"those between: {read}"]
     return Stalled(felt, stalled, reading.grown, count, pairs)
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from bench.faults.attack import CHAT, Attack, Fates, Target, launch, masked, opened, until_cut
+from bench.faults.attack import CHAT, Attack, Target, launch, masked, opened, until_cut
 from bench.faults.bystanders import Felt, bystanding, measured
+from bench.faults.fates import STILL_THERE, Fates
 
 PATIENCE = 90.0  # seconds; [limits] keep_alive and twice heartbeat are less
 HEADER = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"a" * 4096
@@ -55,6 +56,7 @@ async def slow(
 
             felt = await bystanders.alternate(f"{kind} × {sockets}", creep, pairs=pairs, seconds=seconds)
             felt.fates.append(str(fates))
+            felt.left = fates.found.get(STILL_THERE, (0, 0.0))[0]
             found.append(felt)
     return found
 

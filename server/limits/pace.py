@@ -17,7 +17,7 @@ OWN_RATE = 50.0  # units a second of each connection: frames of 20 ms of sound
 OWN_MOST = 500.0  # units that a quiet connection has saved
 OWN_FIRST = 25.0  # that a new one has, or coming again and again would pay
 QUANTUM = 16.0  # units after which a connection lets others go first
-SAVED_SECONDS = 1.0  # of the lane, that nobody used: some dozens may connect at once
+SAVED_SECONDS = 1.0  # of the lane, that was not used: some dozens may connect at once
 PAUSE_SECONDS = 1.0  # behind a reply, that count as one: where there are conversations, the next question is near
 SLICE_SECONDS = 0.25  # after which a waiting one looks whether it still must
 

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bench.faults.attack import Fates, ending, launch, masked
+from bench.faults.attack import launch, masked
 from bench.faults.bystanders import Felt, Sample, bystanding
+from bench.faults.fates import Fates, ending
 from bench.faults.floods import FLOODS, floods
 from bench.faults.readers import readers
 from bench.faults.slow import SLOW, slow
@@ -59,7 +60,7 @@ async def test_every_slow_client_is_cut() -> None:
         found = await slow(attacked.url, 3, pairs=1, seconds=0.7, patience=30.0)
     for felt in found:
         counts(felt)
-        assert "still there" not in felt.fates[0], felt.fates
+        assert felt.left == 0, felt.fates
         assert felt.fates[0].startswith("3 × "), felt.fates
     assert len(found) == len(SLOW)
 
@@ -70,6 +71,7 @@ async def test_every_reader_that_stalls_is_cut_and_leaves_nothing() -> None:
     for each in found:
         counts(each.felt)
         assert len(each.watch.cut) == 2, str(each)
+        assert each.felt.left == 0
         assert each.watch.left == []
 
 

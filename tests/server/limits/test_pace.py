@@ -44,7 +44,7 @@ def test_while_no_reply_is_in_progress_nothing_waits_and_nothing_is_remembered()
     assert shared.take(1) == 0.0
 
 
-def test_what_nobody_used_may_be_used_at_once() -> None:
+def test_what_the_lane_has_not_used_may_be_used_at_once() -> None:
     shared = lane(Time())
     all_of_it = SAVED_SECONDS * 0.5 / UNIT_SECONDS
     assert [shared.take(all_of_it / 4) for _ in range(5)] == pytest.approx([0.0] * 5)
