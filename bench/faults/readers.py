@@ -43,8 +43,10 @@ async def _connected(target: Target) -> AsyncIterator[tuple[asyncio.StreamReader
         writer.transport.abort()
 
 
-async def _ask(target: Target, fates: Fates, *, head: str, body: bytes, begins: bytes, reads: bool) -> None:
-    """Ask, wait until the answer begins, and stop reading, or read all of it."""
+async def _ask(
+    target: Target, fates: Fates, *, head: str, body: bytes, begins: bytes, then: bytes = b"", reads: bool
+) -> None:
+    """Ask, wait until the answer begins, send ``then``, and stop reading, or read all of it."""
     begun = time.monotonic()
     async with _connected(target) as (reader, writer):
         writer.write(head.format(host=target.name).encode() + body)
@@ -56,6 +58,7 @@ async def _ask(target: Target, fates: Fates, *, head: str, body: bytes, begins: 
             if refused or not data:
                 fates.add(refused[0].decode() if refused else "refused", time.monotonic() - begun)
                 return
+        writer.write(then)
         left = target.until - time.monotonic()
         if reads:
             done, _ = await asyncio.wait([task := asyncio.create_task(drain(reader))], timeout=left)
@@ -76,11 +79,13 @@ async def _ask(target: Target, fates: Fates, *, head: str, body: bytes, begins: 
 def _realtime(modality: str) -> bytes:
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": STORY}]}
     asked = {"input": [item], "output_modalities": [modality], "max_output_tokens": TOKENS}
-    events = [{"type": "response.create", "response": {"conversation": "none", **asked}}]
-    if modality == "text":  # a small model's reply may fit into the buffers: what acknowledges these does not
-        note = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": LONG * 14}]}
-        events += [{"type": "conversation.item.create", "item": note}] * 4
-    return b"".join(masked(0x1, json.dumps(event).encode()) for event in events)
+    return masked(0x1, json.dumps({"type": "response.create", "response": asked}).encode())
+
+
+def _notes() -> bytes:
+    """A small model's reply may fit into the buffers on the way: what acknowledges these does not."""
+    note = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": LONG * 14}]}
+    return masked(0x1, json.dumps({"type": "conversation.item.create", "item": note}).encode()) * 8
 
 
 def _post(**fields: object) -> bytes:
@@ -90,7 +95,7 @@ def _post(**fields: object) -> bytes:
 
 _MESSAGES = [{"role": "user", "content": STORY}]
 _ASKING = {
-    "text": partial(_ask, head=HANDSHAKE, body=_realtime("text"), begins=b"output_text.delta"),
+    "text": partial(_ask, head=HANDSHAKE, body=_realtime("text"), begins=b"output_text.delta", then=_notes()),
     "sound": partial(_ask, head=HANDSHAKE, body=_realtime("audio"), begins=b"output_audio.delta"),
     "sse": partial(
         _ask,
