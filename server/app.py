@@ -32,11 +32,12 @@ from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
 from server.history.build import build as build_history
 from server.history.store import DatabaseHistory
+from server.limits.pace import REQUEST
 from server.links import IMAGES
 from server.names import ModelNames, public_name
 from server.openapi import operations
 from server.openapi.handler import described
-from server.protocol import Runner, new_request_id
+from server.protocol import Runner, new_request_id, pace
 from server.realtime.connection import connect
 from server.realtime.refusal import is_refused, refuse
 from server.tls import certificate_of
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 SEND_BUFFER = 64 * 1024  # bytes; with the default, megabytes queue for a client that does not read
 BACKLOG = 512
+ACCEPTED = 16  # connections at a time, before what others wait for goes on
+WORK = (*bodies.LARGE, *bodies.UPLOADS, "/v1/audio/speech", "/v1/images/generations", "/v1/realtime")
 PROBES = ("/livez", "/readyz")
 UNLOGGED = (*PROBES, "/metrics")  # monitoring requests these every few seconds
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -59,7 +62,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory | None = None) -> web.Application:
     """The routes over ``pipeline`` and the stored history, which the caller starts and closes."""
     app = web.Application(
-        middlewares=[measuring.timed, answer],
+        middlewares=[paced, measuring.timed, answer],
         client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes),
     )
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
@@ -101,6 +104,15 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
     app.router.add_get("/metrics", metrics)
     app.on_response_prepare.extend((add_headers, measuring.count))
     return app
+
+
+@web.middleware
+async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A request that brought the models no work counts; where there are many, the connection's next one waits."""
+    response = await handler(request)
+    if request.path not in WORK or response.status >= 400:
+        await pace(request).turn(REQUEST)
+    return response
 
 
 @web.middleware
@@ -256,6 +268,7 @@ async def serving(
     runner = Runner(
         app,
         backend.gate,
+        backend.lane,
         access_log=None,
         handle_signals=False,
         handler_cancellation=True,  # a disconnect cancels the request
@@ -267,8 +280,10 @@ async def serving(
             yield backend
             return
         await runner.setup()
-        site = web.SockSite(runner, listener, backlog=BACKLOG, ssl_context=certificate.context if certificate else None)
+        tls = certificate.context if certificate else None
+        site = web.SockSite(runner, listener, backlog=ACCEPTED, ssl_context=tls)  # asyncio accepts so many in a row
         await site.start()
+        listener.listen(BACKLOG)  # and has made the kernel's queue as short
         yield backend
         await drain(backend, site)
     finally:

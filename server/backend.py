@@ -30,6 +30,7 @@ from server.image_store import ImageStore
 from server.limits.gate import Gate
 from server.limits.limiter import Limiter
 from server.limits.meter import Meter
+from server.limits.pace import Lane
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
 from server.realtime.sessions import LiveSessions
@@ -66,6 +67,7 @@ class Backend:
     limiter: Limiter = field(init=False)
     sessions: Sessions = field(init=False)
     gate: Gate = field(init=False)
+    lane: Lane = field(init=False)
     live: LiveSessions[Any] = field(init=False)  # realtime sessions in progress; of ``LiveSession``
 
     def __post_init__(self) -> None:
@@ -74,6 +76,7 @@ class Backend:
         self.limiter = Limiter(limits, on=lambda: limits.rates == "on" or (limits.rates == "auto" and keyring.required))
         self.sessions = Sessions(self.access, address_connections=lambda: self.limiter.address_connections)
         self.gate = Gate(limits.http_connections, self.access.proxies.trusted)
+        self.lane = Lane(limits.overhead, lambda: self.metrics.running > 0 and not self.draining)
         self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
         stored = self.history.metrics.collectors if self.history else ()
         self.metrics = Metrics(

@@ -35,6 +35,7 @@ class Metrics:
         # They double the series, and Prometheus finds restarts without them.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
+        self.running = 0  # turns in progress
         self._count()
         for collector in (
             ProcessCollector(registry=None),
@@ -99,6 +100,7 @@ class Metrics:
         outcome, failed = "cancelled", False  # unless the stream reports another outcome before it is closed
         usage = Usage()
         begun, first = time.monotonic(), None
+        self.running += 1
         try:
             async with aclosing(next(turn)) as events:
                 async for event in events:
@@ -116,6 +118,7 @@ class Metrics:
             outcome, failed = "internal_error", True
             raise
         finally:
+            self.running -= 1
             self._turns.labels(outcome).inc()
             self._turn_seconds.observe(time.monotonic() - begun)
             if turn.trace is not None:

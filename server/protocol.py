@@ -13,10 +13,12 @@ from aiohttp.web_request import BaseRequest
 
 from server.errors import ApiError
 from server.limits.gate import Gate, refusal
+from server.limits.pace import CONNECTION, UNIT_BYTES, Lane, Pace
 
 log = logging.getLogger(__name__)
 
 HEADER = "x-request-id"
+READ_BYTES = 32 * 1024  # that one connection receives before others do
 WRITE_BUFFER = 64 * 1024  # bytes that wait for a client under TLS before sends wait
 
 
@@ -40,15 +42,24 @@ def answered(error: ApiError, request_id: str) -> web.Response:
 class Protocol(RequestHandler):
     """One connection."""
 
-    __slots__ = ()
+    __slots__ = ("_held", "pace")
+
+    def __init__(self, manager: "_Server", **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.pace = Pace(manager.lane)
+        self._held: asyncio.TimerHandle | None = None  # while it is not read because others go first
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection, and bound what TLS buffers for a client that does not read: by default that is half a
         megabyte."""
         super().connection_made(transport)
-        if not _gate(self).enter(transport) and isinstance(transport, asyncio.Transport):
+        if hasattr(transport, "max_size"):
+            transport.max_size = READ_BYTES
+        if not _server(self).gate.enter(transport) and isinstance(transport, asyncio.Transport):
             transport.write(refusal())
             transport.close()
+            return
+        self._hold(self.pace.lane.take(CONNECTION))
         if isinstance(transport, asyncio.Transport) and transport.get_extra_info("sslcontext") is not None:
             transport.set_write_buffer_limits(high=WRITE_BUFFER)
 
@@ -56,7 +67,32 @@ class Protocol(RequestHandler):
         """Count it no more."""
         if self.transport is not None and isinstance(self._manager, _Server):
             self._manager.gate.leave(self.transport)
+        if self._held is not None:
+            self._held.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived. What a websocket receives costs time before it is a whole frame."""
+        super().data_received(data)
+        if self._payload_parser is not None:
+            self._hold(self.pace.charge(len(data) / UNIT_BYTES) or 0.0)
+
+    def _hold(self, seconds: float) -> None:
+        """Do not read for so long."""
+        if seconds > 0 and self._held is None:
+            self._pause_transport_reading()
+            self._release(self.pace.lane.clock() + seconds)
+
+    def _release(self, until: float) -> None:
+        """Read on, once it is time."""
+        left = self.pace.lane.left(until)
+        self._held = self._loop.call_later(left, self._release, until) if left else None
+        if self._held is None and not self._reading_paused and not self._buffer_paused:
+            self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        if self._held is None:
+            super()._resume_transport_reading()
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -93,27 +129,35 @@ class Protocol(RequestHandler):
         return await super().finish_response(request, resp, start_time)
 
 
-def _gate(protocol: RequestHandler) -> Gate:
+def _server(protocol: RequestHandler) -> "_Server":
     server = protocol._manager
     assert isinstance(server, _Server)  # noqa: S101 - no other makes one
-    return server.gate
+    return server
+
+
+def pace(request: web.Request) -> Pace:
+    """What the request's connection may use."""
+    assert isinstance(request.protocol, Protocol)  # noqa: S101 - no other serves it
+    return request.protocol.pace
 
 
 class _Server(web.Server):
     gate: Gate
+    lane: Lane
 
     def __call__(self) -> RequestHandler:
         return Protocol(self, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
-    """Runs an application with ``Protocol``, whose connections pass the gate."""
+    """Runs an application with ``Protocol``, whose connections pass the gate, and share the lane."""
 
-    __slots__ = ("_gate",)
+    __slots__ = ("_gate", "_lane")
 
-    def __init__(self, app: web.Application, gate: Gate, **options: Any) -> None:
+    def __init__(self, app: web.Application, gate: Gate, lane: Lane, **options: Any) -> None:
         super().__init__(app, **options)
         self._gate = gate
+        self._lane = lane
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
@@ -125,5 +169,5 @@ class Runner(web.AppRunner):
             handler_cancellation=made.handler_cancellation,
             **options,
         )
-        server.gate = self._gate
+        server.gate, server.lane = self._gate, self._lane
         return server

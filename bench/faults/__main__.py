@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib
 import json
 import sys
 import tempfile
@@ -125,7 +126,18 @@ def _frames(asked: argparse.Namespace) -> tuple[str, bool]:
     return asyncio.run(run())
 
 
+def _others(asked: argparse.Namespace) -> tuple[str, bool]:
+    """What other clients feel."""
+    given = {"count": asked.count, "pairs": asked.pairs, "seconds": asked.seconds}
+    run = importlib.import_module(f"bench.faults.{asked.name}").row
+    found: tuple[str, bool] = asyncio.run(run(**{name: value for name, value in given.items() if value}))
+    return found
+
+
 ROWS = {
+    "floods": (_others, "floods of connects, pings, frames and requests: what others feel (--count 20, --seconds 10)"),
+    "slow": (_others, "sockets that send a byte a second: what others feel (--count 200, --seconds 10)"),
+    "readers": (_others, "clients that stop reading: what others feel (--count 20, --seconds 30)"),
     "cuts": (_cuts, "sockets that break during replies, with the stock openai client (--count 200)"),
     "active": (_active, "many that ask at once, beside 2,000 idle websockets (--count 200)"),
     "idle": (_idle, "idle websockets: memory, accepts, SIGTERM (--count 2000)"),
@@ -148,6 +160,8 @@ def main() -> int:
     for name, (run, help) in ROWS.items():
         row = rows.add_parser(name, help=help, description=help)
         row.add_argument("--count", type=int, default=0, help="how many")
+        row.add_argument("--seconds", type=float, default=0.0, help="of a phase")
+        row.add_argument("--pairs", type=int, default=0, help="of quiet and attacked phases; by default 3")
         row.add_argument("--seed", type=int, default=1, help="of the random choices")
         row.add_argument(
             "--store",

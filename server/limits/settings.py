@@ -25,6 +25,7 @@ class LimitSettings(BaseModel):
     address_connections: Count = 32
     session_seconds: Count = 3600
     http_connections: Count = 2048
+    overhead: Annotated[float, Field(gt=0, le=1)] = 0.05
     connections: Annotated[int, Field(ge=1)] = 1000
     message_bytes: Bytes = 64 * 1024
     body_bytes: Bytes = 8 * 1024 * 1024

@@ -16,6 +16,8 @@ from server.auth import BETA_SUBPROTOCOL, offered, subprotocols
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError
 from server.history.interface import NOT_FOUND, HistoryError
+from server.limits.pace import FRAME, REJECTED
+from server.protocol import pace
 from server.realtime import session, wire
 from server.realtime.heartbeat import Heartbeat
 from server.realtime.live import LiveSession, Place
@@ -72,14 +74,20 @@ class Connection:
         self._first = self.live.attach(self, self._after)
         self.kick()
         heartbeat = Heartbeat(self._backend.settings.limits.heartbeat, ping=self._ping, cut=self._cut)
+        own = pace(self._request)
         try:  # here, and not in a coroutine of its own, because an idle socket waits in it
             while (message := await self._socket.receive()).type in FRAMES:
                 heartbeat.beat()
+                cost = FRAME
                 if message.type is WSMsgType.PING:
                     await self._backend.deliver(self._request, self._socket.pong(message.data))
                 elif message.type is not WSMsgType.PONG:
                     with heartbeat.paused():
-                        await self._take(self._parse(message.data))
+                        await self._take(given := self._parse(message.data))
+                    cost = REJECTED if isinstance(given, session.Rejected) else FRAME
+                if (wait := own.charge(cost)) is not None:
+                    with heartbeat.paused():
+                        await own.lane.wait(wait)
             self._final = message.type is WSMsgType.ERROR or message.data == WSCloseCode.OK
         except ConnectionError:
             pass  # the client disconnected, or was cut
@@ -299,7 +307,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
         protocols=subprotocols(request),
         autoping=False,  # pings are answered in ``_read``, where only whole frames count for the heartbeat
         timeout=limits.send_seconds,
-        max_msg_size=limits.audio_message_bytes,
+        max_msg_size=limits.audio_message_bytes + 1,  # aiohttp refuses what has as many
         compress=False,  # small frames do not shrink, and compression costs time
         writer_limit=WRITER_LIMIT,
         decode_text=False,
