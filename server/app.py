@@ -32,7 +32,7 @@ from server.config import Settings
 from server.errors import RETRY_AFTER, ApiError, translate
 from server.history.build import build as build_history
 from server.history.store import DatabaseHistory
-from server.limits.pace import REQUEST
+from server.limits.pace import HANDSHAKE, REQUEST
 from server.links import IMAGES
 from server.names import ModelNames, public_name
 from server.openapi import operations
@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 SEND_BUFFER = 64 * 1024  # bytes; with the default, megabytes queue for a client that does not read
 BACKLOG = 512
 ACCEPTED = 16  # connections at a time, before what others wait for goes on
-WORK = (*bodies.LARGE, *bodies.UPLOADS, "/v1/audio/speech", "/v1/images/generations", "/v1/realtime")
+REALTIME = "/v1/realtime"
+WORK = (*bodies.LARGE, *bodies.UPLOADS, "/v1/audio/speech", "/v1/images/generations", REALTIME)
 PROBES = ("/livez", "/readyz")
 UNLOGGED = (*PROBES, "/metrics")  # monitoring requests these every few seconds
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -68,7 +69,7 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server), history)
     app[RESPONSES] = responses(settings.responses, history)
-    app.router.add_get("/v1/realtime", connect)
+    app.router.add_get(REALTIME, connect)
     app.router.add_post("/v1/realtime/client_secrets", client_secrets.create)
     app.router.add_post("/v1/chat/completions", chat.create)
     app.router.add_post("/v1/completions", completions.create)
@@ -108,7 +109,11 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
 
 @web.middleware
 async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A request that brought the models no work counts; where there are many, the connection's next one waits."""
+    """A websocket's handshake waits for its turn. A request that brought the models no work counts; where there are
+    many, the connection's next one waits."""
+    lane = pace(request).lane
+    if request.path == REALTIME:
+        await lane.wait(lane.take(HANDSHAKE))
     response = await handler(request)
     if request.path not in WORK or response.status >= 400:
         await pace(request).turn(REQUEST)
@@ -166,7 +171,7 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
     _identify(backend, request)
     if backend.draining:
         raise ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after=RETRY_AFTER)
-    if request.path == "/v1/realtime":  # websockets have limits of their own, besides those of other connections
+    if request.path == REALTIME:  # websockets have limits of their own, besides those of other connections
         caller = request[CALLER]
         with nullcontext() if caller.leash is None else backend.sessions.connected(caller):
             if request.transport is not None:

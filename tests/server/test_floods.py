@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.web_protocol import RequestHandler
 
-from bench.faults.attack import HANDSHAKE, masked, opened
+from bench.faults.attack import HANDSHAKE, Streams, masked, opened
 from bench.faults.attack import Target as Server
 from server.app import ACCEPTED
 from server.backend import Backend
@@ -84,13 +84,14 @@ def most_in_a_row(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> Ite
 
 
 @asynccontextmanager
-async def replying() -> AsyncIterator[tuple[Running, Client, Callable[[], None]]]:
-    """A server in the middle of a reply, a client besides, and what lets the reply end."""
+async def replying() -> AsyncIterator[tuple[Running, Client, Streams, Callable[[], None]]]:
+    """A server in the middle of a reply, a client and a socket besides, and what lets the reply end."""
     gate = threading.Semaphore(0)
     async with (
         running(ScriptedModel(["Yes."], gate=gate), NEARLY_NONE) as server,
         server.client() as client,
         server.client() as other,
+        opened(target(server), websocket=True) as streams,
     ):
         await client.greet()
         await other.greet()
@@ -98,7 +99,7 @@ async def replying() -> AsyncIterator[tuple[Running, Client, Callable[[], None]]
         await client.send("response.create")
         await eventually(lambda: server.backend.metrics.running == 1, "the reply is in progress")
         try:
-            yield server, other, gate.release
+            yield server, other, streams, gate.release
         finally:
             gate.release()
 
@@ -135,7 +136,7 @@ async def test_many_that_connect_at_once_let_others_go_first(monkeypatch: pytest
 
 
 async def test_while_a_reply_is_in_progress_a_flood_of_frames_waits_and_another_client_does_not() -> None:
-    async with replying() as (server, other, end), opened(target(server), websocket=True) as (reader, writer):
+    async with replying() as (_, other, (reader, writer), end):
         coming = Coming(reader)
         writer.write(masked(TEXT, TINY) * 500)
         await exchange(other)
@@ -154,7 +155,7 @@ async def test_while_a_reply_is_in_progress_a_flood_of_fragments_is_not_read(mon
         original(protocol, data)
 
     monkeypatch.setattr(RequestHandler, "data_received", counted)
-    async with replying() as (server, other, end), opened(target(server), websocket=True) as (_, writer):
+    async with replying() as (_, other, (_, writer), end):
         begun = received
         flood = masked(TEXT, b"{", final=False) + masked(CONTINUATION, b" ", final=False) * 400_000
         writer.write(flood)
@@ -165,7 +166,7 @@ async def test_while_a_reply_is_in_progress_a_flood_of_fragments_is_not_read(mon
 
 
 async def test_while_a_reply_is_in_progress_refused_requests_wait_for_their_turn() -> None:
-    async with replying() as (server, other, end), opened(target(server), websocket=False) as (reader, writer):
+    async with replying() as (server, other, _, end), opened(target(server), websocket=False) as (reader, writer):
         coming = Coming(reader)
         request = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {target(server).name}\r\nContent-Length: 1\r\n\r\n{{"
         for _ in range(100):
@@ -178,7 +179,7 @@ async def test_while_a_reply_is_in_progress_refused_requests_wait_for_their_turn
 
 
 async def test_while_a_reply_is_in_progress_new_connections_wait_for_their_turn() -> None:
-    async with replying() as (server, other, end):
+    async with replying() as (server, other, _, end):
         at = target(server)
         streams = [await asyncio.open_connection(at.host, at.port) for _ in range(20)]
         coming = [Coming(reader) for reader, _ in streams]
