@@ -145,7 +145,7 @@ async def clock() -> Outcome:
 
 
 async def _date(server: Process) -> float:
-    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/healthz") as response:
+    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/livez") as response:
         return parsedate_to_datetime(response.headers["Date"]).timestamp()
 
 
