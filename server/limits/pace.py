@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 UNIT_SECONDS = 30e-6  # of the event loop's thread, about: what a frame costs that is refused
 FRAME, REJECTED = 1.0, 4.0  # units; honest clients send few frames that are rejected
-REQUEST, CONNECTION, HANDSHAKE = 2.0, 4.0, 16.0  # the last is a websocket's, with its session
+REQUEST, CONNECTION, HANDSHAKE = 4.0, 4.0, 16.0  # the last is a websocket's, with its session
 UNIT_BYTES = 4096  # that a websocket receives; in fragments of one byte they cost a unit
 OWN_RATE = 50.0  # units a second of each connection: frames of 20 ms of sound
 OWN_MOST = 500.0  # units that a quiet connection has saved
