@@ -13,7 +13,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.websocket_reconnection import ReconnectingEvent, ReconnectingOverrides
 from websockets.exceptions import ConnectionClosed
 
-PATIENCE = 240.0  # seconds of a turn, after which the client counts as stuck; of servers that die one behind the other, too
+PATIENCE = 240.0  # seconds of a turn, after which the client counts as stuck: servers may die one behind the other
 PINGS: Any = {"ping_interval": 0.5, "ping_timeout": 1.0, "max_size": None}  # so that silence is noticed soon
 
 
