@@ -17,13 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from bench.faults.fates import STILL_THERE, Fates, ending
+from bench.faults.raw import HANDSHAKE
 
 NICE = 10
 LIMIT = 1024 * 1024  # [limits] audio_message_bytes as shipped
-HANDSHAKE = (
-    "GET /v1/realtime HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 CHAT = "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
 BURST = 64 * 1024  # bytes of small frames that are written at a time
 PIPELINED = 16  # requests that are written at a time
@@ -65,19 +62,6 @@ async def opened(target: Target, *, websocket: bool) -> AsyncIterator[Streams]:
         yield reader, writer
     finally:
         writer.transport.abort()
-
-
-def masked(opcode: int, payload: bytes, *, final: bool = True, claims: int | None = None) -> bytes:
-    """A frame of a client, masked with zeros; ``claims``: the length in its head, whatever its payload has."""
-    size = len(payload) if claims is None else claims
-    first = opcode | (0x80 if final else 0)
-    if size < 126:
-        head = bytes([first, 0x80 | size])
-    elif size < 65536:
-        head = bytes([first, 0x80 | 126]) + size.to_bytes(2)
-    else:
-        head = bytes([first, 0x80 | 127]) + size.to_bytes(8)
-    return head + bytes(4) + payload
 
 
 async def drain(reader: asyncio.StreamReader) -> bytes:

@@ -8,9 +8,10 @@ process of their own at a low priority: see ``bench.faults.attack``.
 from collections.abc import Callable
 from functools import partial
 
-from bench.faults.attack import BURST, CHAT, LIMIT, PIPELINED, Attack, Target, launch, masked, opened, until_cut
+from bench.faults.attack import BURST, CHAT, LIMIT, PIPELINED, Attack, Target, launch, opened, until_cut
 from bench.faults.bystanders import Felt, bystanding, measured
 from bench.faults.fates import Fates
+from bench.faults.raw import masked
 
 TINY = b'{"type":"x"}'
 TEXT, CONTINUATION, PING = 0x1, 0x0, 0x9

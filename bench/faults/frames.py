@@ -9,7 +9,6 @@ import asyncio
 import base64
 import copy
 import json
-import os
 import random
 import re
 import struct
@@ -21,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from bench.faults.process import Process
+from bench.faults.raw import HANDSHAKE, masked
 
 SOCKETS = 16  # at a time
 FRAMES = 400  # of one socket
@@ -145,13 +145,15 @@ class Fuzzer:
         half = len(data) // 2
         return chance.choice(
             (
-                masked(0x01, data[:half]) + masked(0x80, data[half:]),  # in two pieces, as it should be
-                masked(0x01, data[:half]) + masked(0x89, b"ping") + masked(0x80, data[half:]),  # a ping between them
-                masked(0x01, data[:half]) + masked(0x81, data),  # a message within another
+                masked(0x01, data[:half], final=False) + masked(0x80, data[half:]),  # in two pieces, as it should be
+                masked(0x01, data[:half], final=False)
+                + masked(0x89, b"ping")
+                + masked(0x80, data[half:]),  # a ping between them
+                masked(0x01, data[:half], final=False) + masked(0x81, data),  # a message within another
                 masked(0x80, data),  # a piece of nothing
                 masked(0x89, chance.randbytes(125)) * chance.choice((1, 50)),
                 masked(0x89, chance.randbytes(126)),  # control frames have at most 125 bytes
-                masked(0x09, b"a ping in pieces"),
+                masked(0x09, b"a ping in pieces", final=False),
                 masked(0x8A, b"a pong that was not asked for"),
                 masked(chance.choice((0x83, 0x8B, 0x8F)), data),  # reserved opcodes
                 masked(chance.choice((0xC1, 0xA1, 0xF1)), data),  # reserved bits
@@ -162,7 +164,7 @@ class Fuzzer:
                 bytes([0x81, 0xFF]) + struct.pack("!Q", 2**63 - 1) + bytes(4),  # more than there is memory
                 bytes([0x81, 0xFE, 0, 1]) + bytes(4) + b"x",  # a length that fits into fewer bytes
                 masked(0x81, b"\xc3\x28\xff"),  # no UTF-8
-                masked(0x01, b"") * 3 + masked(0x80, b""),
+                masked(0x01, b"", final=False) * 3 + masked(0x80, b""),
                 chance.randbytes(chance.choice((2, 20, 200))),
             )
         )
@@ -176,18 +178,6 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
             yield from _places(value)
 
 
-def masked(head: int, payload: bytes) -> bytes:
-    """A client's frame; the mask is 0, which is as good as any here."""
-    length = len(payload)
-    if length < 126:
-        size = bytes([0x80 | length])
-    elif length < 65_536:
-        size = bytes([0x80 | 126]) + struct.pack("!H", length)
-    else:
-        size = bytes([0x80 | 127]) + struct.pack("!Q", length)
-    return bytes([head]) + size + bytes(4) + payload
-
-
 class Socket:
     """A raw websocket, whose incoming frames are read one by one."""
 
@@ -198,10 +188,7 @@ class Socket:
     async def open(cls, port: int) -> "Socket":
         """Connect. Raises: AssertionError where the server refuses."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        key = base64.b64encode(os.urandom(16)).decode()
-        head = ("GET /v1/realtime HTTP/1.1", f"Host: 127.0.0.1:{port}", "Upgrade: websocket", "Connection: Upgrade")
-        lines = (*head, f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", "")
-        writer.write("\r\n".join(lines).encode())
+        writer.write(HANDSHAKE.format(host=f"127.0.0.1:{port}").encode())
         answer = await reader.readuntil(b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 101"), answer[:100]
         return cls(reader, writer)

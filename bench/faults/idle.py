@@ -11,14 +11,11 @@ from dataclasses import dataclass
 import psutil
 
 from bench.faults.process import Process
+from bench.faults.raw import HANDSHAKE
 
 WAVE = 200  # that connect at a time
 SETTLE_SECONDS = 3.0
 WATCH_SECONDS = 10.0  # in which the processor's time is taken
-HANDSHAKE = (
-    "GET /v1/realtime HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 GREETED = b'"conversation.created"'
 
 

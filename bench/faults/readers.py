@@ -17,9 +17,10 @@ from functools import partial
 
 import aiohttp
 
-from bench.faults.attack import CHAT, HANDSHAKE, Attack, Target, drain, launch, masked
+from bench.faults.attack import CHAT, Attack, Target, drain, launch
 from bench.faults.bystanders import Bystanders, Felt, bystanding, measured
 from bench.faults.fates import STILL_THERE, Fates
+from bench.faults.raw import HANDSHAKE, masked
 from bench.faults.watch import Watch
 
 PATIENCE = 30.0  # seconds of a phase: until the buffers are full, and [limits] send_seconds as shipped

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from bench.faults.attack import CHAT, Attack, Target, launch, masked, opened, until_cut
+from bench.faults.attack import CHAT, Attack, Target, launch, opened, until_cut
 from bench.faults.bystanders import Felt, bystanding, measured
 from bench.faults.fates import STILL_THERE, Fates
+from bench.faults.raw import masked
 
 PATIENCE = 90.0  # seconds; [limits] keep_alive and twice heartbeat are less
 HEADER = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"a" * 4096

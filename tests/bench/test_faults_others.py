@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bench.faults.attack import launch, masked
+from bench.faults.attack import launch
 from bench.faults.bystanders import Felt, Sample, bystanding
 from bench.faults.fates import Fates, ending
 from bench.faults.floods import FLOODS, floods
+from bench.faults.raw import masked
 from bench.faults.readers import readers
 from bench.faults.slow import SLOW, slow
 from server.config import Settings

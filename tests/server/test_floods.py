@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from aiohttp.web_protocol import RequestHandler
 
-from bench.faults.attack import HANDSHAKE, Streams, masked, opened
+from bench.faults.attack import Streams, opened
 from bench.faults.attack import Target as Server
+from bench.faults.raw import HANDSHAKE, masked
 from server.app import ACCEPTED
 from server.backend import Backend
 from server.config import Settings
