@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -63,7 +64,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory | None = None) -> web.Application:
     """The routes over ``pipeline`` and the stored history, which the caller starts and closes."""
     app = web.Application(
-        middlewares=[paced, measuring.timed, answer],
+        middlewares=[paced, answer],
         client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes),
     )
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
@@ -110,11 +111,15 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
 @web.middleware
 async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A websocket's handshake waits for its turn. A request that brought the models no work counts; where there are
-    many, the connection's next one waits."""
-    lane = pace(request).lane
+    many, the connection's next one waits. Each is measured here, because an idle websocket pays for every middleware."""
     if request.path == REALTIME:
+        lane = pace(request).lane
         await lane.wait(lane.take(HANDSHAKE))
-    response = await handler(request)
+    begun = time.monotonic()
+    try:
+        response = await handler(request)
+    finally:
+        measuring.ended(request, begun)
     if request.path not in WORK or response.status >= 400:
         await pace(request).turn(REQUEST)
     return response
