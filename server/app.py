@@ -111,7 +111,7 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
 @web.middleware
 async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A websocket's handshake waits for its turn. A request that brought the models no work counts; where there are
-    many, the connection's next one waits. Each is measured here, because an idle websocket pays for every middleware."""
+    many, the connection's next one waits. All are measured here: an idle websocket pays for every middleware."""
     if request.path == REALTIME:
         lane = pace(request).lane
         await lane.wait(lane.take(HANDSHAKE))
