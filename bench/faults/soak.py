@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -36,6 +35,10 @@ ENDLESS = 1 << 60
 TOKENS = 60
 PICTURE = "happy cat"
 TURNS = 5  # of a conversation
+KEPT_BYTES = 8 * 1024 * 1024  # of pictures, the least there is, so that their room is soon full
+FILL_AT_ONCE = 32  # as many as the model has slots
+FILL_TURNS = 8
+FILL_PICTURES = 640
 SUBJECTS = ("the sea", "a lighthouse", "an old clock", "two brothers", "the first snow", "a lost dog")
 
 
@@ -92,16 +95,16 @@ class _Run:
             await self.rest(*pause)
 
 
-async def soak(minutes: float, *, seed: int = 1, settings: dict[str, Any] | None = None) -> Found:
+async def soak(minutes: float, *, seed: int = 1, fill: bool = True) -> Found:
     """Let everything happen for so long."""
     found = Found(60 * minutes)
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{Path(folder) / 'history.db'}"
-        server = Process({"history.store": store, **(settings or {})})
+        server = Process({"history.store": store, "image.kept_bytes": KEPT_BYTES})
         server.start()
         try:
             await server.ready()
-            await everything(server, found, seed=seed)
+            await everything(server, found, seed=seed, fill=fill)
             found.exit_code = await asyncio.to_thread(server.end)
         finally:
             if server.alive:
@@ -109,8 +112,8 @@ async def soak(minutes: float, *, seed: int = 1, settings: dict[str, Any] | None
     return found
 
 
-async def everything(server: Process, found: Found, *, seed: int = 1) -> None:
-    """The load, and the looks at the server's memory."""
+async def everything(server: Process, found: Found, *, seed: int = 1, fill: bool = True) -> None:
+    """The load, and the looks at the server's memory; at first more at once, which fills what has bounds."""
     chance = random.Random(seed)
     parts = urlsplit(server.url)
     async with (
@@ -127,11 +130,36 @@ async def everything(server: Process, found: Found, *, seed: int = 1) -> None:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(_look(run))
+            if fill:
+                group.create_task(_fill(run))
             for does in (_measured, _measured, _cut_text, _cut_text, _cut_speech, _cancelled, _left):
                 group.create_task(run.again(does, THINK_SECONDS))
             for does in (_sound, _picture):
                 group.create_task(run.again(does, REST_SECONDS))
         found.did.update({f"broken by {kind}": count for kind, count in Counter(breaking.breaks).items()})
+
+
+async def _fill(run: _Run) -> None:
+    """Use every KV cache slot longer than any later conversation does, every voice, and the room for pictures."""
+
+    async def converse() -> None:
+        async with run.http.ws_connect("/v1/realtime", compress=0, heartbeat=30) as socket:
+            for _ in range(FILL_TURNS):
+                await talk(socket, f"Write a long story about {run.subject}.", TOKENS, Times())
+
+    async def draw() -> None:
+        for _ in range(FILL_PICTURES // FILL_AT_ONCE):
+            await _picture(run)
+
+    async def speak() -> None:
+        for _ in range(FILL_TURNS):
+            await _sound(run)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(FILL_AT_ONCE):
+            for does in (converse, draw, speak):
+                group.create_task(does())
+    run.found.did["filled"] = 1
 
 
 async def _look(run: _Run) -> None:
