@@ -14,6 +14,7 @@ from aiohttp import web
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
 from server import bodies, logs, measuring, pages, paths
+from server.access.stored import StoredSecrets
 from server.api import (
     chat,
     client_secrets,
@@ -68,7 +69,8 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
         client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes),
     )
     names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
-    app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server), history)
+    secrets = None if history is None else history.accompany(StoredSecrets(history))
+    app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server, secrets=secrets), history)
     app[RESPONSES] = responses(settings.responses, history)
     app.router.add_get(REALTIME, connect)
     app.router.add_post("/v1/realtime/client_secrets", client_secrets.create)
@@ -173,6 +175,7 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         backend.access.check_host(request)
         backend.access.check_origin(request)
         return await handler(request)
+    await backend.access.look_up(request, backend.limiter)
     _identify(backend, request)
     if backend.draining:
         raise ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after=RETRY_AFTER)

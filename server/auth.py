@@ -16,6 +16,7 @@ from server.access.peer import PEER, Proxies
 from server.access.secrets import MemorySecrets, Secret, SecretStore, whole_leash
 from server.config import ServerSettings, hash_key
 from server.errors import ApiError
+from server.limits.limiter import Limiter
 
 __all__ = ["CALLER", "OWNER", "TENANT", "AccessControl", "Caller", "Refusal", "check_exposure", "new_key"]
 
@@ -70,6 +71,19 @@ class AccessControl:
         """Record where the request comes from; whose it is shows only in ``check``."""
         peer = request[PEER] = self.proxies.peer(request)
         identify(request, Caller(address=peer.address))
+
+    async def look_up(self, request: web.Request, limiter: Limiter) -> None:
+        """Look for the client secret of the request where another server may have made it, which ``check`` has then.
+
+        An address that may make no further request causes no look-up.
+
+        Raises: ApiError as ``check``, 503 while too many are looked up; RateLimitedError; HistoryError.
+        """
+        given = _given_key(request)
+        if given is not None and self.secrets.lacks(given):
+            self.check_host(request)
+            limiter.check(request[CALLER])
+            await self.secrets.seek(given)
 
     def check(self, request: web.Request) -> None:
         """Record whose request it is.

@@ -31,6 +31,7 @@ from server.limits.gate import Gate
 from server.limits.limiter import Limiter
 from server.limits.meter import Meter
 from server.limits.pace import Lane
+from server.limits.stored import StoredBudgets
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
 from server.realtime.sessions import LiveSessions
@@ -90,6 +91,8 @@ class Backend:
         self.live = LiveSessions(self.settings.sessions.linger, self.settings.limits.connections)
         if self.history is not None:
             self.history.on_deleted = self.forget
+            if self.limiter.daily is not None:
+                self.history.accompany(StoredBudgets(self.history, self.limiter.daily))
         self.idle.set()
 
     def forget(self, owner: str, conversations: tuple[str, ...]) -> None:

@@ -32,6 +32,7 @@ class Secret:
     owner: str  # of the key that made it
     key_id: str
     turns: int = 0  # used
+    elsewhere: int = 0  # of them, those that other servers have counted, or this one before it was started again
     connections: int = 0  # open
 
     @property
@@ -42,6 +43,15 @@ class Secret:
 
 class SecretStore(Protocol):
     """What the server needs of a store of client secrets; the one here holds them in memory, until a restart."""
+
+    async def issue(self, leash: Leash, owner: str, key_id: str) -> str:
+        """As ``add``; the new client secret is stored by then. Raises also: HistoryError where it can't be."""
+
+    def lacks(self, value: str) -> bool:
+        """Whether ``seek`` may find a client secret with this value that ``find`` does not."""
+
+    async def seek(self, value: str) -> None:
+        """Look for a client secret of another server, which ``find`` has then. Raises: ApiError 503, HistoryError."""
 
     def add(self, leash: Leash, owner: str, key_id: str) -> str:
         """A new client secret on this leash, whose id is chosen here. Raises: ApiError 429 where there is no room."""
@@ -95,17 +105,32 @@ class MemorySecrets:
                 raise ApiError(429, "too_many_client_secrets", text, retry_after=10)
         value = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
         leash = replace(leash, secret=secrets.token_hex(ID_BYTES), session={})
-        secret = Secret(hash_key(value), leash, settings, owner, key_id)
-        self._by_hash[secret.hash] = self._by_id[leash.secret] = secret
-        self._held.change(secret, 1)
+        self._hold(Secret(hash_key(value), leash, settings, owner, key_id))
         return value
+
+    async def issue(self, leash: Leash, owner: str, key_id: str) -> str:
+        """As ``SecretStore.issue``: memory is all the store that there is."""
+        return self.add(leash, owner, key_id)
+
+    def lacks(self, value: str) -> bool:
+        """As ``SecretStore.lacks``: there is nowhere to look."""
+        return False
+
+    async def seek(self, value: str) -> None:
+        """As ``SecretStore.seek``: there is nowhere to look."""
+
+    def _hold(self, secret: Secret) -> None:
+        self._by_hash[secret.hash] = self._by_id[secret.leash.secret] = secret
+        self._held.change(secret, 1)
+
+    def _has_room(self, size: int) -> bool:
+        return len(self._by_hash) < self._most and self._held.bytes.total() + size <= self._most_bytes
 
     def _fits(self, key_id: str, size: int) -> bool:
         count, held = self._held.count, self._held.bytes
         share = SHARE if key_id else 1
         return (
-            len(self._by_hash) < self._most
-            and held.total() + size <= self._most_bytes
+            self._has_room(size)
             and count[key_id] < max(self._most // share, 1)
             and held[key_id] + size <= self._most_bytes // share
         )

@@ -66,7 +66,11 @@ class SecretRequest(BaseModel):
 
 
 async def create(request: web.Request) -> web.Response:
-    """Make a client secret. Raises: ApiError 400 that names what is wrong, 429 where there is no room for another."""
+    """Make a client secret.
+
+    Raises: ApiError 400 that names what is wrong, 429 where there is no room for another; HistoryError where it can't
+    be stored.
+    """
     backend, caller = request.app[BACKEND], request[CALLER]
     raw = await requests.body(request)
     asked = requests.read(raw or b"{}", SecretRequest, ignored={})
@@ -83,7 +87,7 @@ async def create(request: web.Request) -> web.Response:
         turns=own.turns,
         origin=own.origin,
     )
-    value = backend.access.secrets.add(leash, request[OWNER], caller.key_id)
+    value = await backend.access.secrets.issue(leash, request[OWNER], caller.key_id)
     said = own.model_dump(exclude_none=True) | ({"warnings": warnings} if warnings else {})
     body = {"value": value, "expires_at": leash.expires_at, "session": session, "loquent": said}
     return web.json_response(body, headers={"Cache-Control": "no-store"})

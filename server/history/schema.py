@@ -3,6 +3,8 @@
 from server.history.database import Database, SetupError, Transaction
 
 # Times are microseconds since 1970. ``body``, ``items``, ``metadata`` and ``session`` are JSON in ASCII: any text fits.
+# ``expires`` is in seconds, ``leash`` JSON in ASCII, a ``day`` 86,400 seconds since 1970. A ``server`` is one process:
+# each sets its own counts and adds none, so that a commit that is tried again counts nothing twice.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE loquent_conversations (
@@ -32,6 +34,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE loquent_deletions (
             serial {serial}, owner TEXT NOT NULL, id TEXT NOT NULL, at BIGINT NOT NULL)""",
         "CREATE INDEX loquent_deletions_id ON loquent_deletions (owner, id)",
+    ),
+    (
+        """CREATE TABLE loquent_secrets (
+            hash TEXT NOT NULL PRIMARY KEY, id TEXT NOT NULL, owner TEXT NOT NULL, key_id TEXT NOT NULL,
+            expires BIGINT NOT NULL, leash TEXT NOT NULL)""",
+        "CREATE INDEX loquent_secrets_expires ON loquent_secrets (expires)",
+        """CREATE TABLE loquent_secret_turns (
+            hash TEXT NOT NULL, server TEXT NOT NULL, turns BIGINT NOT NULL, PRIMARY KEY (hash, server))""",
+        """CREATE TABLE loquent_budgets (
+            day BIGINT NOT NULL, site TEXT NOT NULL, server TEXT NOT NULL, tokens BIGINT NOT NULL,
+            PRIMARY KEY (day, site, server))""",
     ),
 )
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from server.history import deleting, reading
 from server.history.changes import Recorded, unescape
@@ -37,6 +37,19 @@ PAGE = 50  # conversations that an export reads at a time
 Result = TypeVar("Result")
 
 
+class Companion(Protocol):
+    """What else is stored in the history's database."""
+
+    async def start(self) -> None:
+        """Load what is there; the database is open. Raises: HistoryError."""
+
+    async def close(self) -> None:
+        """Write what is not written yet."""
+
+
+Accompanying = TypeVar("Accompanying", bound=Companion)
+
+
 class DatabaseHistory:
     """See ``History``."""
 
@@ -51,6 +64,7 @@ class DatabaseHistory:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.on_deleted: OnDeleted = _ignore
+        self._companions: list[Companion] = []
         self.metrics = HistoryMetrics()
         self._database = database
         self._patience = patience
@@ -62,6 +76,11 @@ class DatabaseHistory:
         self._readable = True
         self._writing: asyncio.Task[None] | None = None
         self._watching: tuple[asyncio.Task[None], ...] = ()
+
+    def accompany(self, companion: Accompanying) -> Accompanying:
+        """Start and close this with the history."""
+        self._companions.append(companion)
+        return companion
 
     @property
     def where(self) -> str:
@@ -86,12 +105,20 @@ class DatabaseHistory:
             asyncio.create_task(self._watch(), name="history-deletions"),
             asyncio.create_task(self._retention.run(self._expire), name="history-retention"),
         )
+        try:
+            for each in self._companions:
+                await each.start()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """See ``History``."""
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
+        if self._writing is not None:  # else nothing would write what they submit
+            await asyncio.gather(*(each.close() for each in self._companions))
         self.writer.close()
         if self._writing is not None:
             await self._writing

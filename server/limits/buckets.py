@@ -82,16 +82,36 @@ class Daily:
         self._wall = wall
         self._day = 0
         self._used: dict[str, int] = {}  # as many as there are keys
+        self._elsewhere: dict[str, int] = {}  # of it: on other servers, or before this one was started again
+        self.on_charged: Callable[[str], None] = lambda name: None
 
     def _roll(self) -> None:
         day = int(self._wall() // DAY)
         if day != self._day:
-            self._day, self._used = day, {}
+            self._day, self._used, self._elsewhere = day, {}, {}
+
+    @property
+    def day(self) -> int:
+        """Days since 1970."""
+        self._roll()
+        return self._day
+
+    def own(self, name: str) -> int:
+        """What was counted here today."""
+        self._roll()
+        return self._used.get(name, 0) - self._elsewhere.get(name, 0)
+
+    def learn(self, day: int, name: str, tokens: int) -> None:
+        """Count what was used elsewhere, in all, on this day."""
+        if day == self.day:
+            self._used[name] = self.own(name) + tokens
+            self._elsewhere[name] = tokens
 
     def charge(self, name: str, amount: int) -> None:
         """Count what was used; a negative amount gives back."""
         self._roll()
-        self._used[name] = max(self._used.get(name, 0) + amount, 0)
+        self._used[name] = max(self._used.get(name, 0) + amount, self._elsewhere.get(name, 0))
+        self.on_charged(name)
 
     def standing(self, name: str) -> Standing:
         """What is left of the day's budget."""

@@ -48,7 +48,7 @@ class Limiter:
         self._key = _Kind("key", buckets(settings.key_requests), buckets(settings.key_tokens))
         self._secret = _Kind("client secret", buckets(settings.secret_requests), buckets(settings.secret_tokens))
         self._address = _Kind("address", buckets(settings.address_requests), buckets(settings.address_tokens))
-        self._daily = Daily(settings.key_daily_tokens, wall=wall) if settings.key_daily_tokens else None
+        self.daily = Daily(settings.key_daily_tokens, wall=wall) if settings.key_daily_tokens else None
         self.on_limited: Callable[[str, str], None] = lambda limit, subject: None  # the limit, and whose it is
 
     @property
@@ -80,16 +80,19 @@ class Limiter:
 
     def _budget(self, caller: Caller) -> Daily | None:
         """The daily budget that the caller's turns are charged to, if any."""
-        return self._daily if caller.key_id and self.on else None
+        return self.daily if caller.key_id and self.on else None
 
-    def admit(self, caller: Caller) -> None:
-        """Count a request. Raises: RateLimitedError where there were too many, and then it is not counted."""
-        held = self._requests(caller)
-        for what, buckets, name in held:
+    def check(self, caller: Caller) -> None:
+        """Raises: RateLimitedError where there were too many requests."""
+        for what, buckets, name in self._requests(caller):
             if wait := buckets.wait(name):
                 self.on_limited("requests", what.replace(" ", "_"))
                 raise _limited(f"This {what} may make {buckets.size} requests a minute", wait)
-        for _, buckets, name in held:
+
+    def admit(self, caller: Caller) -> None:
+        """Count a request. Raises: RateLimitedError where there were too many, and then it is not counted."""
+        self.check(caller)
+        for _, buckets, name in self._requests(caller):
             buckets.take(name, 1)
 
     def reserve(self, caller: Caller, tokens: int) -> None:

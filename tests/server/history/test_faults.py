@@ -323,7 +323,10 @@ async def test_an_older_versions_tables_are_migrated_and_what_they_hold_stays(
         async with history(store) as stored:
             rows = await stored.read(lambda transaction: transaction.fetch("SELECT note FROM loquent_conversations"))
             version = await stored.read(lambda transaction: transaction.fetch("SELECT version FROM loquent_schema"))
-            assert ([tuple(row) for row in rows], [tuple(row) for row in version]) == ([("",)], [(2,)])
+            assert ([tuple(row) for row in rows], [tuple(row) for row in version]) == (
+                [("",)],
+                [(len(MIGRATIONS) + 1,)],
+            )
             assert (await stored.list(""))[0][0].metadata == {"k": "v"}
 
 
