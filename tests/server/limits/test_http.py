@@ -1,5 +1,6 @@
 """Limits over HTTP: what is refused, and what every answer says."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ async def ask(given: Guarded, key: str, **body: Any) -> tuple[int, Json, dict[st
 async def test_every_answer_says_what_is_left(file: Path) -> None:
     key = new_key(file)
     async with guarded(file, limits=LimitSettings(key_requests=100, key_tokens=1000)) as given:
+        begun = time.monotonic()
         _, first, before = await ask(given, key)
         status, _, after = await ask(given, key, stream=True)
+        minutes = (time.monotonic() - begun) / 60  # in which the buckets fill
     assert status == 200
     assert before["x-ratelimit-limit-requests"] == "100"
-    assert (before["x-ratelimit-remaining-requests"], after["x-ratelimit-remaining-requests"]) == ("99", "98")
-    used = first["usage"]["total_tokens"]
-    assert int(after["x-ratelimit-remaining-tokens"]) == pytest.approx(1000 - used - 8, abs=2), "and 8 are reserved"
+    for headers, left in ((before, 99), (after, 98)):
+        assert left <= int(headers["x-ratelimit-remaining-requests"]) <= left + 100 * minutes
+    left = 1000 - first["usage"]["total_tokens"] - 8
+    assert left <= int(after["x-ratelimit-remaining-tokens"]) <= left + 1000 * minutes + 1, "and 8 are reserved"
 
 
 async def test_a_request_too_many_is_a_429_that_says_when_to_come_again(file: Path) -> None:
