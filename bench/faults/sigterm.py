@@ -8,12 +8,14 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
 from bench.faults.process import Process
+from bench.faults.times import ask
 from bench.loads import percentile
 
 SHORT, LONG = 30, 2000  # tokens
@@ -72,11 +74,7 @@ async def sigterm(count: int, *, drain: float = DRAIN_SECONDS) -> Found:
 async def _realtime(stream: _Stream, modality: str) -> str:
     """A realtime reply; how it and its socket ended. Raises: AssertionError where the reply has no end."""
     async with stream.http.ws_connect("/v1/realtime", compress=0, max_msg_size=0) as socket:
-        content = [{"type": "input_text", "text": TEXT}]
-        item = {"type": "message", "role": "user", "content": content}
-        await socket.send_json({"type": "conversation.item.create", "item": item})
-        response = {"output_modalities": [modality], "max_output_tokens": stream.tokens}
-        await socket.send_json({"type": "response.create", "response": response})
+        await ask(socket, TEXT, output_modalities=[modality], max_output_tokens=stream.tokens)
         status = ""
         async for message in socket:
             event = json.loads(message.data)
@@ -97,19 +95,24 @@ async def _speech(stream: _Stream) -> str:
     return await _realtime(stream, "audio")
 
 
-async def _completion(stream: _Stream) -> str:
-    body = {"messages": [{"role": "user", "content": TEXT}], "max_tokens": stream.tokens, "stream": True}
-    end = ""
-    async with stream.http.post("/v1/chat/completions", json=body) as response:
+async def _sent(stream: _Stream, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """The events of a streamed answer."""
+    async with stream.http.post(path, json=body) as response:
         response.raise_for_status()
         stream.begun.set()
         async for line in response.content:
             if line.startswith(b"data: {"):
-                data = json.loads(line[6:])
-                if "error" in data:
-                    end = f"error {data['error']['code']}"
-                elif data["choices"] and data["choices"][0]["finish_reason"]:
-                    end = str(data["choices"][0]["finish_reason"])
+                yield json.loads(line[6:])
+
+
+async def _completion(stream: _Stream) -> str:
+    body = {"messages": [{"role": "user", "content": TEXT}], "max_tokens": stream.tokens, "stream": True}
+    end = ""
+    async for data in _sent(stream, "/v1/chat/completions", body):
+        if "error" in data:
+            end = f"error {data['error']['code']}"
+        elif data["choices"] and data["choices"][0]["finish_reason"]:
+            end = str(data["choices"][0]["finish_reason"])
     if not end:
         raise AssertionError("a chat completion has no end")
     return f"chat completion {end}"
@@ -118,14 +121,9 @@ async def _completion(stream: _Stream) -> str:
 async def _response(stream: _Stream) -> str:
     body = {"input": TEXT, "max_output_tokens": stream.tokens, "stream": True}
     end = ""
-    async with stream.http.post("/v1/responses", json=body) as response:
-        response.raise_for_status()
-        stream.begun.set()
-        async for line in response.content:
-            if line.startswith(b"data: {"):
-                event = json.loads(line[6:])
-                if event["type"] in ("response.completed", "response.incomplete", "response.failed", "error"):
-                    end = event["type"]
+    async for event in _sent(stream, "/v1/responses", body):
+        if event["type"] in ("response.completed", "response.incomplete", "response.failed", "error"):
+            end = event["type"]
     if not end:
         raise AssertionError("a response has no end")
     return f"response {end.removeprefix('response.')}"

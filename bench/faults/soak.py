@@ -20,11 +20,11 @@ import aiohttp
 import psutil
 
 from bench.faults.client import conversing
+from bench.faults.cuts import WORDS, check, check_events
 from bench.faults.cuts import Found as Heard
-from bench.faults.cuts import check, check_events
 from bench.faults.process import Process
 from bench.faults.proxy import proxy
-from bench.faults.times import Times, talk
+from bench.faults.times import Times, ask, talk
 
 WARM_SHARE = 1 / 6  # of the run, before memory and times count
 EVERY_SECONDS = 10.0  # a look at the memory
@@ -39,7 +39,6 @@ KEPT_BYTES = 8 * 1024 * 1024  # of pictures, the least there is, so that their r
 FILL_AT_ONCE = 32  # as many as the model has slots
 FILL_TURNS = 8
 FILL_PICTURES = 640
-SUBJECTS = ("the sea", "a lighthouse", "an old clock", "two brothers", "the first snow", "a lost dog")
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class _Run:
 
     @property
     def subject(self) -> str:
-        return self.chance.choice(SUBJECTS)
+        return self.chance.choice(WORDS)
 
     async def rest(self, least: float, most: float) -> None:
         await asyncio.sleep(self.chance.uniform(least, most))
@@ -206,10 +205,7 @@ async def _cut(run: _Run, url: str, *, aloud: bool) -> None:
 async def _cancelled(run: _Run) -> None:
     """A reply that its client cancels."""
     async with run.http.ws_connect("/v1/realtime", compress=0) as socket:
-        content = [{"type": "input_text", "text": f"Write a long story about {run.subject}."}]
-        item = {"type": "message", "role": "user", "content": content}
-        await socket.send_json({"type": "conversation.item.create", "item": item})
-        await socket.send_json({"type": "response.create", "response": {"output_modalities": ["text"]}})
+        await ask(socket, f"Write a long story about {run.subject}.", output_modalities=["text"])
         left = run.chance.randint(1, 60)
         async for message in socket:
             event = json.loads(message.data)

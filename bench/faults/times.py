@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -15,17 +16,20 @@ class Times:
     gaps: list[tuple[float, float]] = field(default_factory=list)
 
 
+async def ask(socket: aiohttp.ClientWebSocketResponse, text: str, **response: Any) -> None:
+    """Send a message, and ask for a response with these settings."""
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    await socket.send_json({"type": "conversation.item.create", "item": item})
+    await socket.send_json({"type": "response.create", "response": response})
+
+
 async def talk(
     socket: aiohttp.ClientWebSocketResponse, text: str, tokens: int, times: Times, *, since: float = 0.0
 ) -> None:
     """One turn. Raises: AssertionError where it does not end well."""
-    content = [{"type": "input_text", "text": text}]
-    item = {"type": "message", "role": "user", "content": content}
-    await socket.send_json({"type": "conversation.item.create", "item": item})
     last = time.perf_counter()
     into = times.first
-    response = {"output_modalities": ["text"], "max_output_tokens": tokens}
-    await socket.send_json({"type": "response.create", "response": response})
+    await ask(socket, text, output_modalities=["text"], max_output_tokens=tokens)
     async for message in socket:
         now = time.perf_counter()
         event = json.loads(message.data)
