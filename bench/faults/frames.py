@@ -10,7 +10,6 @@ import base64
 import copy
 import json
 import random
-import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -21,12 +20,21 @@ import aiohttp
 
 from bench.faults.process import Process
 from bench.faults.raw import HANDSHAKE, masked
+from bench.faults.watch import metrics
 
 SOCKETS = 16  # at a time
 FRAMES = 400  # of one socket
 BATCH = 10  # frames between two proofs that the session listens
 PATIENCE = 60.0  # seconds for the answer, and for all to end
 TOKENS = 3  # of a reply: most of the time goes into frames, not tokens
+GAUGES = (  # what must return to where it was
+    "loquent_connections",
+    "loquent_sessions_lingering",
+    "loquent_requests_running",
+    "loquent_requests_waiting",
+    "loquent_tasks",
+    "loquent_kv_tokens",
+)
 LINGER = 2.0  # seconds that a session waits for its client
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63), 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf"),
@@ -296,11 +304,8 @@ def _note(event: dict[str, Any], probe: str, found: Found) -> bool:
 
 
 async def _gauges(server: Process) -> dict[str, float]:
-    """What must return to where it was: connections, requests, sessions, tasks."""
-    names = "loquent_(?:connections|sessions_lingering|requests_running|requests_waiting|tasks|kv_tokens)"
-    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/metrics") as response:
-        text = await response.text()
-    return {name: float(value) for name, value in re.findall(rf"^({names}) (\S+)$", text, re.MULTILINE)}
+    async with aiohttp.ClientSession() as http:
+        return await metrics(http, server.url, GAUGES)
 
 
 def told(found: Found, log: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -44,9 +45,9 @@ class Watch:
         self.freed = max(self.freed, time.monotonic() - begun)
 
 
-async def metrics(http: aiohttp.ClientSession, url: str) -> dict[str, float]:
-    """Those that are watched; 0 where the server has none."""
+async def metrics(http: aiohttp.ClientSession, url: str, names: Sequence[str] = (*WATCHED, MEMORY)) -> dict[str, float]:
+    """The metrics with these names; 0 where the server has none."""
     async with http.get(f"{url}/metrics") as response:
         text = await response.text()
-    found = {name: re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for name in (*WATCHED, MEMORY)}
+    found = {name: re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for name in names}
     return {name: float(value[1]) if value else 0.0 for name, value in found.items()}
