@@ -45,16 +45,16 @@ class SecretStore(Protocol):
     """What the server needs of a store of client secrets; the one here holds them in memory, until a restart."""
 
     async def issue(self, leash: Leash, owner: str, key_id: str) -> str:
-        """As ``add``; the new client secret is stored by then. Raises also: HistoryError where it can't be."""
+        """A new client secret on this leash, whose id is chosen here, and which is stored by then.
+
+        Raises: ApiError 429 where there is no room, HistoryError where it can't be stored.
+        """
 
     def lacks(self, value: str) -> bool:
         """Whether ``seek`` may find a client secret with this value that ``find`` does not."""
 
     async def seek(self, value: str) -> None:
         """Look for a client secret of another server, which ``find`` has then. Raises: ApiError 503, HistoryError."""
-
-    def add(self, leash: Leash, owner: str, key_id: str) -> str:
-        """A new client secret on this leash, whose id is chosen here. Raises: ApiError 429 where there is no room."""
 
     def find(self, value: str) -> Secret | None:
         """The client secret with this value, unless it has expired."""
@@ -96,7 +96,7 @@ class MemorySecrets:
         return len(self._by_hash)
 
     def add(self, leash: Leash, owner: str, key_id: str) -> str:
-        """As ``SecretStore.add``."""
+        """A new client secret, in memory. Raises: ApiError 429 where there is no room."""
         settings = json.dumps(leash.session, separators=(",", ":")).encode()
         if not self._fits(key_id, len(settings) + OVERHEAD):
             self._expire()
