@@ -10,7 +10,7 @@ import pytest
 
 from server.access.caller import Caller
 from server.access.leash import Leash
-from server.access.secrets import Secret, whole_leash
+from server.access.secrets import MemorySecrets, Secret, whole_leash
 from server.access.sessions import Sessions
 from server.auth import AccessControl
 from server.config import ServerSettings
@@ -34,13 +34,14 @@ class Site:
         self.file = file
         new_key(file, expires_at=expires_at)
         self.wall = Clock(1000)
-        self.access = AccessControl(ServerSettings(keys_file=str(file)), wall=self.wall)
+        self.secrets = MemorySecrets(wall=self.wall)
+        self.access = AccessControl(ServerSettings(keys_file=str(file)), secrets=self.secrets, wall=self.wall)
         self.sessions = Sessions(self.access, address_connections=lambda: most, wall=self.wall)
         (self.key,) = self.access.keyring._keys.values()
         self.ended: list[Expired] = []
 
     def secret(self, **leash: Any) -> Secret:
-        made = self.access.secrets.find(self.access.secrets.add(Leash("", 10**10, **leash), "shop", self.key.id))
+        made = self.secrets.find(self.secrets.add(Leash("", 10**10, **leash), "shop", self.key.id))
         assert made is not None
         return made
 
