@@ -37,7 +37,11 @@ PICTURE = "happy cat"
 TURNS = 5  # of a conversation
 KEPT_BYTES = 8 * 1024 * 1024  # of pictures, the least there is, so that their room is soon full
 FILL_AT_ONCE = 32  # as many as the model has slots
-FILL_TURNS = 8
+FILL_NUMBERS = 400  # of three digits: about 1,300 tokens, three times as long as a conversation becomes
+FILL_SOUNDS = 8
+LONG = (
+    f"She told them {', and '.join(['that the house by the sea was old'] * 8)}."  # longer than the sentences of a reply
+)
 FILL_PICTURES = 640
 
 
@@ -139,20 +143,24 @@ async def everything(server: Process, found: Found, *, seed: int = 1, fill: bool
 
 
 async def _fill(run: _Run) -> None:
-    """Use every KV cache slot longer than any later conversation does, every voice, and the room for pictures."""
+    """Use every KV cache slot further than any later conversation does, every voice, and the room for pictures."""
 
     async def converse() -> None:
-        async with run.http.ws_connect("/v1/realtime", compress=0, heartbeat=30) as socket:
-            for _ in range(FILL_TURNS):
-                await talk(socket, f"Write a long story about {run.subject}.", TOKENS, Times())
+        for _ in range(3):
+            numbers = " ".join(
+                str(run.chance.randrange(1000)) for _ in range(FILL_NUMBERS)
+            )  # no beginning is another's
+            body = {"messages": [{"role": "user", "content": numbers}], "max_tokens": TOKENS}
+            async with run.http.post("/v1/chat/completions", json=body) as response:
+                response.raise_for_status()
 
     async def draw() -> None:
         for _ in range(FILL_PICTURES // FILL_AT_ONCE):
             await _picture(run)
 
     async def speak() -> None:
-        for _ in range(FILL_TURNS):
-            await _sound(run)
+        for _ in range(FILL_SOUNDS):
+            await _speak(run, LONG)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(FILL_AT_ONCE):
@@ -237,11 +245,11 @@ async def _left(run: _Run) -> None:
 
 async def _sound(run: _Run) -> None:
     """Speech of a text, heard out or left."""
-    body = {
-        "model": "default",
-        "voice": "default",
-        "input": f"This is what I know about {run.subject}. It is not much.",
-    }
+    await _speak(run, f"This is what I know about {run.subject}. It is not much.")
+
+
+async def _speak(run: _Run, text: str) -> None:
+    body = {"model": "default", "voice": "default", "input": text}
     async with run.http.post("/v1/audio/speech", json=body) as response:
         response.raise_for_status()
         if run.chance.random() < 0.5:
