@@ -164,6 +164,7 @@ class FloodLimits:
 REMEMBERED = 16  # messages of a session whose words are compared
 SKETCH = 32  # word triples stored of each: the same ones of the same text
 SESSIONS = 2000
+SESSION_SECONDS = 600.0  # without a message, after which a session is forgotten
 REPEATED_FROM = 20  # characters; short answers repeat in any talk
 ALIKE = 0.8  # of the word triples that two messages have, shared
 
@@ -193,6 +194,7 @@ class Floods:
         self._sessions.move_to_end(session)
         if len(self._sessions) > SESSIONS:
             self._sessions.popitem(last=False)
+        self._forget(now - SESSION_SECONDS)
         if message_id:
             if message_id in recent.ids:
                 return ()
@@ -208,6 +210,14 @@ class Floods:
         if alike > self._limits.repeats:
             findings.append(Finding("repeats", f"nearly the same message {alike} times"))
         return tuple(findings)
+
+    def _forget(self, before: float) -> None:
+        """Drop the sessions whose last message came before; the one that is checked is the last of all."""
+        while len(self._sessions) > 1:
+            times = next(iter(self._sessions.values())).times
+            if times and times[-1] >= before:
+                break
+            self._sessions.popitem(last=False)
 
 
 def _shape(text: str) -> frozenset[int]:

@@ -183,6 +183,14 @@ class TestFloods:
             floods.check(str(rng.random()), "hello", 0.0)
         assert len(floods._sessions) == 2000
 
+    def test_a_session_that_is_silent_for_ten_minutes_is_forgotten(self) -> None:
+        floods = Floods(FloodLimits(messages=30, repeats=5))
+        for number in range(50):
+            floods.check(f"session_{number}", "hello", float(number))
+        floods.check("session_9", "hello", 500.0)
+        floods.check("another", "hello", 620.0)
+        assert list(floods._sessions) == [*(f"session_{number}" for number in range(20, 50)), "session_9", "another"]
+
     def test_a_session_of_one_message_takes_less_than_a_kibibyte(self) -> None:
         floods = Floods(FloodLimits(messages=30, repeats=5))
         tracemalloc.start()
