@@ -1,0 +1,135 @@
+// The messages of a conversation, of which there may be thousands: the latest are there at once, the earlier ones follow
+// when the browser has time, and what grows is rendered at most once a frame.
+
+import type { Message } from "../realtime/conversation";
+import { MessageView, type Surroundings } from "./message";
+
+const AT_ONCE = 20;
+const SLICE = 8; // ms of work at a time
+const NEAR = 60; // pixels from the end, within which the list stays there
+
+export class MessageList {
+  readonly element: HTMLElement;
+  #around: Surroundings;
+  #views = new Map<Message, MessageView>();
+  #last: MessageView | null = null;
+  #dirty = new Set<MessageView>();
+  #frame = 0;
+  #timer = 0;
+  #idle = 0;
+  #follows = true; // the end is in sight, and stays so
+  #moved: (away: boolean) => void;
+
+  constructor(element: HTMLElement, around: Surroundings, moved: (away: boolean) => void) {
+    this.element = element;
+    this.#around = around;
+    this.#moved = moved;
+    element.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    new ResizeObserver(() => this.#settle()).observe(element);
+  }
+
+  // Show all of these, and no others.
+  show(messages: readonly Message[]): void {
+    cancelAnimationFrame(this.#idle);
+    const present = new Set(messages);
+    for (const [message, view] of this.#views) {
+      if (present.has(message)) continue;
+      view.element.remove();
+      this.#views.delete(message);
+    }
+    this.#fill(messages, messages.length - 1, Math.max(0, messages.length - AT_ONCE));
+    this.#last = this.#views.get(messages.at(-1)!) ?? null;
+    this.#follows = true;
+    this.#settle();
+    this.#earlier(messages, messages.length - AT_ONCE - 1);
+  }
+
+  // One of them is new, or has changed.
+  update(message: Message): void {
+    let view = this.#views.get(message);
+    if (!view) {
+      view = this.#make(message);
+      this.element.append(view.element);
+      if (this.#last) this.#dirty.add(this.#last); // it is not the last any more
+      this.#last = view;
+      if (message.role === "user") this.#follows = true;
+    }
+    this.#dirty.add(view);
+    this.#frame ||= requestAnimationFrame(() => this.#render());
+  }
+
+  toEnd(): void {
+    this.#follows = true;
+    this.#settle();
+  }
+
+  // Make everything anew, as after a change of the language.
+  clear(): void {
+    for (const view of this.#views.values()) view.element.remove();
+    this.#views.clear();
+    this.#last = null;
+    this.#dirty.clear();
+  }
+
+  // A message as text, without what its markup looks like.
+  plain(message: Message): string {
+    return this.#views.get(message)?.plain ?? message.text;
+  }
+
+  #make(message: Message): MessageView {
+    const view = new MessageView(message, this.#around);
+    this.#views.set(message, view);
+    return view;
+  }
+
+  // Those from `first` to `last`, behind which nothing is missing.
+  #fill(messages: readonly Message[], last: number, first: number): void {
+    let next = last + 1 < messages.length ? this.#views.get(messages[last + 1]!)?.element : undefined;
+    for (let at = last; at >= first; at--) {
+      const message = messages[at]!;
+      const view = this.#views.get(message) ?? this.#make(message);
+      if (view.element.nextElementSibling !== (next ?? null) || !view.element.isConnected) {
+        this.element.insertBefore(view.element, next ?? null);
+      }
+      view.render();
+      next = view.element;
+    }
+  }
+
+  #earlier(messages: readonly Message[], from: number): void {
+    if (from < 0) return;
+    this.#idle = requestAnimationFrame(() => {
+      const until = performance.now() + SLICE;
+      const height = this.element.scrollHeight;
+      let at = from;
+      while (at >= 0 && performance.now() < until) this.#fill(messages, at, at--);
+      if (this.#follows) this.#settle();
+      else this.element.scrollTop += this.element.scrollHeight - height;
+      this.#earlier(messages, at);
+    });
+  }
+
+  #render(): void {
+    this.#frame = 0;
+    let again = 0;
+    for (const view of this.#dirty) {
+      const later = view.render();
+      if (later === 0) this.#dirty.delete(view);
+      again = Math.max(again, later);
+    }
+    this.#settle();
+    if (again === 0) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => (this.#frame ||= requestAnimationFrame(() => this.#render())), again);
+  }
+
+  #settle(): void {
+    if (this.#follows) this.element.scrollTop = this.element.scrollHeight;
+  }
+
+  #scrolled(): void {
+    const { scrollTop, scrollHeight, clientHeight } = this.element;
+    this.#follows = scrollHeight - scrollTop - clientHeight < NEAR;
+    this.#moved(!this.#follows);
+  }
+}
