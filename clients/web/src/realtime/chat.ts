@@ -135,7 +135,7 @@ export class Chat {
   };
 
   #online = (): void => {
-    if (this.#state === "waiting") this.#link?.open();
+    this.#link?.retry();
   };
 
   #lead(): void {

@@ -74,6 +74,14 @@ export class Link {
     void this.#connect();
   }
 
+  // The network is another one, or is back: what was tried before may wait for nothing.
+  retry(): void {
+    if (!this.#wanted || this.#state === "open") return;
+    this.#drop(4000);
+    this.#tries = 0;
+    void this.#connect();
+  }
+
   // Leave the session for good.
   close(): void {
     this.#wanted = false;
@@ -129,8 +137,14 @@ export class Link {
     if (token) address.search = new URLSearchParams(last ? { session: token, after: last } : { session: token }).toString();
     const socket = new WebSocket(address, ["realtime", ...(secret ? [`openai-insecure-api-key.${secret}`] : [])]);
     this.#socket = socket;
-    const patience = setTimeout(() => socket.close(), OPEN_PATIENCE);
-    socket.onopen = () => clearTimeout(patience);
+    const patience = setTimeout(() => {
+      if (socket === this.#socket) this.#give("no_connection"); // its own end may not come for minutes
+    }, OPEN_PATIENCE);
+    socket.onopen = () => {
+      clearTimeout(patience);
+      // To who comes back and has missed nothing, the server has nothing to say.
+      if (token && socket === this.#socket) this.#opened();
+    };
     socket.onmessage = ({ data }) => {
       if (socket === this.#socket) this.#hear(data);
     };
@@ -150,6 +164,7 @@ export class Link {
     const code = event.type === "error" ? (event.error?.code ?? "") : "";
     if (this.#state === "connecting" || GONE.includes(code) || REFUSALS.includes(code)) this.#refusal = code;
     if (this.#refusal) return; // the close follows, and is where this is dealt with
+    this.#tries = 0;
     if (event.type === "session.created" && !this.#isMine(event)) {
       this.#ticket = { ...ticket, token: event.loquent?.resume_token ?? "", last: event.event_id };
       const first = this.#listener.begun(this.#lost);
@@ -159,15 +174,13 @@ export class Link {
       this.#opened();
     } else {
       if (this.#isMine(event)) this.#ticket.last = event.event_id;
-      if (this.#state === "connecting") this.#opened();
     }
     this.#answered(event);
     this.#listener.take(event);
   }
 
-  // The first event has come: the server has accepted us, and gets what it may not have.
+  // The server gets what it may not have.
   #opened(): void {
-    this.#tries = 0;
     for (const event of this.#ticket.unanswered) this.#write(event);
     if (this.#ticket.unanswered.length > 0) this.#await();
     this.#become("open");
@@ -225,10 +238,14 @@ export class Link {
     clearTimeout(this.#watch);
     const socket = this.#socket;
     this.#watch = setTimeout(() => {
-      if (socket === null || socket !== this.#socket) return;
-      this.#drop(4000);
-      this.#later("no_answer");
+      if (socket !== null && socket === this.#socket) this.#give("no_answer");
     }, ANSWER_PATIENCE);
+  }
+
+  // Give this connection up, for another one.
+  #give(why: string): void {
+    this.#drop(4000);
+    this.#later(why);
   }
 
   #drop(code: number): void {

@@ -34,11 +34,14 @@ export class Tabs<Post> {
     const held = new Promise<void>((resolve) => (this.#leave = resolve));
     navigator.locks
       .request(this.#name, { signal: this.#left.signal }, () => {
+        if (this.#left.signal.aborted) return; // it was granted before the abort arrived
         this.leads = true;
         this.#peer.lead();
         return held;
       })
-      .catch(() => {}); // left while it waited
+      .catch((error: unknown) => {
+        if (!this.#left.signal.aborted) reportError(error);
+      });
   }
 
   post(post: Post): void {
@@ -48,8 +51,8 @@ export class Tabs<Post> {
   leave(): void {
     this.#channel?.close();
     this.#channel = null;
-    if (this.leads) this.#leave?.();
-    else this.#left.abort();
+    this.#left.abort();
+    this.#leave?.();
     this.leads = false;
   }
 }

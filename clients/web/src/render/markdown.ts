@@ -79,7 +79,7 @@ export class Markdown {
 
   #list(token: Tokens.List, depth: number): Node {
     const items = token.items.map((item) => {
-      const box = item.task ? [h("input", { type: "checkbox", disabled: true, checked: item.checked === true })] : [];
+      const box = item.task ? [item.checked ? "☑ " : "☐ "] : [];
       return h("li", {}, ...box, ...this.#within(item.tokens.filter((each) => each.type !== "checkbox"), depth));
     });
     if (!token.ordered) return h("ul", {}, ...items);

@@ -92,7 +92,7 @@ export class LoquentChat extends HTMLElement {
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [sheet];
     root.append(this.#panel.element, this.#panel.launcher);
-    this.#panel.log.append(this.#greeting);
+    this.#panel.log.prepend(this.#greeting);
     this.#panel.aloud(false);
     root.addEventListener("keydown", (event) => this.#escape(event as KeyboardEvent));
   }
@@ -205,7 +205,7 @@ export class LoquentChat extends HTMLElement {
   }
 
   attributeChangedCallback(name: string, before: string | null, after: string | null): void {
-    if (before === after || !this.isConnected) return;
+    if (before === after || !this.#chat) return; // what comes before it is on a page is read when it is
     if (name === "server" || name === "secret-url" || name === "user") this.#restart();
     else if (name === "open" || name === "position") this.#isOpen ? this.#opened(name === "open") : this.#closed();
     else this.#translate();

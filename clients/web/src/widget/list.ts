@@ -2,6 +2,7 @@
 // when the browser has time, and what grows is rendered at most once a frame.
 
 import type { Message } from "../realtime/conversation";
+import { h } from "../render/dom";
 import { MessageView, type Surroundings } from "./message";
 
 const AT_ONCE = 20;
@@ -9,7 +10,9 @@ const SLICE = 8; // ms of work at a time
 const NEAR = 60; // pixels from the end, within which the list stays there
 
 export class MessageList {
-  readonly element: HTMLElement;
+  readonly element = h("div", { class: "messages" });
+  #scroller: HTMLElement;
+  #top = 0; // of what is scrolled, when that was last looked at
   #around: Surroundings;
   #views = new Map<Message, MessageView>();
   #last: MessageView | null = null;
@@ -20,12 +23,17 @@ export class MessageList {
   #follows = true; // the end is in sight, and stays so
   #moved: (away: boolean) => void;
 
-  constructor(element: HTMLElement, around: Surroundings, moved: (away: boolean) => void) {
-    this.element = element;
+  // `scroller` is the element that scrolls, and gets the list; `moved` learns whether its end is out of sight.
+  constructor(scroller: HTMLElement, around: Surroundings, moved: (away: boolean) => void) {
+    this.#scroller = scroller;
     this.#around = around;
     this.#moved = moved;
-    element.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    new ResizeObserver(() => this.#settle()).observe(element);
+    scroller.append(this.element);
+    scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    // What comes into sight for the first time may be higher than was expected of it.
+    const sizes = new ResizeObserver(() => this.#settle());
+    sizes.observe(scroller);
+    sizes.observe(this.element);
   }
 
   // Show all of these, and no others.
@@ -100,11 +108,11 @@ export class MessageList {
     if (from < 0) return;
     this.#idle = requestAnimationFrame(() => {
       const until = performance.now() + SLICE;
-      const height = this.element.scrollHeight;
+      const height = this.#scroller.scrollHeight;
       let at = from;
       while (at >= 0 && performance.now() < until) this.#fill(messages, at, at--);
       if (this.#follows) this.#settle();
-      else this.element.scrollTop += this.element.scrollHeight - height;
+      else this.#scroller.scrollTop += this.#scroller.scrollHeight - height;
       this.#earlier(messages, at);
     });
   }
@@ -124,12 +132,15 @@ export class MessageList {
   }
 
   #settle(): void {
-    if (this.#follows) this.element.scrollTop = this.element.scrollHeight;
+    if (this.#follows) this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
   #scrolled(): void {
-    const { scrollTop, scrollHeight, clientHeight } = this.element;
-    this.#follows = scrollHeight - scrollTop - clientHeight < NEAR;
+    const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
+    // The end may be far because the list has grown; only who scrolls up has left it.
+    if (scrollHeight - scrollTop - clientHeight < NEAR) this.#follows = true;
+    else if (scrollTop < this.#top) this.#follows = false;
+    this.#top = scrollTop;
     this.#moved(!this.#follows);
   }
 }

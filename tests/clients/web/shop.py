@@ -1,0 +1,189 @@
+"""A shop's site on an origin of its own, whose pages have the widget and a strict Content Security Policy."""
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright
+
+from server.config import ServerSettings, Settings, hash_key
+from tests.support import ROOT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE_MS = 30_000
+KEY = "a key of the shop's server"
+WIDGET = ROOT / "clients" / "web" / "built" / "widget.js"
+WATCH = """
+window.faults = [];
+document.addEventListener("securitypolicyviolation", (event) =>
+  faults.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sample}`));
+window.ran = (what) => faults.push(`ran: ${what}`);
+window.alert = window.confirm = window.prompt = (what) => window.ran(what);
+"""
+
+
+def settings(**others: Any) -> Settings:
+    """Of a server that wants the shop's key."""
+    return Settings(server=ServerSettings(keys=(hash_key(KEY),)), **others)
+
+
+@dataclass
+class Shop:
+    """The shop's site: where it is, and whom its server has given client secrets."""
+
+    url: str
+    server: str
+    minted: int = 0
+    refuses: bool = False
+    attributes: dict[str, str] = field(default_factory=dict)
+    body: str = ""
+
+    def policy(self) -> str:
+        """Nothing but the shop's own files, the widget, its server, and what that has drawn."""
+        socket = self.server.replace("http", "ws", 1)
+        return (
+            f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {self.server} {socket}; "
+            f"img-src {self.server} data:; base-uri 'none'; form-action 'none'; "
+            "require-trusted-types-for 'script'; trusted-types 'none'"
+        )
+
+    async def page(self, request: web.Request) -> web.Response:
+        """The one page."""
+        given = {"server": self.server, "secret-url": "/secret", **self.attributes}
+        attributes = " ".join(f'{name}="{escape(value)}"' for name, value in given.items())
+        text = (
+            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Shop</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<script src="/widget.js" defer></script>'
+            f'<main><h1>Shop</h1><button id="buy">Buy</button>{self.body}</main>'
+            f"<loquent-chat {attributes}></loquent-chat></html>"
+        )
+        headers = {"Content-Security-Policy": self.policy()}
+        return web.Response(text=text, content_type="text/html", headers=headers)
+
+    async def secret(self, request: web.Request) -> web.Response:
+        """A client secret for the shop's visitor."""
+        if self.refuses:
+            return web.json_response({"error": "not signed in"}, status=403)
+        body = {"loquent": {"origin": self.url}}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(f"{self.server}/v1/realtime/client_secrets", json=body, headers=headers) as response,
+        ):
+            response.raise_for_status()
+            self.minted += 1
+            return web.json_response(await response.json())
+
+
+async def _widget(_: web.Request) -> web.Response:
+    return web.Response(body=WIDGET.read_bytes(), content_type="text/javascript", charset="utf-8")
+
+
+@asynccontextmanager
+async def shop(server: str, **attributes: str) -> AsyncIterator[Shop]:
+    """The shop's site, whose widget speaks to the server at this address."""
+    site = Shop("", server, attributes={name.replace("_", "-"): value for name, value in attributes.items()})
+    app = web.Application()
+    app.add_routes([web.get("/", site.page), web.post("/secret", site.secret), web.get("/widget.js", _widget)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        place = web.TCPSite(runner, "127.0.0.1", 0)
+        await place.start()
+        site.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield site
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def browser(*options: str) -> AsyncIterator[Browser]:
+    """Chromium."""
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *options])
+        try:
+            yield launched
+        finally:
+            await launched.close()
+
+
+class Visit:
+    """A visitor's tabs, in which nothing may go wrong that the page can see."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.context = context
+        self.faults: list[str] = []
+
+    async def open(self, url: str) -> Page:
+        """A new tab."""
+        page = await self.context.new_page()
+        page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        page.set_default_timeout(PATIENCE_MS)
+        await page.goto(url)
+        return page
+
+    async def violations(self) -> list[str]:
+        """What went wrong so far."""
+        seen = [await page.evaluate("window.faults") for page in self.context.pages]
+        return [*self.faults, *(fault for faults in seen for fault in faults)]
+
+
+@asynccontextmanager
+async def visiting(**options: Any) -> AsyncIterator[Visit]:
+    """A visitor. Fails where a page breaks its policy, runs what it should not, or reports an error."""
+    async with browser() as launched:
+        context = await launched.new_context(**options)
+        await context.add_init_script(WATCH)
+        visit = Visit(context)
+        yield visit
+        assert await visit.violations() == []
+
+
+class Widget:
+    """The widget on a page, as its user finds it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.messages: Locator = page.locator("loquent-chat .message:not([hidden])")
+        self.replies: Locator = page.locator("loquent-chat .message.assistant:not([hidden])")
+        self.input: Locator = page.get_by_role("textbox", name="Message")
+
+    async def open(self) -> None:
+        """Press the button on the page."""
+        await self.page.get_by_role("button", name="Open the chat").click()
+
+    async def say(self, text: str) -> None:
+        """Write a message and send it with Enter."""
+        await self.input.fill(text)
+        await self.input.press("Enter")
+
+    async def call(self, expression: str) -> Any:
+        """Evaluate ``expression``, in which ``chat`` is the element."""
+        return await self.page.evaluate(
+            f"(() => {{ const chat = document.querySelector('loquent-chat'); {expression} }})()"
+        )
+
+    async def texts(self) -> list[tuple[str, str, str]]:
+        """Role, status and text of each message."""
+        found = await self.call("return chat.messages.map((each) => [each.role, each.status, each.text])")
+        return [(role, status, text) for role, status, text in json.loads(json.dumps(found))]
+
+
+async def opened(visit: Visit, url: str) -> Widget:
+    """The widget of a new tab, opened."""
+    widget = Widget(await visit.open(url))
+    await widget.open()
+    return widget
+
+
+def screenshots() -> Path:
+    """Where pictures of the widget go, for the documentation."""
+    return ROOT / "docs" / "images"
