@@ -6,6 +6,7 @@ export class Speech {
   #context: AudioContext | null = null;
   #player: Player | null = null;
   #item = ""; // that is played, or was played last
+  #silenced = ""; // of which nothing more is played
   #changed: () => void;
 
   constructor(changed: () => void) {
@@ -24,7 +25,7 @@ export class Speech {
   }
 
   play(item: string, base64: string): void {
-    if (!this.#player) return;
+    if (!this.#player || item === this.#silenced) return; // the last of its pieces were on their way
     if (item !== this.#item) {
       this.#item = item;
       this.#player.begin(this.#changed);
@@ -36,6 +37,7 @@ export class Speech {
   stop(): { item: string; ms: number } | null {
     if (!this.#player?.playing) return null;
     const ms = this.#player.stop();
+    this.#silenced = this.#item;
     this.#changed();
     return { item: this.#item, ms };
   }
