@@ -1,5 +1,6 @@
 """A shop's site on an origin of its own, whose pages have the widget and a strict Content Security Policy."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -175,6 +176,13 @@ class Widget:
         """Role, status and text of each message."""
         found = await self.call("return chat.messages.map((each) => [each.role, each.status, each.text])")
         return [(role, status, text) for role, status, text in json.loads(json.dumps(found))]
+
+
+async def until(page: Page, expression: str) -> None:
+    """Wait until an expression is true; Playwright's own waiting needs a policy that allows ``eval``."""
+    async with asyncio.timeout(4 * PATIENCE_MS / 1000):
+        while not await page.evaluate(expression):
+            await asyncio.sleep(0.01)
 
 
 async def opened(visit: Visit, url: str) -> Widget:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.async_api import expect
 
-from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, Widget, opened, settings, shop, visiting
+from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, Widget, opened, settings, shop, until, visiting
 from tests.support import ScriptedModel, ScriptedVoice, running, scripted_pipeline, scripted_speech
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -84,7 +84,7 @@ async def test_a_reply_that_is_stopped_is_silent_at_once_and_the_server_learns_w
         await widget.page.evaluate('window.kinds = []; void Loquent.on("event", ({ type }) => void kinds.push(type))')
         await widget.say("Speak")
         await expect(widget.replies.locator(".body")).to_contain_text("words", timeout=PATIENCE_MS)
-        await widget.page.wait_for_function("pieces.length > 3")
+        await until(widget.page, "pieces.length > 3")
         await widget.page.get_by_role("button", name="Stop the reply").click()
         await expect(widget.replies).to_contain_text("Stopped", timeout=PATIENCE_MS)
         await widget.page.wait_for_timeout(500)
@@ -104,7 +104,7 @@ async def test_a_new_message_interrupts_a_reply_that_is_read_aloud() -> None:
         widget = await opened(visit, site.url)
         await aloud(widget)
         await widget.say("Speak")
-        await widget.page.wait_for_function("pieces.length > 3")
+        await until(widget.page, "pieces.length > 3")
         await widget.say("Stop, and speak again")
         await expect(widget.replies.first).to_contain_text("Stopped", timeout=PATIENCE_MS)
         assert await widget.page.evaluate("stopped") > 0

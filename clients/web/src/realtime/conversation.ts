@@ -111,9 +111,10 @@ export class Conversation {
   }
 
   #add(message: Message): Message {
+    const full = this.messages.length >= MOST;
+    if (full) this.messages = this.messages.slice(MOST / 10);
     this.messages.push(message);
-    if (this.messages.length > MOST) this.messages.shift();
-    this.#changed(message);
+    this.#changed(full ? "all" : message);
     return message;
   }
 

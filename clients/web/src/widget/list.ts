@@ -1,11 +1,11 @@
-// The messages of a conversation, of which there may be thousands: the latest are there at once, the earlier ones follow
-// when the browser has time, and what grows is rendered at most once a frame.
+// The messages of a conversation, of which there may be thousands: the latest are there at once, the earlier ones when
+// they are scrolled to, and what grows is rendered at most once a frame.
 
 import type { Message } from "../realtime/conversation";
 import { h } from "../render/dom";
 import { MessageView, type Surroundings } from "./message";
 
-const AT_ONCE = 20;
+const AT_ONCE = 40; // messages
 const SLICE = 8; // ms of work at a time
 const NEAR = 60; // pixels from the end, within which the list stays there
 
@@ -19,7 +19,9 @@ export class MessageList {
   #dirty = new Set<MessageView>();
   #frame = 0;
   #timer = 0;
-  #idle = 0;
+  #earlier = 0; // the frame in which earlier ones come
+  #messages: readonly Message[] = [];
+  #first = 0; // of them that is shown
   #follows = true; // the end is in sight, and stays so
   #moved: (away: boolean) => void;
 
@@ -36,25 +38,26 @@ export class MessageList {
     sizes.observe(this.element);
   }
 
-  // Show all of these, and no others.
+  // Show these, and no others.
   show(messages: readonly Message[]): void {
-    cancelAnimationFrame(this.#idle);
     const present = new Set(messages);
     for (const [message, view] of this.#views) {
       if (present.has(message)) continue;
       view.element.remove();
       this.#views.delete(message);
     }
-    this.#fill(messages, messages.length - 1, Math.max(0, messages.length - AT_ONCE));
+    this.#messages = messages;
+    this.#first = Math.max(0, messages.length - AT_ONCE);
+    this.#fill(messages.length - 1, this.#first);
     this.#last = this.#views.get(messages.at(-1)!) ?? null;
     this.#follows = true;
     this.#settle();
-    this.#earlier(messages, messages.length - AT_ONCE - 1);
   }
 
   // One of them is new, or has changed.
   update(message: Message): void {
     let view = this.#views.get(message);
+    if (!view && this.#messages.lastIndexOf(message) < this.#first) return; // not in sight, and shown as it is once it is
     if (!view) {
       view = this.#make(message);
       this.element.append(view.element);
@@ -90,8 +93,9 @@ export class MessageList {
     return view;
   }
 
-  // Those from `first` to `last`, behind which nothing is missing.
-  #fill(messages: readonly Message[], last: number, first: number): void {
+  // Those from `last` back to `first`; behind them nothing is missing.
+  #fill(last: number, first: number): void {
+    const messages = this.#messages;
     let next = last + 1 < messages.length ? this.#views.get(messages[last + 1]!)?.element : undefined;
     for (let at = last; at >= first; at--) {
       const message = messages[at]!;
@@ -104,16 +108,18 @@ export class MessageList {
     }
   }
 
-  #earlier(messages: readonly Message[], from: number): void {
-    if (from < 0) return;
-    this.#idle = requestAnimationFrame(() => {
+  // As many more as a frame has time for, without moving what is in sight.
+  #more(): void {
+    if (this.#first === 0) return;
+    this.#earlier ||= requestAnimationFrame(() => {
+      this.#earlier = 0;
       const until = performance.now() + SLICE;
-      const height = this.#scroller.scrollHeight;
-      let at = from;
-      while (at >= 0 && performance.now() < until) this.#fill(messages, at, at--);
-      if (this.#follows) this.#settle();
-      else this.#scroller.scrollTop += this.#scroller.scrollHeight - height;
-      this.#earlier(messages, at);
+      const below = this.#scroller.scrollHeight - this.#scroller.scrollTop;
+      while (this.#first > 0 && performance.now() < until) {
+        this.#first--;
+        this.#fill(this.#first, this.#first);
+      }
+      this.#scroller.scrollTop = this.#scroller.scrollHeight - below;
     });
   }
 
@@ -141,6 +147,7 @@ export class MessageList {
     if (scrollHeight - scrollTop - clientHeight < NEAR) this.#follows = true;
     else if (scrollTop < this.#top) this.#follows = false;
     this.#top = scrollTop;
+    if (scrollTop < 2 * clientHeight && !this.#follows) this.#more();
     this.#moved(!this.#follows);
   }
 }
