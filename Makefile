@@ -46,7 +46,7 @@ bench: $(VENV)/.bench
 	test -z "$$failed" || { echo "These failed:$$failed"; exit 1; }
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(INSTRUCTOR) tests/peers/node_modules
+	rm -rf $(VENV) $(PEERS) $(INSTRUCTOR) tests/peers/node_modules clients/web/node_modules
 
 $(VENV)/.venv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Loquent needs Python 3.11 or newer")'
@@ -85,14 +85,16 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,history,voice,coqui,ears,wyoming,telephony,sound,tools,train,dev,bench]'
 	@touch $@
 
-# Clients of other projects, unmodified, in environments of their own. Node comes from PyPI too: the JavaScript packages need
-# a newer one than many systems have.
-$(PEERS)/.ready: tests/peers/requirements.txt tests/peers/package.json tests/peers/package-lock.json
+# Clients of other projects, unmodified, in environments of their own, and what builds and checks the widget. Node comes from
+# PyPI too: the JavaScript packages need a newer one than many systems have.
+$(PEERS)/.ready: tests/peers/requirements.txt tests/peers/package.json tests/peers/package-lock.json clients/web/package-lock.json
 	@echo "Installing clients of other projects to test with; this takes a minute or two, once."
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python $(PIP) install -q -r tests/peers/requirements.txt
-	node=$(NODE); cd tests/peers && PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" \
-		ci --no-audit --no-fund --loglevel=error
+	node=$(NODE); for folder in tests/peers clients/web; do \
+		(cd $$folder && PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" \
+			ci --no-audit --no-fund --loglevel=error) || exit 1; \
+	done
 	@touch $@
 
 # It wants older packages than the others.

