@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -190,8 +189,3 @@ async def opened(visit: Visit, url: str) -> Widget:
     widget = Widget(await visit.open(url))
     await widget.open()
     return widget
-
-
-def screenshots() -> Path:
-    """Where pictures of the widget go, for the documentation."""
-    return ROOT / "docs" / "images"

@@ -12,27 +12,11 @@ import { directionOf, fill, localeOf, LOCALES, type Locale, type Texts } from ".
 import { Panel } from "./panel";
 import { Speech } from "./speech";
 import css from "./styles.css";
-
-export interface User {
-  id?: string; // whose conversation it is, in this browser
-  name?: string;
-}
+import type { LoquentHappenings, LoquentUser } from "../../widget";
 
 export type SecretCallback = Exclude<Source, string>;
 
-// What `on` reports.
-export interface Happenings {
-  open: undefined;
-  close: undefined;
-  message: { id: string; text: string };
-  reply: { id: string; text: string; status: string };
-  feedback: { id: string; rating: Rating | null };
-  state: { state: State; reason: string };
-  error: { code: string; message: string };
-  event: ServerEvent;
-}
-
-type Listener<Name extends keyof Happenings> = (detail: Happenings[Name]) => void;
+type Listener<Name extends keyof LoquentHappenings> = (detail: LoquentHappenings[Name]) => void;
 
 const SCRIPT = document.currentScript instanceof HTMLScriptElement ? document.currentScript : null;
 const LATE = 700; // ms without a connection, before that is said
@@ -45,7 +29,7 @@ export class LoquentChat extends HTMLElement {
   // A callback that gets client secrets, in place of the attribute `secret-url`.
   #getSecret: SecretCallback | null = null;
   #session: Record<string, unknown> = {};
-  #user: User = {};
+  #user: LoquentUser = {};
   #locale: Locale = "en";
   #chat: Chat | null = null;
   #panel: Panel;
@@ -54,7 +38,7 @@ export class LoquentChat extends HTMLElement {
   #aloud = false;
   #unread = 0;
   #greeting = h("div", { class: "message assistant", part: "message greeting", hidden: true });
-  #listeners = new Map<keyof Happenings, Set<Listener<never>>>();
+  #listeners = new Map<keyof LoquentHappenings, Set<Listener<never>>>();
   #late = 0;
   #before: HTMLElement | null = null; // that had the focus before the panel was opened
   #announced = ""; // the reply that was announced last
@@ -159,7 +143,7 @@ export class LoquentChat extends HTMLElement {
   }
 
   // Whose conversation it is. Another `id` is another conversation.
-  setUser(user: User): void {
+  setUser(user: LoquentUser): void {
     const other = (user.id ?? "") !== this.#owner;
     this.#user = { ...user };
     if (other) this.#restart();
@@ -184,7 +168,7 @@ export class LoquentChat extends HTMLElement {
   }
 
   // Have a function called when something happens; what is returned ends that.
-  on<Name extends keyof Happenings>(name: Name, listener: Listener<Name>): () => void {
+  on<Name extends keyof LoquentHappenings>(name: Name, listener: Listener<Name>): () => void {
     const all = this.#listeners.get(name) ?? new Set();
     this.#listeners.set(name, all.add(listener as Listener<never>));
     return () => void all.delete(listener as Listener<never>);
@@ -337,7 +321,7 @@ export class LoquentChat extends HTMLElement {
       this.#busy();
     }
     if (event.type === "response.done") this.#replied(event.response?.id ?? "");
-    this.#tell("event", event);
+    this.#tell("event", { ...event });
   }
 
   #replied(id: string): void {
@@ -416,7 +400,7 @@ export class LoquentChat extends HTMLElement {
     if (heard) this.#chat?.heard(heard.item, heard.ms);
   }
 
-  #tell<Name extends keyof Happenings>(name: Name, detail: Happenings[Name]): void {
+  #tell<Name extends keyof LoquentHappenings>(name: Name, detail: LoquentHappenings[Name]): void {
     for (const listener of this.#listeners.get(name) ?? []) {
       try {
         (listener as Listener<Name>)(detail);

@@ -1,6 +1,7 @@
 // What the script's tag loads: the element, and a global object for pages that have one chat.
 
-import { fromScript, LoquentChat, type Happenings, type User } from "./element";
+import type { LoquentApi, LoquentChatElement } from "../../widget";
+import { fromScript, LoquentChat } from "./element";
 
 const first = (): LoquentChat => {
   const element = document.querySelector("loquent-chat");
@@ -8,21 +9,22 @@ const first = (): LoquentChat => {
   return element;
 };
 
-const Loquent = {
+const Loquent: LoquentApi = {
   open: () => first().open(),
   close: () => first().close(),
   toggle: () => first().toggle(),
-  send: (text: string) => first().send(text),
+  send: (text) => first().send(text),
   stop: () => first().stop(),
-  setUser: (user: User) => first().setUser(user),
-  setLocale: (locale: string) => first().setLocale(locale),
+  setUser: (user) => first().setUser(user),
+  setLocale: (locale) => first().setLocale(locale),
+  setQuickReplies: (texts) => first().setQuickReplies(texts),
   reset: () => first().reset(),
-  on: <Name extends keyof Happenings>(name: Name, listener: (detail: Happenings[Name]) => void) => first().on(name, listener),
+  on: (name, listener) => first().on(name, listener),
 };
 
 // A second tag of the same script changes nothing.
 if (!customElements.get("loquent-chat")) {
-  customElements.define("loquent-chat", LoquentChat);
+  customElements.define("loquent-chat", LoquentChat satisfies new () => LoquentChatElement);
   Object.assign(globalThis, { Loquent });
   const element = fromScript();
   if (element) {
