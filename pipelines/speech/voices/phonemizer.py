@@ -30,7 +30,7 @@ DEADLINE = 2.0  # seconds for a request; espeak-ng needs less than a millisecond
 MODEL_DEADLINE = 20.0  # for languages that Piper reads with a model
 MEMORY = 256 << 20  # bytes that espeak-ng may take; it needs 10 MiB
 MODEL_MEMORY = 2 << 30
-RENEWED = 10_000  # texts that one child reads: espeak-ng loses some two KiB with each
+RENEWED = 1000  # texts that one child reads: espeak-ng loses some two KiB with each
 ATTEMPTS = 2  # a child may have been killed for something else
 MOST_REQUEST = 256 << 10  # bytes of one request
 
