@@ -345,6 +345,7 @@ _OPERATING = (
             "The first page, or a file of it.",
             others={kind: TEXT},
             keyed=False,
+            errors=(404,),
         )
         for path, (name, kind) in pages.FILES.items()
     ),
