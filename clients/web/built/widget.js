@@ -1,0 +1,1 @@
+// Loquent's widget
