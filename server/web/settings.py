@@ -11,6 +11,7 @@ class WebSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     page: bool | Literal["auto"] = "auto"
+    widget: bool = True
 
     def serves_page(self, *, loopback: bool) -> bool:
         """Whether the first page is served; ``loopback``: only this machine can reach the server."""

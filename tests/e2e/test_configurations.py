@@ -64,7 +64,7 @@ def called(address: str, text: str) -> str | None:
         {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__CHAT__DTYPE": "float32"},
         {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__CHAT__TOOLS": "guided"},
         {"LOQUENT__PIPELINE__STAGES": '["tools", "chat"]', "LOQUENT__CHAT__TOOLS": "native"},
-        {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__WEB__PAGE": "false"},
+        {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__WEB__PAGE": "false", "LOQUENT__WEB__WIDGET": "false"},
     ],
     ids=lambda environment: " ".join(f"{name.lower()[9:]}={value}" for name, value in environment.items()),
 )
@@ -72,7 +72,8 @@ def test_it_starts_answers_and_ends(loquent: str, environment: dict[str, str]) -
     stages = json.loads(environment.get("LOQUENT__PIPELINE__STAGES", '["speech", "anomaly", "image", "tools", "chat"]'))
     with started([loquent], environment) as address:
         assert ask(address, "Say hello.")["choices"][0]["message"]["content"]
-        assert status(address, "/") == (404 if environment.get("LOQUENT__WEB__PAGE") == "false" else 200)
+        for path, name in (("/", "PAGE"), ("/widget.js", "WIDGET")):
+            assert status(address, path) == (404 if environment.get(f"LOQUENT__WEB__{name}") == "false" else 200)
         # Right behind "ready": what loads later is waited for.
         if "image" in stages:
             assert post(address, "/v1/images/generations", prompt="happy cat")[0] == 200
