@@ -44,6 +44,7 @@ from server.realtime.connection import connect
 from server.realtime.refusal import is_refused, refuse
 from server.tls import certificate_of
 from server.tracing.switch import tracing
+from server.web import widget
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +102,15 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
     app.router.add_get("/v1/models/{name:.+}", models.retrieve_model)
     for path in pages.FILES:
         app.router.add_get(path, pages.page)
+    app.router.add_get(widget.LATEST, widget.latest)
+    app.router.add_get(widget.VERSIONED, widget.versioned)
     for path in operations.PATHS:
         app.router.add_get(path, described)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
+    if settings.web.widget:
+        widget.prepare()
     app.on_response_prepare.extend((add_headers, measuring.count))
     return app
 
@@ -168,7 +173,7 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
         backend.access.check_host(request)
         backend.access.check_origin(request)  # a preflight request carries no key
         return web.Response(status=204)
-    if request.path in pages.FILES or request.path in operations.PATHS:  # without a key: they hold no secret
+    if _public(request.path):
         backend.access.check_host(request)
         return await handler(request)
     if request.path.startswith(IMAGES):  # the signed link is the credential
@@ -187,6 +192,11 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
             return await handler(request)
     async with bodies.admitted(request, backend):
         return await handler(request)
+
+
+def _public(path: str) -> bool:
+    """Whether anyone may read what is at this path, without a key: it holds no secret."""
+    return path in pages.FILES or path in operations.PATHS or widget.ADDRESS.fullmatch(path) is not None
 
 
 def _identify(backend: Backend, request: web.Request) -> None:
@@ -219,7 +229,8 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers["x-request-id"] = request[REQUEST_ID_KEY]
     response.headers["Server"] = "loquent"  # aiohttp's default lists its versions
     backend = request.app[BACKEND]
-    response.headers.update(backend.access.cors(request))
+    if "Access-Control-Allow-Origin" not in response.headers:  # what every page may read says so itself
+        response.headers.update(backend.access.cors(request))
     if backend.limiter.on and request[CALLER].scopes:  # else it is admitted by no key and not limited
         response.headers.update(backend.limiter.headers(request[CALLER]))
 

@@ -37,6 +37,7 @@ from server.history.location import masked
 from server.history.settings import HistorySettings
 from server.limits.settings import LimitSettings as LimitSettings
 from server.realtime.settings import SessionsSettings as SessionsSettings
+from server.web.settings import WebSettings as WebSettings
 
 ENV_PREFIX = "LOQUENT__"
 SECRET = ("server.keys", "history.store")  # whose values may hold one, and are not repeated
@@ -205,6 +206,7 @@ class Settings(BaseSettings):
     anomaly: AnomalySettings = AnomalySettings()
     image: ImageSettings = ImageSettings()
     tools: ToolsSettings = ToolsSettings()
+    web: WebSettings = WebSettings()
     wyoming: WyomingSettings = WyomingSettings()
     stages: dict[str, dict[str, Any]] = {}  # of stages from other packages, by name
 

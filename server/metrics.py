@@ -51,6 +51,7 @@ class Metrics:
             self._turns,
             self._turn_seconds,
             self._token_rate,
+            self.feedback,
             *(collector for part in pipeline.parts for collector in part.metrics),
             self.rejected,
             self.rate_limited,
@@ -86,6 +87,9 @@ class Metrics:
         self._taken_over = Counter(
             "loquent_sessions_taken_over", "Websockets that were replaced by another of their session.", registry=None
         )
+        self.feedback = Counter("loquent_feedback", "Replies that users rated.", ["rating"], registry=None)
+        for rating in ("up", "down"):  # a rate needs the 0 before the first one
+            self.feedback.labels(rating)
         self.rejected = Counter("loquent_rejected", "Requests that access control refused.", ["code"], registry=None)
         self.rate_limited = Counter(
             "loquent_rate_limited",

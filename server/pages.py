@@ -1,8 +1,13 @@
-"""The first page and what it needs: files that anyone may read."""
+"""The first page and what it needs: files that anyone may read, where ``[web] page`` has them served."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
+
+from server.backend import BACKEND
+from server.config import Settings
+from server.errors import ApiError
 
 FOLDER = Path(__file__).parents[1] / "clients" / "web"
 FILES = {
@@ -21,10 +26,30 @@ HEADERS = {
     "Permissions-Policy": "microphone=(self)",
     "Cache-Control": "no-cache",
 }
+OFF = (
+    "The first page is off on this server: by default it is on only where the server listens on this machine alone. "
+    "[web] page = true in config.toml, or LOQUENT__WEB__PAGE=true in the environment, switches it on."
+)
+EVERY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - addresses of every interface: a browser opens none of them
+
+
+def served(settings: Settings) -> bool:
+    """Whether this server has the first page."""
+    return settings.web.serves_page(loopback=settings.server.loopback)
+
+
+def address(settings: Settings, listening: str) -> str:
+    """Where a browser opens the page of a server that listens at the URL ``listening``."""
+    here = urlsplit(listening)
+    if settings.server.public_url:
+        return settings.server.public_url
+    return f"{here.scheme}://{EVERY[here.hostname]}:{here.port}" if here.hostname in EVERY else listening
 
 
 async def page(request: web.Request) -> web.Response:
-    """One of the files."""
+    """One of the files. Raises: ApiError 404 where they are not served."""
+    if not served(request.app[BACKEND].settings):
+        raise ApiError(404, "page_not_found", OFF)
     name, kind = FILES[request.path]
     return web.Response(body=_contents[name], content_type=kind, charset="utf-8", headers=HEADERS)
 

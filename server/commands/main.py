@@ -26,6 +26,7 @@ from server.commands import (
     streams,
     telephone,
     train,
+    widget,
     wyoming,
 )
 from server.commands.failure import Exit, Failure
@@ -57,6 +58,7 @@ COMMANDS: tuple[Command, ...] = (
     listen,
     draw,
     screen,
+    widget,
     wyoming,
     telephone,
     train,

@@ -15,7 +15,7 @@ from pipelines.part import Part
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voices.interface import VoiceError
 from pipelines.stages import StageUnavailableError
-from server import logs
+from server import logs, pages
 from server.app import listen, run
 from server.auth import Refusal, check_exposure
 from server.commands import streams
@@ -131,6 +131,8 @@ class _Process:
         parts = [self._settings.chat.model, *([f"voice {self._settings.speech.voice}"] if speaks else [])]
         notify("READY=1", f"STATUS=listens on {address}")
         streams.announce(f"Loquent listens on {address} ({', '.join(parts)}, ready in {seconds:.1f} s)")
+        if pages.served(self._settings):
+            streams.announce(f"Open {pages.address(self._settings, address)} in a browser")
 
     def _part_ready(self, part: Part, seconds: float) -> None:
         _freeze()

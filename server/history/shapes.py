@@ -15,7 +15,8 @@ def api_item(id: str, body: Json) -> Json:
         return head | {"call_id": body["call_id"], "output": body["output"]}
     role = body["role"]
     parts = [_part(part, by_assistant=role == "assistant") for part in body.get("content") or ()]
-    return head | {"role": role, "content": parts}
+    notes = {"loquent": body["loquent"]} if body.get("loquent") else {}
+    return head | {"role": role, "content": parts} | notes
 
 
 def _part(part: Json, *, by_assistant: bool) -> Json:

@@ -10,15 +10,14 @@ from aiohttp import web
 from server.openapi.document import document
 from server.openapi.operations import PATHS
 from server.openapi.realtime import realtime_schema
+from server.web.compression import takes_gzip
 
 _MADE = dict(zip(PATHS, (document, realtime_schema), strict=True))
 
 
 async def described(request: web.Request) -> web.Response:
     """One of the two documents, compressed for clients that can read it so. No key is needed: all of it is public."""
-    accepts = any(
-        each.partition(";")[0].strip() == "gzip" for each in request.headers.get("Accept-Encoding", "").split(",")
-    )
+    accepts = takes_gzip(request)
     # On a thread: the first request makes the document, which takes longer than a token may wait.
     text = await asyncio.to_thread(_text, request.path, compressed=accepts)
     headers = {"Cache-Control": "private, max-age=300"} | ({"Content-Encoding": "gzip"} if accepts else {})

@@ -18,6 +18,7 @@ from server.links import IMAGES
 from server.openapi.shapes import chat as chats
 from server.openapi.shapes import common
 from server.openapi.shapes import responses as shapes
+from server.web import widget
 
 Json = dict[str, Any]
 PATHS = ("/openapi.json", "/v1/realtime/schema.json")  # of the documents themselves
@@ -345,8 +346,16 @@ _OPERATING = (
             "The first page, or a file of it.",
             others={kind: TEXT},
             keyed=False,
+            errors=(404,),
         )
         for path, (name, kind) in pages.FILES.items()
+    ),
+    *(
+        Operation("GET", path, id, summary, others={"text/javascript": TEXT}, keyed=False, errors=(404,))
+        for path, id, summary in (
+            (widget.LATEST, "getWidget", "The chat widget, in its newest version."),
+            (widget.VERSIONED, "getWidgetVersion", "The chat widget, in the version that this server has."),
+        )
     ),
 )
 

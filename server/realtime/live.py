@@ -24,6 +24,7 @@ from server.realtime.encoding import SoundEncoder
 from server.realtime.log import GREETING, EventLog
 from server.realtime.recording import Recorder, Restored
 from server.realtime.session import Begin, Input, State, Stop
+from server.realtime.session.feedback import rating_of
 from server.realtime.session.resuming import RESPONSES, Announced, catch_up
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ ANNOUNCING = (
     wire.ItemDone,
     wire.ItemDeleted,
     wire.ItemTruncated,
+    wire.FeedbackRecorded,
     wire.ResponseCreated,
     wire.ResponseDone,
 )
@@ -80,6 +82,7 @@ class LiveSession:
         "_came_back",
         "_encoders",
         "_items",
+        "_rated",
         "_recorder",
         "_responses",
         "_seen",
@@ -105,6 +108,7 @@ class LiveSession:
         self._caller = caller
         self._watch = backend.sessions.watch(caller, state.expires_at, self.feed)
         self._items: dict[str, int] = {}  # serials of the events that acknowledged them
+        self._rated: dict[str, int] = {}  # serials of the events that acknowledged their feedback
         self._responses: dict[str, Announced] = {}  # the last ones
         self._turns: dict[str, asyncio.Task[None]] = {}  # bounded by ``limits.responses``
         self._encoders: dict[str, SoundEncoder] = {}  # by response, of those that are not PCM
@@ -150,6 +154,8 @@ class LiveSession:
             for output in outputs:
                 self._perform(output)
             self._record(before, given)
+            if isinstance(given, wire.GiveFeedback):
+                self._count(before, given)
             if self.ears is not None and self.ears.listener is not None:
                 self.ears.listener.replying(active=self._state.active is not None)
         except Exception:
@@ -169,6 +175,12 @@ class LiveSession:
         stored = self._recorder.step(before, self._state, given, self._items, self._responses)
         if stored is not None and self._announcing:
             self.log.hold(self._announcing, stored)
+
+    def _count(self, before: State, given: wire.GiveFeedback) -> None:
+        """Count feedback that changes a rating; one that is repeated, or only gets a comment, was counted."""
+        rating = rating_of(self._state, given.item_id)
+        if rating is not None and rating != rating_of(before, given.item_id):
+            self._backend.metrics.feedback.labels(rating).inc()
 
     async def room(self) -> None:
         """Wait while the client, or the history, is behind (backpressure)."""
@@ -284,6 +296,9 @@ class LiveSession:
                 self._items[event.item.id or ""] = serial
             case wire.ItemDeleted():
                 self._items.pop(event.item_id, None)
+                self._rated.pop(event.item_id, None)
+            case wire.FeedbackRecorded():
+                self._rated[event.item_id] = serial
             case wire.ResponseCreated(response=response):
                 self._responses[response.id] = Announced(serial, response)
                 while len(self._responses) > RESPONSES:
@@ -293,7 +308,7 @@ class LiveSession:
 
     def _catch_up(self, after: "Place", until: int) -> list[str]:
         """Events that stand for those from ``after`` to ``until``, which are gone."""
-        events = catch_up(self._state, self._items, self._responses, after.serial, until)
+        events = catch_up(self._state, self._items, self._responses, self._rated, after.serial, until)
         texts = [wire.dump(event, f"event_{self.id}{after.serial}.{number}") for number, event in enumerate(events, 1)]
         return texts[after.stands_for :]
 

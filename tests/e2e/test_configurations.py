@@ -1,6 +1,7 @@
 """Every configuration that the documents name, started as a user starts it: in a process of its own."""
 
 import json
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -17,6 +18,14 @@ def post(address: str, path: str, **body: Any) -> tuple[int, bytes]:
     )
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
         return answer.status, answer.read()
+
+
+def status(address: str, path: str) -> int:
+    try:
+        with urllib.request.urlopen(address + path, timeout=60) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code
 
 
 def ask(address: str, text: str) -> dict[str, Any]:
@@ -55,6 +64,7 @@ def called(address: str, text: str) -> str | None:
         {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__CHAT__DTYPE": "float32"},
         {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__CHAT__TOOLS": "guided"},
         {"LOQUENT__PIPELINE__STAGES": '["tools", "chat"]', "LOQUENT__CHAT__TOOLS": "native"},
+        {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__WEB__PAGE": "false", "LOQUENT__WEB__WIDGET": "false"},
     ],
     ids=lambda environment: " ".join(f"{name.lower()[9:]}={value}" for name, value in environment.items()),
 )
@@ -62,6 +72,8 @@ def test_it_starts_answers_and_ends(loquent: str, environment: dict[str, str]) -
     stages = json.loads(environment.get("LOQUENT__PIPELINE__STAGES", '["speech", "anomaly", "image", "tools", "chat"]'))
     with started([loquent], environment) as address:
         assert ask(address, "Say hello.")["choices"][0]["message"]["content"]
+        for path, name in (("/", "PAGE"), ("/widget.js", "WIDGET")):
+            assert status(address, path) == (404 if environment.get(f"LOQUENT__WEB__{name}") == "false" else 200)
         # Right behind "ready": what loads later is waited for.
         if "image" in stages:
             assert post(address, "/v1/images/generations", prompt="happy cat")[0] == 200

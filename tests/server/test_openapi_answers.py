@@ -24,6 +24,8 @@ NOT_JSON = {
     "createSpeech",
     "getImage",
     "getMetrics",
+    "getWidget",
+    "getWidgetVersion",
     "cancelResponse",
 }  # the last is like getResponse
 
@@ -175,7 +177,9 @@ async def _others(ask: Asking) -> None:
         {"session": {"tools": [{"name": "f", "type": "function"}]}, "loquent": leash},
     )
     await ask("POST", "/v1/realtime/client_secrets", data=b"")
-    for path in ("/v1/models", "/v1/models/gpt-4o", "/livez", "/readyz", "/metrics", "/openapi.json", "/", "/talk.js"):
+    for path in ("/v1/models", "/v1/models/gpt-4o", "/livez", "/readyz", "/metrics", "/openapi.json"):
+        await ask("GET", path)
+    for path in ("/", "/talk.js", "/widget.js"):
         await ask("GET", path)
     await ask("GET", "/v1/realtime/schema.json")
     await ask("GET", "/v1/realtime", status=400)

@@ -264,6 +264,12 @@ STEPS = st.one_of(
     step("conversation.item.retrieve", item_id=IDS),
     step("conversation.item.truncate", item_id=IDS, content_index=st.just(0), audio_end_ms=st.integers(-1, 9)),
     step(
+        "loquent.feedback",
+        item_id=IDS,
+        rating=st.sampled_from(["up", "down", None, "sideways"]),
+        comment=st.sampled_from([None, "", "No.", "x" * 1001]),
+    ),
+    step(
         "session.update", session=st.dictionaries(st.sampled_from(["instructions", "tools", "audio"]), TEXT, max_size=2)
     ),
     step("session.update", session=st.fixed_dictionaries({"modalities": st.just(["text"])})),

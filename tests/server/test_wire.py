@@ -19,6 +19,7 @@ CLIENT_SAMPLES: dict[str, Json] = {
     "conversation.item.delete": {"item_id": "mine"},
     "conversation.item.retrieve": {"item_id": "mine"},
     "conversation.item.truncate": {"item_id": "mine", "content_index": 0, "audio_end_ms": 5},
+    "loquent.feedback": {"item_id": "mine", "rating": "up", "comment": "Just what I wanted."},
     "input_audio_buffer.append": {"audio": "AAAA"},
     "input_audio_buffer.commit": {},
     "input_audio_buffer.clear": {},
@@ -62,7 +63,14 @@ SERVER_SAMPLES: list[wire.ServerEvent] = [
     wire.ItemDone(previous_item_id="p", item=REPLY),
     wire.ItemDeleted(item_id="i"),
     wire.ItemRetrieved(item=ITEM),
+    wire.ItemRetrieved(
+        item=REPLY.model_copy(
+            update={"loquent": wire.ItemNotes(feedback=wire.Feedback(rating="down", comment="No."))},
+        )
+    ),
     wire.ItemTruncated(item_id="i", content_index=0, audio_end_ms=0),
+    wire.FeedbackRecorded(item_id="i", rating="up"),
+    wire.FeedbackRecorded(item_id="i", rating=None),
     wire.AudioCleared(),
     wire.SpeechStarted(audio_start_ms=320, item_id="item_1"),
     wire.SpeechStopped(audio_end_ms=1800, item_id="item_1"),

@@ -39,6 +39,19 @@ class InputText(TypedDict):
     text: str
 
 
+class ItemFeedback(TypedDict):
+    """What the user of a realtime session thinks of a reply."""
+
+    rating: Literal["up", "down"]
+    comment: NotRequired[str]
+
+
+class ItemExtension(TypedDict):
+    """Loquent's extension of an item."""
+
+    feedback: NotRequired[ItemFeedback]
+
+
 class AssistantItem(TypedDict):
     """A message of the assistant's."""
 
@@ -47,6 +60,7 @@ class AssistantItem(TypedDict):
     status: ItemStatus
     role: Literal["assistant"]
     content: list[OutputText]
+    loquent: NotRequired[ItemExtension]
 
 
 class InputItem(TypedDict):

@@ -50,7 +50,7 @@ def known_item(state: State, id: str, code: str) -> Item:
 
 def _normal(item: Item) -> Item:
     """The item as the server stores it: with every field, and with part types that fit its role."""
-    update: dict[str, object] = {"object": "realtime.item", "status": "completed"}
+    update: dict[str, object] = {"object": "realtime.item", "status": "completed", "loquent": None}
     if item.type == "message":
         side: Literal["input", "output"] = "output" if item.role == "assistant" else "input"
         update["content"] = [_normal_part(part, side) for part in item.content or ()]

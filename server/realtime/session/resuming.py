@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from server.realtime import wire
+from server.realtime.session.feedback import rating_of
 from server.realtime.session.settings import session_of
 from server.realtime.session.state import State
 
@@ -21,11 +22,17 @@ class Announced:
 
 
 def catch_up(
-    state: State, items: Mapping[str, int], responses: Mapping[str, Announced], after: int, until: int
+    state: State,
+    items: Mapping[str, int],
+    responses: Mapping[str, Announced],
+    rated: Mapping[str, int],
+    after: int,
+    until: int,
 ) -> list[wire.ServerEvent]:
     """The events that stand for those behind ``after``, which the client has, up to ``until``.
 
-    ``items`` has the serials with which items were acknowledged. The first event says that some are missing.
+    ``items`` has the serials with which items were acknowledged, ``rated`` those of their feedback. The
+    first event says that some are missing.
     """
     events: list[tuple[int, wire.ServerEvent]] = []
     before: str | None = None
@@ -41,6 +48,9 @@ def catch_up(
             events.append((each.created, wire.ResponseCreated(response=begun)))
         if after < each.done <= until:
             events.append((each.done, wire.ResponseDone(response=each.response, loquent=each.loquent)))
+    for id, serial in rated.items():
+        if after < serial <= until:
+            events.append((serial, wire.FeedbackRecorded(item_id=id, rating=rating_of(state, id))))
     present = [item.id for item in state.items if item.id is not None]
     resumed = wire.SessionNotes(resumed=wire.Resumed(complete=False, items=present))
     first = wire.SessionUpdated(session=session_of(state), loquent=resumed)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from server.realtime import wire
 from server.realtime.session import beta
 from server.realtime.session.beta import shape_of
+from server.realtime.session.feedback import give_feedback
 from server.realtime.session.hearing import (
     answer,
     append_audio,
@@ -116,6 +117,8 @@ def _client(state: State, event: wire.ClientEvent) -> Step:
             return state, [wire.ItemRetrieved(item=with_audio(state, item))]
         case wire.ItemTruncate():
             return truncate_item(state, event)
+        case wire.GiveFeedback():
+            return give_feedback(state, event)
         case wire.ResponseCreate():
             asked = event.response or wire.ResponseConfig()
             check_response(state, asked)

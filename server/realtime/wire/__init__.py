@@ -11,6 +11,7 @@ from server.realtime.wire.client import (
     AudioClear,
     AudioCommit,
     ClientEvent,
+    GiveFeedback,
     ItemCreate,
     ItemDelete,
     ItemRetrieve,
@@ -33,7 +34,7 @@ from server.realtime.wire.heard import (
     TranscriptionError,
     TranscriptionFailed,
 )
-from server.realtime.wire.items import Content, Item
+from server.realtime.wire.items import Content, Feedback, Item, ItemNotes, Rating
 from server.realtime.wire.server import (
     ArgumentsDelta,
     ArgumentsDone,
@@ -45,6 +46,7 @@ from server.realtime.wire.server import (
     ConversationCreated,
     Error,
     ErrorBody,
+    FeedbackRecorded,
     Image,
     ItemAdded,
     ItemDeleted,
@@ -115,6 +117,9 @@ __all__ = [
     "Error",
     "ErrorBody",
     "Extension",
+    "Feedback",
+    "FeedbackRecorded",
+    "GiveFeedback",
     "Image",
     "Item",
     "ItemAdded",
@@ -122,6 +127,7 @@ __all__ = [
     "ItemDelete",
     "ItemDeleted",
     "ItemDone",
+    "ItemNotes",
     "ItemRetrieve",
     "ItemRetrieved",
     "ItemTruncate",
@@ -134,6 +140,7 @@ __all__ = [
     "Queue",
     "RateLimit",
     "RateLimits",
+    "Rating",
     "Response",
     "ResponseAudio",
     "ResponseAudioOutput",

@@ -9,7 +9,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from server.realtime.wire.base import Wire, WireError, explain
-from server.realtime.wire.items import Item
+from server.realtime.wire.items import COMMENT, Item, Rating
 from server.realtime.wire.settings import ResponseConfig
 
 
@@ -56,6 +56,15 @@ class ItemTruncate(ClientEvent):
     item_id: str
     content_index: Annotated[int, Field(ge=0)]
     audio_end_ms: Annotated[int, Field(ge=0)]
+
+
+class GiveFeedback(ClientEvent):
+    """What the user thinks of a reply; ``rating`` null takes it back."""
+
+    type: Literal["loquent.feedback"] = "loquent.feedback"
+    item_id: str
+    rating: Rating | None
+    comment: Annotated[str, Field(max_length=COMMENT)] | None = Field(default=None, repr=False)  # seen in no log
 
 
 class AudioAppend(ClientEvent):
@@ -105,6 +114,7 @@ CLIENT_EVENTS: dict[str, type[ClientEvent]] = {
         ItemDelete,
         ItemRetrieve,
         ItemTruncate,
+        GiveFeedback,
         AudioAppend,
         AudioCommit,
         AudioClear,

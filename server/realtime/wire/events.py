@@ -15,6 +15,7 @@ SERVER_EVENTS: dict[str, type[ServerEvent]] = {
         server.ItemDeleted,
         server.ItemRetrieved,
         server.ItemTruncated,
+        server.FeedbackRecorded,
         server.AudioCleared,
         heard.SpeechStarted,
         heard.SpeechStopped,

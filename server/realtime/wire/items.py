@@ -12,6 +12,9 @@ from pydantic_core import PydanticCustomError
 
 from server.realtime.wire.base import Id, Sparse
 
+Rating = Literal["up", "down"]
+COMMENT = 1000  # characters of a comment
+
 
 class Content(Sparse):
     """A part of a message: text under any of its type names, or audio with its transcript."""
@@ -44,6 +47,19 @@ class Content(Sparse):
         return (self.transcript if "audio" in self.type else self.text) or ""
 
 
+class Feedback(Sparse):
+    """What a user thinks of a reply."""
+
+    rating: Rating
+    comment: Annotated[str, Field(max_length=COMMENT)] | None = Field(default=None, repr=False)  # seen in no log
+
+
+class ItemNotes(Sparse):
+    """The ``loquent`` extension of an item."""
+
+    feedback: Feedback | None = None
+
+
 class Item(Sparse):
     """An item of a conversation."""
 
@@ -57,6 +73,7 @@ class Item(Sparse):
     name: str | None = None
     arguments: str | None = None
     output: str | None = None
+    loquent: ItemNotes | None = None  # the server's; what a client sends here is dropped
 
     _needs: ClassVar[dict[str, tuple[str, ...]]] = {
         "message": ("role", "content"),

@@ -10,7 +10,7 @@ from pydantic import (
 
 from pipelines.events import Usage
 from server.realtime.wire.base import MaxTokens, Modality, Sparse, Wire, WireError
-from server.realtime.wire.items import Item
+from server.realtime.wire.items import Item, Rating
 from server.realtime.wire.settings import Metadata, ResponseAudio
 
 
@@ -96,6 +96,14 @@ class ItemTruncated(ServerEvent):
     item_id: str
     content_index: int
     audio_end_ms: int
+
+
+class FeedbackRecorded(ServerEvent):
+    """What the user thinks of a reply is stored, as far as the conversation is."""
+
+    type: Literal["loquent.feedback.recorded"] = "loquent.feedback.recorded"
+    item_id: str
+    rating: Rating | None  # None: it was taken back
 
 
 class AudioCleared(ServerEvent):

@@ -60,7 +60,7 @@ def test_a_wrong_call_exits_with_2_and_says_why(loquent: str, words: tuple[str, 
     assert "Traceback" not in outcome.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "chat", "ask", "speak", "models", "keys", "config"])
+@pytest.mark.parametrize("command", ["serve", "chat", "ask", "speak", "models", "keys", "widget", "config"])
 def test_every_command_has_help(loquent: str, command: str) -> None:
     assert command in run(loquent, "--help").stdout
     outcome = run(loquent, command, "--help")

@@ -110,6 +110,7 @@ WRITERS = [
     ["models", "list"],
     ["config", "check"],
     ["keys", "new"],
+    ["widget"],
     ["--help"],
     ["--version"],
     ["ask", "--help"],
