@@ -14,12 +14,12 @@ from aiohttp import web
 from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright
 
 from server.config import ServerSettings, Settings, hash_key
-from tests.support import ROOT
+from server.web.file import WidgetFile
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE_MS = 30_000
 KEY = "a key of the shop's server"
-WIDGET = ROOT / "clients" / "web" / "built" / "widget.js"
+WIDGET = WidgetFile.read()
 WATCH = """
 window.faults = [];
 document.addEventListener("securitypolicyviolation", (event) =>
@@ -49,8 +49,8 @@ class Shop:
         """Nothing but the shop's own files, the widget, its server, and what that has drawn."""
         socket = self.server.replace("http", "ws", 1)
         return (
-            f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {self.server} {socket}; "
-            f"img-src {self.server} data:; base-uri 'none'; form-action 'none'; "
+            f"default-src 'none'; script-src {self.server}; style-src 'self'; img-src {self.server} data:; "
+            f"connect-src 'self' {self.server} {socket}; base-uri 'none'; form-action 'none'; "
             "require-trusted-types-for 'script'; trusted-types 'none'"
         )
 
@@ -61,8 +61,8 @@ class Shop:
         text = (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>Shop</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<script src="/widget.js" defer></script>'
-            f'<main><h1>Shop</h1><button id="buy">Buy</button>{self.body}</main>'
+            f'<script src="{self.server}{WIDGET.path}" integrity="{WIDGET.integrity}" crossorigin="anonymous" defer>'
+            f'</script><main><h1>Shop</h1><button id="buy">Buy</button>{self.body}</main>'
             f"<loquent-chat {attributes}></loquent-chat></html>"
         )
         headers = {"Content-Security-Policy": self.policy()}
@@ -83,8 +83,8 @@ class Shop:
             return web.json_response(await response.json())
 
 
-async def _widget(_: web.Request) -> web.Response:
-    return web.Response(body=WIDGET.read_bytes(), content_type="text/javascript", charset="utf-8")
+async def _blank(_: web.Request) -> web.Response:
+    return web.Response(text="A page without a chat.")
 
 
 @asynccontextmanager
@@ -92,7 +92,7 @@ async def shop(server: str, **attributes: str) -> AsyncIterator[Shop]:
     """The shop's site, whose widget speaks to the server at this address."""
     site = Shop("", server, attributes={name.replace("_", "-"): value for name, value in attributes.items()})
     app = web.Application()
-    app.add_routes([web.get("/", site.page), web.post("/secret", site.secret), web.get("/widget.js", _widget)])
+    app.add_routes([web.get("/", site.page), web.post("/secret", site.secret), web.get("/blank", _blank)])
     runner = web.AppRunner(app)
     await runner.setup()
     try:

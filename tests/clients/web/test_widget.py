@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from server.backend import abort
 from server.realtime.connection import Connection
-from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, opened, settings, shop, visiting
+from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, opened, settings, shop, until, visiting
 from tests.support import Running, ScriptedModel, running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -176,6 +176,25 @@ async def test_an_unread_reply_is_counted_and_the_focus_goes_back() -> None:
         await expect(launcher).to_have_accessible_name("Open the chat, 1 unread", timeout=PATIENCE_MS)
         await launcher.click()
         await expect(widget.page.locator("loquent-chat .badge")).to_be_hidden(timeout=PATIENCE_MS)
+
+
+async def test_a_reply_that_is_rated_is_counted() -> None:
+    async with (
+        running(ScriptedModel(["Hello."]), settings()) as server,
+        shop(server.url) as site,
+        visiting() as visit,
+    ):
+        widget = await opened(visit, site.url)
+        await widget.page.evaluate('window.kinds = []; void Loquent.on("event", ({ type }) => void kinds.push(type))')
+        await widget.say("Hi")
+        for name in ("Good reply", "Bad reply", "Bad reply"):
+            button = widget.page.get_by_role("button", name=name)
+            pressed = await button.get_attribute("aria-pressed", timeout=PATIENCE_MS) == "true"
+            await button.click()
+            await expect(button).to_have_attribute("aria-pressed", str(not pressed).lower(), timeout=PATIENCE_MS)
+        await until(widget.page, "kinds.filter((each) => each === 'loquent.feedback.recorded').length === 3")
+        counted = server.backend.metrics.feedback
+        assert [counted.labels(rating)._value.get() for rating in ("up", "down")] == [1, 1]
 
 
 async def test_the_page_can_drive_the_chat_and_listen_to_it() -> None:
