@@ -18,25 +18,26 @@ POLICY = (
     f"connect-src 'self' {CHAT} {CHAT.replace('http', 'ws', 1)}; form-action 'self'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-visitors: dict[str, str] = {}  # names, by the cookie of who has signed in; a real shop has a database
+visitors: dict[str, tuple[str, str]] = {}  # id and name, by the cookie of who has signed in; a shop has a database
 
 
-async def page(_: web.Request) -> web.Response:
-    text = (PAGES / "index.html").read_text().replace("CHAT_SERVER", CHAT)
+async def page(request: web.Request) -> web.Response:
+    id, _ = visitors.get(request.cookies.get("visitor", ""), ("", ""))
+    text = (PAGES / "index.html").read_text().replace("CHAT_SERVER", CHAT).replace("VISITOR_ID", id)
     return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": POLICY})
 
 
 async def sign_in(request: web.Request) -> web.Response:
     cookie = secrets.token_urlsafe(16)
-    visitors[cookie] = str((await request.post()).get("name", ""))[:50]
+    visitors[cookie] = secrets.token_hex(8), str((await request.post()).get("name", ""))[:50]
     answer = web.HTTPSeeOther("/")
     answer.set_cookie("visitor", cookie, httponly=True, samesite="Lax", secure=SHOP.startswith("https"))
     raise answer
 
 
 async def chat_secret(request: web.Request) -> web.Response:
-    name = visitors.get(request.cookies.get("visitor", ""))
-    if name is None:
+    _, name = visitors.get(request.cookies.get("visitor", ""), ("", ""))
+    if not name:
         return web.json_response({"error": "Sign in first."}, status=403)
     instructions = f"You are the assistant of a shop for lamps. You speak with {name}. Answer in one or two sentences."
     body = {

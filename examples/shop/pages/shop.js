@@ -5,6 +5,6 @@ chat.getSecret = async () => {
   const response = await fetch("/chat-secret", { method: "POST" });
   if (!response.ok) throw new Error("Sign in first.");
   const secret = await response.json();
-  chat.setUser({ name: secret.name });
+  chat.setUser({ id: chat.getAttribute("user"), name: secret.name });
   return secret;
 };

@@ -226,3 +226,22 @@ async def test_the_page_can_drive_the_chat_and_listen_to_it() -> None:
         await expect(page.locator("loquent-chat .assistant:not([hidden]) .body")).to_have_text(
             "Hello.", timeout=PATIENCE_MS
         )
+
+
+async def test_a_tab_that_is_suspended_is_replaced_by_another() -> None:
+    async with (
+        running(ScriptedModel(["Hello."]), settings()) as server,
+        shop(server.url) as site,
+        visiting() as visit,
+    ):
+        first = await opened(visit, site.url)
+        await first.say("Hi")
+        await expect(first.replies.locator("time")).to_be_visible(timeout=PATIENCE_MS)
+        second = await opened(visit, site.url)
+        suspending = await visit.context.new_cdp_session(first.page)
+        await suspending.send("Page.setWebLifecycleState", {"state": "frozen"})
+        await second.say("Are you there?")
+        await expect(second.replies.nth(1).locator(".body")).to_have_text("Hello.", timeout=PATIENCE_MS)
+        await suspending.send("Page.setWebLifecycleState", {"state": "active"})
+        assert [text for _, _, text in await second.texts()] == ["Hi", "Hello.", "Are you there?", "Hello."]
+        assert len(server.backend.live) == 1

@@ -39,6 +39,7 @@ type Post =
   | { messages: Message[]; state: State };
 
 const SAVE_PAUSE = 1000; // ms between two states that are stored amid a reply
+const TAKE_OVER = 3000; // ms without an answer of the tab that has the socket
 const RESTORED = 20; // messages that a new session is given of one that was lost
 const RESTORED_CHARACTERS = 16_000;
 const UPDATE = "loquent.session"; // the settings' event has an id that stays, so that they are in the list once
@@ -70,7 +71,11 @@ export class Chat {
       (problem) => watcher.failed(problem),
       this.#store.load()?.messages,
     );
-    this.#tabs = new Tabs<Post>(key, { lead: () => this.#lead(), hear: (post) => this.#hear(post) });
+    this.#tabs = new Tabs<Post>(key, {
+      lead: () => this.#lead(),
+      follow: () => this.#yield(),
+      hear: (post) => this.#hear(post),
+    });
     this.#tabs.join();
     this.#tabs.post({ joined: this.#tab });
     addEventListener("pagehide", this.#leaving);
@@ -157,6 +162,13 @@ export class Chat {
     if (this.#wanted || saved?.ticket.token) this.#link.open();
   }
 
+  // Another tab leads, because this one was not there when it was needed.
+  #yield(): void {
+    this.#link?.release();
+    this.#link = null;
+    this.#tabs.post({ joined: this.#tab });
+  }
+
   // Actions
 
   #do(action: Action): void {
@@ -165,6 +177,7 @@ export class Chat {
     if (this.#link) return this.#execute(action, number, this.#tab);
     this.#pending.set(number, action);
     this.#tabs.post({ action, number, tab: this.#tab });
+    setTimeout(() => this.#pending.has(number) && this.#tabs.takeOver(), TAKE_OVER);
   }
 
   #apply(action: Action, number: string): void {

@@ -45,7 +45,8 @@ export class Link {
   #timer = 0;
   #watch = 0;
   #attempt = 0; // counts, so that what belongs to an earlier one is recognised
-  #refusal = "";
+  #refusal = ""; // the code of an error behind which the server closes
+  #heard = false; // an event came over this socket
   #prefix = random();
   #count = 0;
   #state: State = "closed";
@@ -121,6 +122,7 @@ export class Link {
     clearTimeout(this.#timer);
     const attempt = ++this.#attempt;
     this.#refusal = "";
+    this.#heard = false;
     this.#become("connecting");
     let secret: string;
     try {
@@ -162,8 +164,10 @@ export class Link {
     clearTimeout(this.#watch);
     const ticket = this.#ticket;
     const code = event.type === "error" ? (event.error?.code ?? "") : "";
-    if (this.#state === "connecting" || GONE.includes(code) || REFUSALS.includes(code)) this.#refusal = code;
+    const final = GONE.includes(code) || RENEWABLE.includes(code) || (!this.#heard && REFUSALS.includes(code));
+    if (final) this.#refusal = code;
     if (this.#refusal) return; // the close follows, and is where this is dealt with
+    this.#heard = true;
     this.#tries = 0;
     if (event.type === "session.created" && !this.#isMine(event)) {
       this.#ticket = { ...ticket, token: event.loquent?.resume_token ?? "", last: event.event_id };

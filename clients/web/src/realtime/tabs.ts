@@ -1,8 +1,9 @@
 // Tabs of one origin that share a conversation: one of them has the socket, and the others see and do the same.
 
 export interface Peer<Post> {
-  // This tab has the socket from now on.
+  // This tab has the socket from now on, or has it no longer.
   lead(): void;
+  follow(): void;
   hear(post: Post): void;
 }
 
@@ -31,17 +32,12 @@ export class Tabs<Post> {
     }
     this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#peer.hear(data as Post);
-    const held = new Promise<void>((resolve) => (this.#leave = resolve));
-    navigator.locks
-      .request(this.#name, { signal: this.#left.signal }, () => {
-        if (this.#left.signal.aborted) return; // it was granted before the abort arrived
-        this.leads = true;
-        this.#peer.lead();
-        return held;
-      })
-      .catch((error: unknown) => {
-        if (!this.#left.signal.aborted) reportError(error);
-      });
+    this.#request({ signal: this.#left.signal });
+  }
+
+  // Lead in the place of a tab that does nothing: a browser may have suspended it, lock and all.
+  takeOver(): void {
+    if (!this.leads && !this.#left.signal.aborted) this.#request({ steal: true });
   }
 
   post(post: Post): void {
@@ -54,5 +50,23 @@ export class Tabs<Post> {
     this.#left.abort();
     this.#leave?.();
     this.leads = false;
+  }
+
+  #request(options: LockOptions): void {
+    const held = new Promise<void>((resolve) => (this.#leave = resolve));
+    const led = (): Promise<void> | undefined => {
+      if (this.#left.signal.aborted || this.leads) return; // left before the lock was granted, or led already
+      this.leads = true;
+      this.#peer.lead();
+      return held;
+    };
+    navigator.locks.request(this.#name, options, led).catch((error: unknown) => {
+      if (this.#left.signal.aborted) return;
+      if (!(error instanceof DOMException && error.name === "AbortError")) return reportError(error);
+      if (!this.leads) return;
+      this.leads = false;
+      this.#peer.follow();
+      this.#request({ signal: this.#left.signal });
+    });
   }
 }
