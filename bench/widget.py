@@ -8,21 +8,26 @@ import argparse
 import asyncio
 import gzip
 import json
+import os
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Page
 
 from bench import results
+from bench.machine import machine
 from server.limits.settings import LimitSettings
-from tests.clients.web.shop import WIDGET, Shop, Visit, Widget, opened, settings, shop, until, visiting
+from tests.clients.web.shop import CHROMIUM, WIDGET, Shop, Visit, Widget, opened, settings, shop, until, visiting
+from tests.interop.peers import node
 from tests.support import ScriptedModel, ScriptedVoice, running, scripted_pipeline, scripted_speech
 
 HISTORY = 2000  # messages
 REPLIES = 500
 REPLY_BYTES = 20_000
 REPEATS = 5
+LIGHTHOUSE = "13.5.0"
 PARAGRAPH = (
     "Some **bold** and *emphasised* text with `code` and [a link](https://example.com/), "
     "so that there is something to parse in each of the paragraphs.\n\n"
@@ -34,6 +39,13 @@ window.tasks = [];
 new PerformanceObserver((list) => { for (const each of list.getEntries()) tasks.push(each.duration); })
   .observe({ type: "longtask", buffered: true });
 window.heard = [];
+addEventListener("DOMContentLoaded", () => {
+  const look = setInterval(() => {
+    if (!document.querySelector("loquent-chat")?.shadowRoot?.querySelector("textarea")?.checkVisibility()) return;
+    window.usable = performance.now();
+    clearInterval(look);
+  }, 1);
+});
 const start = AudioBufferSourceNode.prototype.start;
 AudioBufferSourceNode.prototype.start = function (when) {
   heard.push({ at: performance.now(), delay: (when - this.context.currentTime) * 1000 });
@@ -161,6 +173,47 @@ def table(rows: Iterable[tuple[str, str, str]]) -> str:
     )
 
 
+async def first_page(visit: Visit) -> float:
+    """Milliseconds until the first page of a server on this machine can be written in."""
+    async with running(ScriptedModel(["Hello."])) as server:
+        page = await visit.open(server.url)
+        await until(page, "window.usable !== undefined")
+        usable: float = await page.evaluate("window.usable")
+        await page.close()
+    return usable
+
+
+async def lighthouse(url: str) -> float:
+    """Lighthouse's score for performance, of 100."""
+    npm = node().parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+    command: list[str | Path] = [
+        node(),
+        npm,
+        "exec",
+        "--yes",
+        f"lighthouse@{LIGHTHOUSE}",
+        "--",
+        url,
+        "--only-categories=performance",
+    ]
+    options = ["--output=json", "--quiet", "--chrome-flags=--headless=new --no-sandbox"]
+    environment = os.environ | {"CHROME_PATH": str(CHROMIUM), "PATH": f"{node().parent}:{os.environ['PATH']}"}
+    process = await asyncio.create_subprocess_exec(
+        *command, *options, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(300):
+        out, _ = await process.communicate()
+    return 100 * float(json.loads(out)["categories"]["performance"]["score"])
+
+
+async def scores() -> tuple[float, float]:
+    """Lighthouse's medians for the shop's page without the widget's tag, and with it."""
+    async with running(ScriptedModel(["Hello."]), settings()) as server, shop(server.url) as site:
+        bare = [await lighthouse(f"{site.url}/bare") for _ in range(REPEATS)]
+        full = [await lighthouse(site.url) for _ in range(REPEATS)]
+    return statistics.median(bare), statistics.median(full)
+
+
 async def measure(replies: bool) -> dict[str, float]:
     """All of it."""
     whole = long_reply()
@@ -180,6 +233,7 @@ async def measure(replies: bool) -> dict[str, float]:
             "stream_task_ms": statistics.median([await streaming(visit, site) for _ in range(REPEATS)]),
             "first_sound_ms": statistics.median(first for first, _ in sounds),
             "silent_ms": statistics.median(silent for _, silent in sounds),
+            "page_ms": statistics.median([await first_page(visit) for _ in range(REPEATS)]),
         }
         if replies:
             found["heap_100_mib"], found["heap_500_mib"] = await memory(visit, site)
@@ -190,8 +244,11 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-memory", action="store_true", help="leave out the 500 replies, which take a minute")
+    parser.add_argument("--lighthouse", action="store_true", help="also Lighthouse's scores, which npm fetches")
     asked = parser.parse_args()
     found = asyncio.run(measure(not asked.no_memory))
+    if asked.lighthouse:
+        found["lighthouse_bare"], found["lighthouse"] = asyncio.run(scores())
     rows = [
         ("widget.js, compressed", f"{found['compressed_bytes'] / 1024:.1f} KB", "45"),
         (
@@ -201,13 +258,17 @@ def main() -> None:
         ),
         ("longest task, 20 KB of Markdown stream in", f"{found['stream_task_ms']:.0f} ms (0: none of 50)", "50"),
         ("first sound behind its first delta", f"{found['first_sound_ms']:.0f} ms", "150"),
+        ("first page until it can be written in", f"{found['page_ms']:.0f} ms", "300"),
         ("silence behind the stop", f"{found['silent_ms']:.0f} ms", "100"),
     ]
     if "heap_500_mib" in found:
         rows.append(
             ("heap after 100 and 500 replies", f"{found['heap_100_mib']:.1f}, {found['heap_500_mib']:.1f} MiB", "flat")
         )
-    print(results.machine() if hasattr(results, "machine") else "")
+    if "lighthouse" in found:
+        figure = f"{found['lighthouse_bare']:.0f}, {found['lighthouse']:.0f}"
+        rows.append(("Lighthouse's performance without the tag and with it", figure, "2 points apart"))
+    print(f"{machine()}; `python -m bench.widget`\n")
     print(table(rows))
     results.FOLDER.mkdir(parents=True, exist_ok=True)
     (results.FOLDER / "widget.json").write_text(json.dumps(found, indent=1))

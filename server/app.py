@@ -104,13 +104,13 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
         app.router.add_get(path, pages.page)
     app.router.add_get(widget.LATEST, widget.latest)
     app.router.add_get(widget.VERSIONED, widget.versioned)
+    app.router.add_get(widget.MICROPHONE, widget.microphone)
     for path in operations.PATHS:
         app.router.add_get(path, described)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
-    if settings.web.widget:
-        widget.prepare()
+    widget.prepare()
     app.on_response_prepare.extend((add_headers, measuring.count))
     return app
 

@@ -12,22 +12,21 @@ from server.errors import ApiError
 FOLDER = Path(__file__).parents[1] / "clients" / "web"
 FILES = {
     "/": ("index.html", "text/html"),
-    "/talk.css": ("talk.css", "text/css"),
-    "/talk.js": ("talk.js", "text/javascript"),
-    "/sound.js": ("sound.js", "text/javascript"),
-    "/worklets.js": ("worklets.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("built/page.js", "text/javascript"),
 }
 HEADERS = {
     # Nothing of another origin, and in nobody's frame.
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data: http: https:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "microphone=(self)",
     "Cache-Control": "no-cache",
 }
 OFF = (
-    "The first page is off on this server: by default it is on only where the server listens on this machine alone. "
+    "The first page is off on this server: by default it is on only where nothing but this machine reaches the server. "
     "[web] page = true in config.toml, or LOQUENT__WEB__PAGE=true in the environment, switches it on."
 )
 EVERY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - addresses of every interface: a browser opens none of them
@@ -35,7 +34,8 @@ EVERY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - addresses of eve
 
 def served(settings: Settings) -> bool:
     """Whether this server has the first page."""
-    return settings.web.serves_page(loopback=settings.server.loopback)
+    # Behind a proxy, what listens on this machine alone is open to others.
+    return settings.web.serves_page(loopback=settings.server.loopback and not settings.server.trusted_proxies)
 
 
 def address(settings: Settings, listening: str) -> str:

@@ -5,7 +5,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 const MOST = 45 * 1024; // bytes of widget.js, compressed
-const OUTPUTS = { "src/widget/index.ts": "built/widget.js" };
+const OUTPUTS = { "src/widget/index.ts": "built/widget.js", "src/widget/recorder.ts": "built/recorder.js", "src/page/index.ts": "built/page.js" };
 
 const licence = (await readFile("node_modules/marked/LICENSE.md", "utf8").catch(() => readFile("node_modules/marked/LICENSE", "utf8"))).trim();
 const banner = `/*! Loquent's chat widget, Apache-2.0. It contains marked:\n\n${licence.replaceAll("*/", "* /")}\n*/`;
@@ -21,7 +21,7 @@ for (const [source, target] of Object.entries(OUTPUTS)) {
     charset: "utf8",
     loader: { ".css": "text" },
     legalComments: "none",
-    banner: { js: banner },
+    banner: { js: target.includes("widget") ? banner : "" },
     write: false,
   });
   const text = outputFiles[0].text;

@@ -355,6 +355,7 @@ _OPERATING = (
         for path, id, summary in (
             (widget.LATEST, "getWidget", "The chat widget, in its newest version."),
             (widget.VERSIONED, "getWidgetVersion", "The chat widget, in the version that this server has."),
+            (widget.MICROPHONE, "getRecorder", "What the chat widget has on the browser's audio thread."),
         )
     ),
 )

@@ -1,4 +1,4 @@
-"""The widget's built file: its hashes, its address, and the tag that loads it. Needs no package of the server's."""
+"""The widget's built files: its hashes, its address, and the tag that loads it. Needs no package of the server's."""
 
 import base64
 import hashlib
@@ -7,13 +7,14 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 
-FILE = Path(__file__).parents[2] / "clients" / "web" / "built" / "widget.js"
+BUILT = Path(__file__).parents[2] / "clients" / "web" / "built"
+FILE, RECORDER = BUILT / "widget.js", BUILT / "recorder.js"
 VERSION_DIGITS = 16  # hexadecimal, of the file's SHA-256
 
 
 @dataclass(frozen=True)
 class WidgetFile:
-    """What browsers load."""
+    """What browsers load: the widget, or what it has on the audio thread."""
 
     content: bytes
 

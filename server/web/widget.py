@@ -3,16 +3,18 @@
 import gzip
 import re
 from functools import cache
+from pathlib import Path
 
 from aiohttp import web
 
+from server import pages
 from server.backend import BACKEND
 from server.errors import ApiError
 from server.web.compression import takes_gzip
-from server.web.file import WidgetFile
+from server.web.file import FILE, RECORDER, WidgetFile
 
-LATEST, VERSIONED = "/widget.js", "/widget.{version}.js"
-ADDRESS = re.compile(r"/widget\.(?:[^/]+\.)?js")
+LATEST, VERSIONED, MICROPHONE = "/widget.js", "/widget.{version}.js", "/recorder.js"
+ADDRESS = re.compile(r"/widget\.(?:[^/]+\.)?js|/recorder\.js")
 HEADERS = {
     "Access-Control-Allow-Origin": "*",  # a tag with ``integrity`` reads the file by CORS
     "Cross-Origin-Resource-Policy": "cross-origin",  # also a page that isolates itself (COEP) loads it
@@ -38,15 +40,22 @@ async def versioned(request: web.Request) -> web.Response:
     return _answer(request, FOR_EVER, request.match_info["version"])
 
 
+async def microphone(request: web.Request) -> web.Response:
+    """What the widget has on the browser's audio thread. Raises: ApiError 404 where it is off."""
+    return _answer(request, CHECKED_AGAIN, path=RECORDER)
+
+
 def prepare() -> None:
-    """Read and compress the file, so that no request waits for it. Raises: OSError."""
-    _packed()
+    """Read and compress the files, so that no request waits for it. Raises: OSError."""
+    for path in (FILE, RECORDER):
+        _packed(path)
 
 
-def _answer(request: web.Request, caching: str, version: str | None = None) -> web.Response:
-    if not request.app[BACKEND].settings.web.widget:
+def _answer(request: web.Request, caching: str, version: str | None = None, path: Path = FILE) -> web.Response:
+    settings = request.app[BACKEND].settings
+    if not settings.web.widget and not pages.served(settings):  # the first page is made of it
         raise ApiError(404, "widget_not_found", OFF)
-    file = _file()
+    file = _file(path)
     if version not in (None, file.version):
         raise ApiError(404, "widget_not_found", OTHER)
     packs = takes_gzip(request)
@@ -56,15 +65,15 @@ def _answer(request: web.Request, caching: str, version: str | None = None) -> w
         return web.Response(status=304, headers=headers)
     if packs:
         headers["Content-Encoding"] = "gzip"
-    body = _packed() if packs else file.content
+    body = _packed(path) if packs else file.content
     return web.Response(body=body, content_type="text/javascript", charset="utf-8", headers=headers)
 
 
 @cache
-def _file() -> WidgetFile:
-    return WidgetFile.read()
+def _file(path: Path) -> WidgetFile:
+    return WidgetFile.read(path)
 
 
 @cache
-def _packed() -> bytes:
-    return gzip.compress(_file().content, compresslevel=9, mtime=0)
+def _packed(path: Path) -> bytes:
+    return gzip.compress(_file(path).content, compresslevel=9, mtime=0)

@@ -179,7 +179,7 @@ async def _others(ask: Asking) -> None:
     await ask("POST", "/v1/realtime/client_secrets", data=b"")
     for path in ("/v1/models", "/v1/models/gpt-4o", "/livez", "/readyz", "/metrics", "/openapi.json"):
         await ask("GET", path)
-    for path in ("/", "/talk.js", "/widget.js"):
+    for path in ("/", "/page.js", "/widget.js", "/recorder.js"):
         await ask("GET", path)
     await ask("GET", "/v1/realtime/schema.json")
     await ask("GET", "/v1/realtime", status=400)

@@ -58,12 +58,16 @@ class Shop:
         """The one page."""
         given = {"server": self.server, "secret-url": "/secret", **self.attributes}
         attributes = " ".join(f'{name}="{escape(value)}"' for name, value in given.items())
+        script = (
+            f'<script src="{self.server}{WIDGET.path}" integrity="{WIDGET.integrity}" crossorigin="anonymous" defer>'
+            f"</script><loquent-chat {attributes}></loquent-chat>"
+        )
+        if request.path == "/bare":
+            script = ""
         text = (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>Shop</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<script src="{self.server}{WIDGET.path}" integrity="{WIDGET.integrity}" crossorigin="anonymous" defer>'
-            f'</script><main><h1>Shop</h1><button id="buy">Buy</button>{self.body}</main>'
-            f"<loquent-chat {attributes}></loquent-chat></html>"
+            f'<main><h1>Shop</h1><button id="buy">Buy</button>{self.body}</main>{script}</html>'
         )
         headers = {"Content-Security-Policy": self.policy()}
         return web.Response(text=text, content_type="text/html", headers=headers)
@@ -92,7 +96,14 @@ async def shop(server: str, **attributes: str) -> AsyncIterator[Shop]:
     """The shop's site, whose widget speaks to the server at this address."""
     site = Shop("", server, attributes={name.replace("_", "-"): value for name, value in attributes.items()})
     app = web.Application()
-    app.add_routes([web.get("/", site.page), web.post("/secret", site.secret), web.get("/blank", _blank)])
+    app.add_routes(
+        [
+            web.get("/", site.page),
+            web.get("/bare", site.page),
+            web.post("/secret", site.secret),
+            web.get("/blank", _blank),
+        ]
+    )
     runner = web.AppRunner(app)
     await runner.setup()
     try:
@@ -122,6 +133,10 @@ class Visit:
         self.context = context
         self.faults: list[str] = []
 
+    async def watch(self) -> None:
+        """Note what pages run and what their policies refuse; before the first one is opened."""
+        await self.context.add_init_script(WATCH)
+
     async def open(self, url: str) -> Page:
         """A new tab."""
         page = await self.context.new_page()
@@ -140,9 +155,8 @@ class Visit:
 async def visiting(**options: Any) -> AsyncIterator[Visit]:
     """A visitor. Fails where a page breaks its policy, runs what it should not, or reports an error."""
     async with browser() as launched:
-        context = await launched.new_context(**options)
-        await context.add_init_script(WATCH)
-        visit = Visit(context)
+        visit = Visit(await launched.new_context(**options))
+        await visit.watch()
         yield visit
         assert await visit.violations() == []
 

@@ -15,7 +15,7 @@ from tests.server.access.support import Guarded, bearer, guarded, new_key, revok
 
 # Without a key, or with a signed link.
 PUBLIC = (
-    *("/livez", "/readyz", "/v1/images/files/{id}.png", "/widget.js", "/widget.{version}.js"),
+    *("/livez", "/readyz", "/v1/images/files/{id}.png", "/widget.js", "/widget.{version}.js", "/recorder.js"),
     *pages.FILES,
     *operations.PATHS,
 )

@@ -11,7 +11,7 @@ from aiohttp import web
 from playwright.async_api import ConsoleMessage, async_playwright
 
 from pipelines.events import Picture
-from tests.clients.test_page import CHROMIUM
+from tests.clients.web.shop import CHROMIUM
 from tests.support import Running, ScriptedModel, run, running
 
 WATCH = """

@@ -20,6 +20,8 @@ BEYOND: dict[str, Any] = {"host": "0.0.0.0", "keys": (hash_key("lq-key"),)}  # n
         ({}, {"page": True}, True),
         ({}, {"page": False}, False),
         ({"host": "::1"}, {}, True),
+        ({"trusted_proxies": ("127.0.0.1/32",)}, {}, False),
+        ({"trusted_proxies": ("127.0.0.1/32",)}, {"page": True}, True),
         (BEYOND, {}, False),
         (BEYOND | {"allowed_hosts": ("bot.example",)}, {"page": True}, True),
     ],

@@ -57,7 +57,7 @@ async def test_it_comes_compressed_to_clients_that_read_it_so() -> None:
             assert (status, told.get("Content-Encoding"), body) == (200, None, WIDGET.content), refused
 
 
-@pytest.mark.parametrize("path", ["/widget.js", WIDGET.path])
+@pytest.mark.parametrize("path", ["/widget.js", "/recorder.js", WIDGET.path])
 async def test_who_has_it_gets_it_not_again(path: str) -> None:
     async with running(ScriptedModel(["Hi"])) as server:
         tags = []
@@ -97,7 +97,7 @@ async def test_another_version_is_not_there_and_the_error_says_what_to_do() -> N
 async def test_it_can_be_switched_off_and_no_host_but_the_servers_has_it() -> None:
     async with running(ScriptedModel(["Hi"])) as server:
         assert (await got(server, "/widget.js", headers={"Host": "evil.example"}))[0] == 421
-    async with running(ScriptedModel(["Hi"]), Settings(web=WebSettings(widget=False))) as server:
+    async with running(ScriptedModel(["Hi"]), Settings(web=WebSettings(page=False, widget=False))) as server:
         for path in ("/widget.js", WIDGET.path):
             async with server.http.get(server.url + path) as answer:
                 error = (await answer.json())["error"]

@@ -59,6 +59,7 @@ export class Chat {
   #state: State = "closed";
   #saving = 0;
   #wanted = false;
+  #listens = false;
 
   constructor(options: Options, watcher: Watcher) {
     this.#options = options;
@@ -124,6 +125,33 @@ export class Chat {
   configure(session: Record<string, unknown>): void {
     this.#options = { ...this.#options, session };
     if (this.#link?.ticket.token) this.#link.send(this.#settings(this.#link));
+  }
+
+  // This tab has the microphone, or has it no longer: what is said in reply is heard here.
+  listen(listens: boolean): void {
+    if (listens && !this.#link) this.#tabs.takeOver();
+    this.#listens = listens;
+    this.#aloudIn = listens ? this.#tab : "";
+  }
+
+  // More of what the user says: PCM in base64. Without a connection it is lost.
+  hear(audio: string): void {
+    this.#link?.now("input_audio_buffer.append", { audio });
+  }
+
+  // What was said so far is all.
+  commit(): void {
+    this.#signal("input_audio_buffer.commit");
+    this.#signal("response.create", { response: { output_modalities: ["audio"] } });
+  }
+
+  // What was heard so far counts for nothing.
+  discard(): void {
+    this.#signal("input_audio_buffer.clear");
+  }
+
+  #signal(type: string, fields: Record<string, unknown> = {}): void {
+    if (this.#link) this.#link.send(this.#link.make(type, fields));
   }
 
   // Let go of the socket, and of what else is held; the session goes on.
@@ -198,7 +226,7 @@ export class Chat {
     const link = this.#link!;
     const send = (type: string, fields: Record<string, unknown> = {}): void => link.send(link.make(type, fields));
     const respond = (aloud: boolean): void => {
-      this.#aloudIn = aloud ? tab : "";
+      this.#aloudIn = aloud ? tab : this.#listens ? this.#tab : "";
       send("response.create", { response: { output_modalities: [aloud ? "audio" : "text"] } });
     };
     switch (action.kind) {

@@ -32,6 +32,7 @@ export type Change = Message | "all";
 
 const MOST = 5000; // messages that are held
 const HARMLESS = ["response_cancel_not_active", "item_truncate_invalid_item_id", "history_unavailable"];
+const UNHEARD = "no_speech"; // the end of a response to sound in which nobody spoke
 
 export class Conversation {
   messages: Message[];
@@ -90,6 +91,8 @@ export class Conversation {
         return this.#stored(event.item);
       case "conversation.item.deleted":
         return this.find(event.item_id) && this.remove(event.item_id!);
+      case "conversation.item.input_audio_transcription.completed":
+        return this.#whole(event.item_id, event.transcript);
       case "response.created":
         return this.#begun(event, at);
       case "response.output_item.added":
@@ -180,6 +183,7 @@ export class Conversation {
     };
     if (message) this.#set(message, fields);
     else if (item) this.#add({ id: item.id, response: response.id, role: "assistant", at, status: "done", ...fields, text });
+    if (message && error?.code === UNHEARD) return this.remove(message.id);
     if (error && response.status === "failed") this.#failed(error);
   }
 

@@ -72,6 +72,8 @@ export const ANSWERS: Record<string, string> = {
   "conversation.item.create": "conversation.item.done",
   "conversation.item.delete": "conversation.item.deleted",
   "conversation.item.truncate": "conversation.item.truncated",
+  "input_audio_buffer.commit": "input_audio_buffer.committed",
+  "input_audio_buffer.clear": "input_audio_buffer.cleared",
   "response.create": "response.created",
   "response.cancel": "response.done",
   "loquent.feedback": "loquent.feedback.recorded",

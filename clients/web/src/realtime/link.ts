@@ -29,6 +29,7 @@ const LONGEST_PAUSE = 15_000;
 const OPEN_PATIENCE = 10_000;
 const ANSWER_PATIENCE = 15_000; // without a word after an event of ours: a page can't see pings, and a dead line says nothing
 const MOST_UNANSWERED = 32;
+const MOST_BUFFERED = 1 << 20; // bytes that wait for a slow network, beyond which sound is dropped
 const GONE = ["session_not_found", "invalid_after", "session_expired", "conversation_deleted"]; // the next one is a new one
 const RENEWABLE = ["invalid_api_key"]; // once, with another secret
 const REFUSALS = [...RENEWABLE, "insufficient_scope", "origin_not_allowed", "model_not_found"];
@@ -110,6 +111,14 @@ export class Link {
     if (this.#state !== "open") return this.open();
     this.#write(event);
     if (event.type in ANSWERS) this.#await();
+  }
+
+  // Send an event that is worth nothing later, as a piece of sound; returns whether it was.
+  now(type: string, fields: Record<string, unknown>): boolean {
+    const socket = this.#socket;
+    if (this.#state !== "open" || !socket || socket.bufferedAmount > MOST_BUFFERED) return false;
+    this.#write(this.make(type, fields));
+    return true;
   }
 
   #become(state: State, reason = ""): void {

@@ -8,6 +8,7 @@ import type { State } from "../realtime/link";
 import { h } from "../render/dom";
 import { clean } from "../render/text";
 import { MessageList } from "./list";
+import { Microphone } from "./microphone";
 import { directionOf, fill, localeOf, LOCALES, type Locale, type Texts } from "./locales";
 import { Panel } from "./panel";
 import { Speech } from "./speech";
@@ -23,7 +24,8 @@ const LATE = 700; // ms without a connection, before that is said
 
 export class LoquentChat extends HTMLElement {
   static observedAttributes = [
-    "server", "secret-url", "user", "locale", "heading", "placeholder", "greeting", "quick-replies", "speech", "position", "open",
+    "server", "secret-url", "user", "locale", "heading", "placeholder", "greeting", "quick-replies", "speech", "microphone",
+    "position", "open",
   ];
 
   // A callback that gets client secrets, in place of the attribute `secret-url`.
@@ -36,6 +38,8 @@ export class LoquentChat extends HTMLElement {
   #list: MessageList;
   #speech: Speech;
   #aloud = false;
+  #microphone = new Microphone();
+  #talks = false; // the user speaks, or may
   #unread = 0;
   #greeting = h("div", { class: "message assistant", part: "message greeting", hidden: true });
   #listeners = new Map<keyof LoquentHappenings, Set<Listener<never>>>();
@@ -54,6 +58,7 @@ export class LoquentChat extends HTMLElement {
       stop: () => this.stop(),
       reconnect: () => this.#chat?.open(),
       latest: () => this.#list.toEnd(),
+      talk: (on) => void this.#talk(on),
     });
     this.#speech = new Speech(() => this.#busy());
     const around = this;
@@ -104,7 +109,7 @@ export class LoquentChat extends HTMLElement {
 
   set session(session: Record<string, unknown>) {
     this.#session = session;
-    this.#chat?.configure(session);
+    this.#configure();
   }
 
   get messages(): readonly Message[] {
@@ -186,6 +191,7 @@ export class LoquentChat extends HTMLElement {
     this.#chat?.leave();
     this.#chat = null;
     this.#speech.close();
+    this.#deafen();
   }
 
   attributeChangedCallback(name: string, before: string | null, after: string | null): void {
@@ -246,6 +252,7 @@ export class LoquentChat extends HTMLElement {
     }
     this.#panel.label(this.#texts, this.getAttribute("heading") ?? "", this.getAttribute("placeholder") ?? "");
     this.#panel.speaker.hidden = this.getAttribute("speech") === "off";
+    this.#panel.hears(this.hasAttribute("microphone") && Microphone.able, this.#holds);
     const greeting = this.getAttribute("greeting") ?? "";
     this.#greeting.replaceChildren(h("div", { class: "body", part: "body", dir: "auto" }, clean(greeting)));
     this.#greeting.hidden = !greeting;
@@ -316,7 +323,8 @@ export class LoquentChat extends HTMLElement {
   }
 
   #event(event: ServerEvent): void {
-    if (event.type === "response.output_audio.delta" && this.#aloud) {
+    if (event.type === "input_audio_buffer.speech_started") this.#hush();
+    if (event.type === "response.output_audio.delta" && (this.#aloud || this.#talks)) {
       this.#speech.play(event.item_id ?? "", event.delta ?? "");
       this.#busy();
     }
@@ -392,6 +400,60 @@ export class LoquentChat extends HTMLElement {
     }
     this.#aloud = !this.#aloud;
     this.#panel.aloud(this.#aloud);
+  }
+
+  get #holds(): boolean {
+    return this.getAttribute("microphone") === "hold";
+  }
+
+  // Open the microphone, or close it; where its button is held, what was said is answered at its end.
+  async #talk(on: boolean): Promise<void> {
+    const chat = this.#chat;
+    if (!chat) return;
+    this.#panel.talking(on);
+    if (!on) {
+      if (this.#holds && this.#talks) chat.commit();
+      return this.#holds ? this.#microphone.stop() : this.#deafen();
+    }
+    this.#hush();
+    try {
+      await this.#speech.enable();
+      chat.open();
+      chat.listen(true);
+      if (!this.#talks) {
+        this.#talks = true;
+        this.#configure();
+      }
+      if (this.#holds) {
+        chat.stop();
+        chat.discard();
+      }
+      await this.#microphone.start(this.server, (piece) => chat.hear(piece));
+      if (this.#panel.microphone.getAttribute("aria-pressed") !== "true") this.#microphone.stop(); // let go meanwhile
+    } catch (error) {
+      console.warn("loquent-chat: no microphone:", error);
+      this.#deafen();
+      this.#panel.state(this.#texts.deaf, false);
+    }
+  }
+
+  // Close the microphone; replies are written again.
+  #deafen(): void {
+    this.#microphone.stop();
+    this.#panel.talking(false);
+    if (!this.#talks) return;
+    this.#talks = false;
+    this.#chat?.listen(false);
+    this.#configure();
+  }
+
+  #configure(): void {
+    const detection = this.#talks && !this.#holds ? { type: "server_vad" } : null;
+    const given = (this.#session["audio"] ?? {}) as { input?: Record<string, unknown> };
+    const input = { ...given.input, transcription: { model: "whisper-1" }, turn_detection: detection };
+    const voice = Microphone.able && this.hasAttribute("microphone") ? { audio: { ...given, input } } : {};
+    const modality = this.#talks ? { output_modalities: ["audio"] } : voice.audio ? { output_modalities: ["text"] } : {};
+    this.#chat?.configure({ ...this.#session, ...voice, ...modality });
   }
 
   // Be silent at once; the server learns how much was heard.

@@ -11,3 +11,4 @@ export const DOWN = "M17 13V4h3v9zM17 13l-4 8a2 2 0 0 1-2-2v-4H5L7 4h10";
 export const SPEAKER = "M4 9v6h4l5 4V5L8 9zM16 9a4 4 0 0 1 0 6M18.5 6.5a8 8 0 0 1 0 11";
 export const MUTED = "M4 9v6h4l5 4V5L8 9zM16 9l5 6M21 9l-5 6";
 export const RESET = "M12 5v14M5 12h14";
+export const MICROPHONE = "M12 3a3 3 0 0 1 3 3v6a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3zM5 11a7 7 0 0 0 14 0M12 18v3";

@@ -33,6 +33,10 @@ export const TEXTS = {
   unsent: "Not sent",
   elsewhere: "The chat goes on in another window",
   picture: "Picture",
+  talk: "Talk",
+  hold: "Hold to talk",
+  listening: "Listening …",
+  deaf: "The microphone is not available",
   latest: "To the latest message",
 };
 
@@ -72,6 +76,10 @@ const DE: Texts = {
   unsent: "Nicht gesendet",
   elsewhere: "Der Chat läuft in einem anderen Fenster",
   picture: "Bild",
+  talk: "Sprechen",
+  hold: "Zum Sprechen gedrückt halten",
+  listening: "Ich höre zu …",
+  deaf: "Das Mikrofon ist nicht verfügbar",
   latest: "Zur neuesten Nachricht",
 };
 
@@ -108,6 +116,10 @@ const FR: Texts = {
   unsent: "Non envoyé",
   elsewhere: "Le chat continue dans une autre fenêtre",
   picture: "Image",
+  talk: "Parler",
+  hold: "Maintenir pour parler",
+  listening: "J’écoute …",
+  deaf: "Le micro n’est pas disponible",
   latest: "Aller au dernier message",
 };
 
@@ -144,6 +156,10 @@ const ES: Texts = {
   unsent: "No enviado",
   elsewhere: "El chat sigue en otra ventana",
   picture: "Imagen",
+  talk: "Hablar",
+  hold: "Mantén pulsado para hablar",
+  listening: "Escuchando …",
+  deaf: "El micrófono no está disponible",
   latest: "Ir al último mensaje",
 };
 
@@ -180,6 +196,10 @@ const AR: Texts = {
   unsent: "لم تُرسل",
   elsewhere: "تستمر الدردشة في نافذة أخرى",
   picture: "صورة",
+  talk: "تحدث",
+  hold: "اضغط مطولًا للتحدث",
+  listening: "أستمع …",
+  deaf: "الميكروفون غير متاح",
   latest: "إلى أحدث رسالة",
 };
 
@@ -216,6 +236,10 @@ const ZH: Texts = {
   unsent: "未发送",
   elsewhere: "聊天正在另一个窗口中进行",
   picture: "图片",
+  talk: "说话",
+  hold: "按住说话",
+  listening: "正在聆听…",
+  deaf: "麦克风不可用",
   latest: "转到最新消息",
 };
 

@@ -13,6 +13,7 @@ export interface Deeds {
   stop(): void;
   reconnect(): void;
   latest(): void;
+  talk(on: boolean): void;
 }
 
 export class Panel {
@@ -25,6 +26,7 @@ export class Panel {
   readonly input: HTMLTextAreaElement;
   readonly element: HTMLElement;
   readonly speaker: HTMLButtonElement;
+  readonly microphone = h("button", { type: "button", class: "microphone", part: "microphone", hidden: true });
   #state = h("span");
   #again: HTMLButtonElement;
   #status: HTMLElement;
@@ -35,6 +37,7 @@ export class Panel {
   #deeds: Deeds;
   #texts: Texts | null = null;
   #busy = false;
+  #hold = false;
 
   constructor(deeds: Deeds) {
     this.#deeds = deeds;
@@ -49,7 +52,9 @@ export class Panel {
     this.#status = h("div", { class: "status", part: "status", hidden: true }, this.#state, this.#again);
     this.#latest = h("button", { type: "button", class: "latest", part: "latest", hidden: true, click: () => deeds.latest() });
     this.input = h("textarea", { rows: "1", part: "input", enterkeyhint: "send", maxlength: "8000", dir: "auto" });
-    const form = h("form", { part: "form" }, this.input, this.#send);
+    this.microphone.append(icon(icons.MICROPHONE));
+    this.#press();
+    const form = h("form", { part: "form" }, this.input, this.microphone, this.#send);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.#busy && !this.input.value.trim()) deeds.stop();
@@ -100,6 +105,18 @@ export class Panel {
     this.speaker.replaceChildren(icon(aloud ? icons.SPEAKER : icons.MUTED));
   }
 
+  // Whether the microphone is open, or is while its button is held.
+  talking(talks: boolean): void {
+    this.microphone.setAttribute("aria-pressed", String(talks));
+  }
+
+  // Whether there is a microphone, and whether its button is held rather than pressed.
+  hears(hears: boolean, hold: boolean): void {
+    this.microphone.hidden = !hears;
+    this.#hold = hold;
+    this.#label();
+  }
+
   away(away: boolean): void {
     this.#latest.hidden = !away;
   }
@@ -122,6 +139,23 @@ export class Panel {
     this.announcer.textContent = text;
   }
 
+  #press(): void {
+    const button = this.microphone;
+    const pressed = (): boolean => button.getAttribute("aria-pressed") === "true";
+    button.addEventListener("click", () => !this.#hold && this.#deeds.talk(!pressed()));
+    button.addEventListener("pointerdown", () => this.#hold && this.#deeds.talk(true));
+    for (const end of ["pointerup", "pointerleave", "pointercancel", "blur"]) {
+      button.addEventListener(end, () => this.#hold && pressed() && this.#deeds.talk(false));
+    }
+    const key = (event: KeyboardEvent): boolean => this.#hold && (event.key === " " || event.key === "Enter");
+    button.addEventListener("keydown", (event) => {
+      if (!key(event)) return;
+      event.preventDefault();
+      if (!event.repeat) this.#deeds.talk(true);
+    });
+    button.addEventListener("keyup", (event) => key(event) && pressed() && this.#deeds.talk(false));
+  }
+
   #submit(): void {
     const text = this.input.value.trim();
     if (!text) return;
@@ -139,6 +173,9 @@ export class Panel {
 
   #label(): void {
     if (!this.#texts) return;
+    const talk = this.#hold ? this.#texts.hold : this.#texts.talk;
+    this.microphone.setAttribute("aria-label", talk);
+    this.microphone.title = talk;
     const empty = !this.input.value.trim();
     const stops = this.#busy && empty;
     const text = stops ? this.#texts.stop : this.#texts.send;

@@ -1,0 +1,1 @@
+"use strict";(()=>{var e=class extends AudioWorkletProcessor{#s=new Int16Array(960);#e=0;process([s]){for(let r of s?.[0]??[])this.#s[this.#e++]=Math.max(-1,Math.min(1,r))*32767,this.#e===960&&(this.port.postMessage(this.#s.slice()),this.#e=0);return!0}};registerProcessor("loquent-recorder",e);})();
