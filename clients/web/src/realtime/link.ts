@@ -146,7 +146,13 @@ export class Link {
     address.protocol = address.protocol.replace("http", "ws");
     const { token, last } = this.#ticket;
     if (token) address.search = new URLSearchParams(last ? { session: token, after: last } : { session: token }).toString();
-    const socket = new WebSocket(address, ["realtime", ...(secret ? [`openai-insecure-api-key.${secret}`] : [])]);
+    let socket: WebSocket;
+    try {
+      socket = new WebSocket(address, ["realtime", ...(secret ? [`openai-insecure-api-key.${secret}`] : [])]);
+    } catch (error) {
+      console.error("loquent-chat:", error); // a page that came by https connects to nothing less
+      return this.#refuse("insecure");
+    }
     this.#socket = socket;
     const patience = setTimeout(() => {
       if (socket === this.#socket) this.#give("no_connection"); // its own end may not come for minutes
