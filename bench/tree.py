@@ -73,7 +73,7 @@ def _within(path: Path, node: ast.Module | ast.ClassDef, *, public: bool) -> Ite
 
 def cycle() -> list[str]:
     """Modules that import each other in a circle, imports within functions and for types included; none if none do."""
-    graph = grimp.build_graph(*PACKAGES, include_external_packages=False, cache_dir=None)
+    graph = grimp.build_graph(*PACKAGES, "loquent", include_external_packages=False, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     try:
         graphlib.TopologicalSorter(imports).prepare()

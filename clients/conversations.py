@@ -5,14 +5,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from clients.terminal.connection import ClientError, Session, Target, session
+from clients.target import Target, session
+from loquent import LoquentError, Session
 
 MOST = 32  # conversations at a time
 IDLE_SECONDS = 300.0  # without a message, after which a conversation is forgotten
 SWEEP_SECONDS = 15.0  # between two looks for those
 
 
-class TooManyError(ClientError):
+class TooManyError(LoquentError):
     """Every conversation is in use."""
 
 
@@ -27,7 +28,7 @@ class _Conversation:
         self._session: Session | None = None
 
     async def opened(self, target: Target) -> Session:
-        """The session. Raises: ClientError when it can't be opened."""
+        """The session. Raises: LoquentError when it can't be opened."""
         if self._session is None:
             self._session = await self._stack.enter_async_context(session(target))
         return self._session
@@ -118,7 +119,7 @@ class Use:
         self._target = target
 
     async def session(self) -> Session:
-        """Raises: ClientError when the server can't be reached."""
+        """Raises: LoquentError when the server can't be reached."""
         return await self._conversation.opened(self._target)
 
     async def close(self) -> None:

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from clients.terminal.connection import OPEN_SECONDS, ClientError, ConnectionFailedError, Target, unreachable
-from clients.terminal.texts import clean
+from clients.target import Target, no_key, unreachable
+from loquent import ConnectionFailedError, LoquentError, RefusedError
+from loquent.opening import OPEN_SECONDS
+from loquent.texts import clean
 
 HEAD_BYTES = 64 * 1024  # of an answer's status line and headers together
 PIECE = 16 * 1024  # bytes
@@ -17,14 +19,6 @@ SILENCE_SECONDS = 60.0  # without a byte of an answer
 ERROR_BYTES = 64 * 1024  # of an error's body that are read
 JSON_BYTES = 4 * 1024 * 1024  # of an answer that is read as a whole
 GONE = "The server ended its answer before the end; its log says why."
-
-
-class AnswerError(ClientError):
-    """The server rejected the request; ``code`` is its error's."""
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Answer:
@@ -92,7 +86,7 @@ async def request(
 ) -> AsyncIterator[Answer]:
     """Send a request, with ``body`` as JSON; yield the answer, whose connection ends with the context.
 
-    Raises: AnswerError when the server rejects it, ConnectionFailedError when it is unreachable.
+    Raises: RefusedError when the server rejects it, ConnectionFailedError when it is unreachable.
     """
     reader, writer = await _connect(target)
     try:
@@ -151,12 +145,12 @@ def _read_head(head: bytes) -> tuple[int, dict[str, str]]:
     return int(rest[:3]), headers
 
 
-def _rejected(target: Target, status: int, body: bytes) -> ClientError:
+def _rejected(target: Target, status: int, body: bytes) -> LoquentError:
     try:
         problem = dict(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         problem = {}
     if status == 401:
-        return ConnectionFailedError(f"{target.url} requires a key: set LOQUENT_API_KEY to a valid one.")
+        return no_key(target)
     message = str(problem.get("message") or f"The server answered with HTTP status {status}.")
-    return AnswerError(message, str(problem.get("code") or ""))
+    return RefusedError(message, str(problem.get("code") or ""), status)

@@ -554,7 +554,7 @@ def environment_with(package: Path, folder: Path) -> Path:
     """The interpreter of an environment in ``folder`` that has the server's packages, and this one installed."""
     venv.create(folder, with_pip=False)
     packages = folder / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    (packages / "server.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    (packages / "server.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n{ROOT / 'clients/python'}\n")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
     done = run(*pip, "--target", packages, package, seconds=300)
     assert done.returncode == 0, done.stderr

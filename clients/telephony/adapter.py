@@ -13,11 +13,12 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from clients.target import Target, session
 from clients.telephony import keys, media, signature, twiml
 from clients.telephony.media import MediaCall
 from clients.telephony.relay import RelayCall
 from clients.telephony.wire import MESSAGE_BYTES, CallEndedError, CallError, Json, Wire
-from clients.terminal.connection import ClientError, Target, UsageError, session
+from loquent import LoquentError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class _Switchboard:
         except CallError as error:
             log.warning("a call broke the protocol: %s", error)
             return "malformed", str(error)
-        except ClientError as error:
+        except LoquentError as error:
             log.warning("a call failed: %s", error)
             return "unavailable", "the assistant is not available"
         except TimeoutError:

@@ -13,7 +13,7 @@ from typing import Any
 from clients.telephony.keys import Keys
 from clients.telephony.mulaw import RATE, Encoder
 from clients.telephony.wire import CallError, Json, Wire, text, within
-from clients.terminal.connection import Session
+from loquent import Session
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import logging
 
 from clients.telephony.keys import Keys
 from clients.telephony.wire import CallError, Json, Wire, text
-from clients.terminal.connection import Session
+from loquent import Session
 
 log = logging.getLogger(__name__)
 

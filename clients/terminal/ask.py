@@ -5,23 +5,24 @@ from contextlib import aclosing
 
 from rich.console import Console
 
-from clients.terminal.connection import Done, Target, session
+from clients.target import Target, session
 from clients.terminal.output import print_json
 from clients.terminal.render import MarkdownStream
+from loquent import Done, Text
 
 
 async def ask(target: Target, text: str, *, as_json: bool) -> None:
     """Print the answer: rendered on a terminal, plain when piped, or as one JSON object.
 
-    Raises: ClientError when the reply fails.
+    Raises: LoquentError when the reply fails.
     """
     console = Console()
     pretty = console.is_terminal and not as_json
     async with session(target, waiting=Console(stderr=True).print) as opened, aclosing(opened.ask(text)) as reply:
         with MarkdownStream(console) if pretty else _Plain(silent=as_json) as out:
             async for piece in reply:
-                if isinstance(piece, str):
-                    out.write(piece)
+                if isinstance(piece, Text):
+                    out.write(piece.text)
                 elif as_json and isinstance(piece, Done):
                     print_json(_summary(piece, opened.model), sys.stdout)
 

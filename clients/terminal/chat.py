@@ -17,10 +17,11 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
 from rich.markup import escape
 
-from clients.terminal.connection import ClientError, ConnectionFailedError, Done, Session, Sound, Target, session
+from clients.target import Target, session
 from clients.terminal.render import MarkdownStream
 from clients.terminal.sound import Player
-from clients.terminal.texts import clean
+from loquent import ConnectionFailedError, Done, LoquentError, Session, Sound, Text
+from loquent.texts import clean
 
 HELP = "Enter sends, Alt-Enter starts a new line, Ctrl-C cancels a reply, Ctrl-D leaves."
 
@@ -28,7 +29,7 @@ HELP = "Enter sends, Alt-Enter starts a new line, Ctrl-C cancels a reply, Ctrl-D
 async def chat(target: Target, *, spoken: bool = False) -> None:
     """Chat until the user leaves; ``spoken`` also plays the replies.
 
-    Raises: ConnectionFailedError when the server is unreachable or the connection is lost, ClientError without a sound
+    Raises: ConnectionFailedError when the server is unreachable or the connection is lost, LoquentError without a sound
     card.
     """
     console = Console()
@@ -107,7 +108,7 @@ async def _answer(opened: Session, text: str, console: Console, player: Player |
                     await opened.heard(heard)
         except ConnectionFailedError:
             raise
-        except ClientError as error:
+        except LoquentError as error:
             console.print(f"[red]{escape(str(error))}[/red]\n")
             return
     if done.status == "cancelled":
@@ -128,8 +129,8 @@ async def _show(opened: Session, text: str, console: Console, player: Player | N
                     case Sound(pcm):
                         if player is not None:
                             await asyncio.to_thread(player.play, pcm)
-                    case _:
-                        out.write(piece)
+                    case Text(text):
+                        out.write(text)
     if done is None:
         raise ConnectionFailedError("The server ended the reply without a status.")
     if player is not None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clients.terminal.connection import ClientError, Target, UsageError
+from clients.target import Target
 from clients.terminal.http import post
 from clients.terminal.output import new_file, print_json
+from loquent import LoquentError, UsageError
 
 CHUNK = 4096  # characters of one piece; kitty's limit
 COLUMNS = 24  # of the terminal, the width of a picture
@@ -31,7 +32,7 @@ class Drawing:
 
 
 def draw(target: Target, asked: Drawing, *, as_json: bool) -> None:
-    """Draw. Raises: ClientError that says what to do."""
+    """Draw. Raises: LoquentError that says what to do."""
     show = None if asked.file is not None else shows_pictures(os.environ)
     if asked.file is None and as_json:
         raise UsageError("With --json the picture needs a file: -o picture.png")
@@ -78,7 +79,7 @@ def _ask(target: Target, asked: Drawing) -> dict[str, Any]:
             for entry in answer["data"]:
                 entry["png"] = base64.b64decode(entry["b64_json"])
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-            raise ClientError("The server's answer did not arrive whole, or is invalid; try again.") from error
+            raise LoquentError("The server's answer did not arrive whole, or is invalid; try again.") from error
     return answer
 
 

@@ -7,16 +7,11 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from clients.terminal.connection import (
-    LOADING_SECONDS,
-    RETRY_SECONDS,
-    SILENCE_SECONDS,
-    ClientError,
-    ConnectionFailedError,
-    Target,
-    unreachable,
-)
-from clients.terminal.texts import clean
+from clients.target import Target, no_key, unreachable
+from loquent import ConnectionFailedError, LoquentError, RefusedError
+from loquent.opening import LOADING_SECONDS, RETRY_SECONDS
+from loquent.session import SILENCE_SECONDS
+from loquent.texts import clean
 
 TRY_AGAIN = (
     "model_not_ready",
@@ -29,19 +24,10 @@ TRY_AGAIN = (
 )
 
 
-class RefusedError(ClientError):
-    """The server rejected a request; ``status`` is the HTTP status."""
-
-    def __init__(self, message: str, status: int, code: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
-
 def post(target: Target, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
     """Send ``body`` as JSON, and wait while the server loads its models; the caller closes the response.
 
-    Raises: RefusedError when the server rejects the request, otherwise ClientError.
+    Raises: RefusedError when the server rejects the request, otherwise LoquentError.
     """
     return send(target, path, clean(json.dumps(body, ensure_ascii=False)).encode(), "application/json")
 
@@ -69,13 +55,13 @@ def send(target: Target, path: str, body: bytes, content_type: str) -> http.clie
             raise _failed(target, error) from None
 
 
-def _refused(target: Target, status: int, problem: dict[str, Any]) -> ClientError:
+def _refused(target: Target, status: int, problem: dict[str, Any]) -> LoquentError:
     if status == 401:
-        return ConnectionFailedError(f"{target.url} requires a key: set LOQUENT_API_KEY to a valid one.")
+        return no_key(target)
     if status in (403, 421):
         return ConnectionFailedError(f"{target.url} refused access: {problem.get('message') or status}")
     message = str(problem.get("message") or f"The server answered with HTTP status {status}.")
-    return RefusedError(message, status, str(problem.get("code") or ""))
+    return RefusedError(message, str(problem.get("code") or ""), status)
 
 
 def _failed(target: Target, error: Exception) -> ConnectionFailedError:

@@ -13,10 +13,11 @@ from typing import Any
 
 from rich.console import Console
 
-from clients.terminal.connection import ClientError, Session, Target, UsageError, session
+from clients.target import Target, session
 from clients.terminal.http import send
 from clients.terminal.microphone import microphone, piped
 from clients.terminal.output import print_json
+from loquent import LoquentError, Session, UsageError
 
 CUT_SHORT = "The server ended the words before their end; its log says why."
 FINAL = (
@@ -39,7 +40,7 @@ class Listening:
 
 
 def listen_to_file(target: Target, asked: Listening, *, as_json: bool) -> None:
-    """Print the words of a sound file. Raises: ClientError that says what to do."""
+    """Print the words of a sound file. Raises: LoquentError that says what to do."""
     name, data = _read(asked.file or "-")
     format = "verbose_json" if as_json and asked.format == "text" else asked.format
     fields = {
@@ -86,11 +87,11 @@ def _form(fields: dict[str, str], name: str, data: bytes, boundary: str) -> byte
 
 
 def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Raises: ClientError where the server ends in between."""
+    """Raises: LoquentError where the server ends in between."""
     try:
         yield from response
     except (OSError, http.client.HTTPException) as error:
-        raise ClientError(CUT_SHORT) from error
+        raise LoquentError(CUT_SHORT) from error
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
@@ -100,22 +101,22 @@ def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
 
 
 def _show_deltas(response: http.client.HTTPResponse) -> str:
-    """Print words as they come; returns them all. Raises: ClientError where the server fails in between."""
+    """Print words as they come; returns them all. Raises: LoquentError where the server fails in between."""
     for event in _events(response):
         if "error" in event:
-            raise ClientError(event["error"]["message"])
+            raise LoquentError(event["error"]["message"])
         if event["type"] == "transcript.text.delta":
             print(event["delta"], end="", flush=True)
         elif event["type"] == "transcript.text.done":
             print()
             return str(event["text"])
-    raise ClientError(CUT_SHORT)
+    raise LoquentError(CUT_SHORT)
 
 
 async def listen_live(target: Target, asked: Listening, *, as_json: bool) -> None:
     """Print what is said into the microphone or a pipe, turn by turn, until its end or Ctrl-C.
 
-    Raises: ClientError that says what to do.
+    Raises: LoquentError that says what to do.
     """
     transcription = {"model": "whisper-1", "language": asked.language, "prompt": asked.prompt, "delay": "low"}
     settings = {
@@ -174,11 +175,11 @@ class _Turns:
             showing.result()
 
     async def show(self, events: AsyncIterator[dict[str, Any]]) -> None:
-        """Print what the events say. Raises: ClientError."""
+        """Print what the events say. Raises: LoquentError."""
         async for event in events:
             match event["type"]:
                 case "error":
-                    raise ClientError(event["error"]["message"])
+                    raise LoquentError(event["error"]["message"])
                 case "input_audio_buffer.speech_stopped":
                     self._stopped = event["item_id"]
                 case "input_audio_buffer.committed" if event["item_id"] != self._stopped:

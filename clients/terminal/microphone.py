@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from clients.terminal.connection import ClientError
 from clients.terminal.sound import RATE
+from loquent import LoquentError
 
 PIECE = RATE // 25  # samples: 40 ms
 WAITING = 250  # pieces that wait to be sent: ten seconds, and then the oldest go
@@ -16,13 +16,13 @@ WAITING = 250  # pieces that wait to be sent: ten seconds, and then the oldest g
 
 @asynccontextmanager
 async def microphone() -> AsyncIterator[AsyncIterator[bytes]]:
-    """What the microphone hears, piece by piece. Raises: ClientError that says what is missing."""
+    """What the microphone hears, piece by piece. Raises: LoquentError that says what is missing."""
     try:
         import sounddevice
     except ModuleNotFoundError:
-        raise ClientError("To use the microphone install: pip install 'loquent[sound]'; or name a file.") from None
+        raise LoquentError("To use the microphone install: pip install 'loquent[sound]'; or name a file.") from None
     except OSError:
-        raise ClientError(
+        raise LoquentError(
             "To use the microphone install PortAudio (on Debian: apt install libportaudio2); or name a file."
         ) from None
     loop = asyncio.get_running_loop()
@@ -40,7 +40,7 @@ async def microphone() -> AsyncIterator[AsyncIterator[bytes]]:
         stream = sounddevice.RawInputStream(samplerate=RATE, channels=1, dtype="int16", blocksize=PIECE, callback=take)
         stream.start()
     except sounddevice.PortAudioError as error:
-        raise ClientError(f"There is no microphone ({error}); name a file instead.") from None
+        raise LoquentError(f"There is no microphone ({error}); name a file instead.") from None
     try:
         yield _taken(pieces)
     finally:

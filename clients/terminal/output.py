@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from clients.terminal.connection import ClientError, UsageError
+from loquent import LoquentError, UsageError
 
 
 def print_json(value: object, file: TextIO) -> None:
@@ -19,7 +19,7 @@ def print_json(value: object, file: TextIO) -> None:
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file for the result.
 
-    Raises: UsageError when it can't be opened, ClientError when it can't be written to its end, as on a full disk.
+    Raises: UsageError when it can't be opened, LoquentError when it can't be written to its end, as on a full disk.
     """
     try:
         file = path.open("wb")
@@ -29,4 +29,4 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         with file:
             yield file
     except OSError as error:
-        raise ClientError(f"{path} can't be written: {error.strerror}.") from None
+        raise LoquentError(f"{path} can't be written: {error.strerror}.") from None

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from clients.terminal.connection import ClientError, Target
-from clients.terminal.http import RefusedError, post
+from clients.target import Target
+from clients.terminal.http import post
 from clients.terminal.output import print_json
+from loquent import LoquentError, RefusedError
 
 TOGETHER = 16  # texts of one request
 BYTES = 32 * 1024  # of one request's texts as JSON, about; a longer text goes alone
@@ -22,7 +23,7 @@ REFUSED = (400, 413)  # statuses that are caused by the text itself
 def screen(target: Target, texts: Iterable[str], *, as_json: bool) -> None:
     """Print a verdict for each text that is not empty.
 
-    Raises: ClientError; also at the end, when the server refused a text.
+    Raises: LoquentError; also at the end, when the server refused a text.
     """
     console, errors = Console(), Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("screening"), MofNCompleteColumn(), TimeElapsedColumn())
@@ -37,7 +38,7 @@ def screen(target: Target, texts: Iterable[str], *, as_json: bool) -> None:
                 bar.update(task, advance=1)
             sys.stdout.flush()
     if refused:
-        raise ClientError(f"The server refused {refused} of the texts.")
+        raise LoquentError(f"The server refused {refused} of the texts.")
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -78,7 +79,7 @@ def _screened(target: Target, texts: list[str]) -> list[dict[str, Any]]:
         try:
             return list(json.loads(response.read())["results"])
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            raise ClientError("The server's answer could not be read; its log may say why.") from error
+            raise LoquentError("The server's answer could not be read; its log may say why.") from error
 
 
 def _print(console: Console, text: str, result: dict[str, Any] | RefusedError, *, as_json: bool) -> None:

@@ -4,7 +4,7 @@ import threading
 from types import TracebackType
 from typing import Any, Self
 
-from clients.terminal.connection import ClientError
+from loquent import LoquentError
 
 RATE = 24_000  # samples a second, mono, 16 bits
 BUFFER_SECONDS = 20.0  # of sound that may be buffered
@@ -22,13 +22,15 @@ class Player:
         self._stopped = False
 
     def __enter__(self) -> Self:
-        """Open the card. Raises: ClientError that says what is missing."""
+        """Open the card. Raises: LoquentError that says what is missing."""
         try:
             import sounddevice
         except ModuleNotFoundError:
-            raise ClientError("To play sound install: pip install 'loquent[sound]'; or write a file with -o.") from None
+            raise LoquentError(
+                "To play sound install: pip install 'loquent[sound]'; or write a file with -o."
+            ) from None
         except OSError:
-            raise ClientError(
+            raise LoquentError(
                 "To play sound install PortAudio (on Debian: apt install libportaudio2); or write a file with -o."
             ) from None
         try:
@@ -37,7 +39,7 @@ class Player:
             )
             self._stream.start()
         except sounddevice.PortAudioError as error:
-            raise ClientError(f"There is no sound card to play on ({error}); write a file with -o instead.") from None
+            raise LoquentError(f"There is no sound card to play on ({error}); write a file with -o instead.") from None
         return self
 
     def __exit__(

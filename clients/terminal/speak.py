@@ -13,10 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from clients.terminal.connection import ClientError, Target, UsageError
+from clients.target import Target
 from clients.terminal.http import post
 from clients.terminal.output import new_file, print_json
 from clients.terminal.sound import Player
+from loquent import LoquentError, UsageError
 
 FORMATS = ("mp3", "opus", "flac", "wav", "pcm")
 SUFFIXES = {"ogg": "opus", "oga": "opus", "wave": "wav", "raw": "pcm"}
@@ -48,7 +49,7 @@ class Speaking:
 
 
 def speak(target: Target, asked: Speaking, *, as_json: bool) -> None:
-    """Speak. Raises: ClientError that says what to do."""
+    """Speak. Raises: LoquentError that says what to do."""
     begun = time.monotonic()
     size = 0
     body = {
@@ -109,4 +110,4 @@ def _receive(target: Target, body: dict[str, Any]) -> Iterator[bytes]:
             while piece := response.read1(PIECE):
                 yield piece
         except (OSError, http.client.HTTPException) as error:
-            raise ClientError("The server ended the sound before its end; its log says why.") from error
+            raise LoquentError("The server ended the sound before its end; its log says why.") from error

@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from clients.terminal.connection import Session, Target, session
+from clients.target import Target, session
 from clients.terminal.microphone import microphone
 from clients.terminal.sound import Player
+from loquent import Session
 
 OPEN = "Speak; Ctrl-C leaves. With loudspeakers rather than headphones, the assistant may hear itself."
 HARMLESS = ("response_cancel_not_active", "item_truncate_invalid_item_id")
@@ -21,7 +22,7 @@ PUSH = "Enter begins to record, and Enter again sends it; Ctrl-C leaves."
 
 
 async def talk(target: Target, *, push: bool = False) -> None:
-    """Talk until Ctrl-C. Raises: ClientError without a microphone or a sound card, ConnectionFailedError."""
+    """Talk until Ctrl-C. Raises: LoquentError without a microphone or a sound card, ConnectionFailedError."""
     console = Console()
     listening: dict[str, Any] = {"transcription": {"model": "whisper-1"}}
     if push:

@@ -9,12 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from clients.conversations import Conversations
-from clients.terminal.connection import Target, UsageError
+from clients.target import Target
 from clients.wyoming.announcing import addresses_of, announced
 from clients.wyoming.frames import LINE_BYTES
 from clients.wyoming.info import Describer
 from clients.wyoming.peer import Peer, Services
 from clients.wyoming.waking import Waking, installed
+from loquent import UsageError
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from wyoming.event import Event
 from wyoming.handle import Handled, HandledChunk, HandledStart, HandledStop, NotHandled
 
 from clients.conversations import Conversations, Use
-from clients.terminal.connection import ClientError, ConnectionFailedError, Done
 from clients.wyoming.frames import object_of, text_of
 from clients.wyoming.speaking import Send
+from loquent import ConnectionFailedError, Done, LoquentError, Text
 
 TEXT_BYTES = 64 * 1024  # of a message; the server's own limit
 NAMES = ("conversation_id", "device_id", "satellite_id")  # of which the first one that is there names a conversation
@@ -26,12 +26,12 @@ async def handle(conversations: Conversations, event: Event, send: Send) -> None
     context: dict[str, Any] = {name: value for name, value in ids.items() if value}
     try:
         if not text.strip():
-            raise ClientError("There is nothing to answer.")
+            raise LoquentError("There is nothing to answer.")
         async with conversations.use(next(iter(context.values()), "")) as use:
             reply = await _Answer(use, text, context, send).run()
         await send(Handled(reply, context | {"continue_conversation": asks(reply)}).event())
         await send(HandledStop().event())
-    except ClientError as error:
+    except LoquentError as error:
         await send(NotHandled(str(error), context).event())
 
 
@@ -51,7 +51,7 @@ class _Answer:
         self._begun = False
 
     async def run(self) -> str:
-        """The whole reply. Raises: ClientError when there is none, OSError when the peer is gone."""
+        """The whole reply. Raises: LoquentError when there is none, OSError when the peer is gone."""
         for attempt in range(ATTEMPTS):
             try:
                 return await self._ask()
@@ -59,7 +59,7 @@ class _Answer:
                 await self._use.close()
                 if self._begun or attempt + 1 == ATTEMPTS:
                     raise
-            except ClientError:
+            except LoquentError:
                 raise
             except BaseException:  # the peer is gone, and the reply would be in the next one's way
                 await self._use.close()
@@ -70,8 +70,8 @@ class _Answer:
         opened = await self._use.session()
         async with aclosing(opened.ask(self._text)) as reply:
             async for piece in reply:
-                if isinstance(piece, str):
-                    await self._pass_on(piece)
+                if isinstance(piece, Text):
+                    await self._pass_on(piece.text)
                 elif isinstance(piece, Done):
                     return self._whole(piece)
         raise ConnectionFailedError("The server is gone.")
@@ -85,5 +85,5 @@ class _Answer:
     def _whole(self, done: Done) -> str:
         if not done.text.strip():
             reason = f" ({done.reason})" if done.reason else ""
-            raise ClientError(f"There is no answer{reason}.")
+            raise LoquentError(f"There is no answer{reason}.")
         return done.text

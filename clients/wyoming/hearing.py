@@ -10,9 +10,10 @@ from wyoming.audio import AudioChunk, AudioStop
 from wyoming.event import Event
 
 from clients.pcm import Converter, FormatError
-from clients.terminal.connection import ClientError, ConnectionFailedError, Session, Target, session
+from clients.target import Target, session
 from clients.wyoming.frames import FrameError, text_of
 from clients.wyoming.speaking import Send, Take
+from loquent import ConnectionFailedError, LoquentError, Session
 
 RATE = 24_000  # samples a second, of the server
 SHORTEST_BYTES = RATE * 2 // 10  # of sound that can be committed: 100 ms
@@ -24,7 +25,7 @@ TRANSCRIPTION = "conversation.item.input_audio_transcription."
 async def transcribe(target: Target, asked: Event | None, start: Event, take: Take, send: Send) -> None:
     """Answer ``audio-start`` and what follows it; ``asked`` is the ``transcribe`` event before it, if there was one.
 
-    Raises: ClientError, FrameError, OSError when the peer is gone.
+    Raises: LoquentError, FrameError, OSError when the peer is gone.
     """
     language = text_of(asked, "language", most=40) if asked is not None else ""
     words = _words(asked) if asked is not None else []
@@ -88,14 +89,14 @@ async def _pass_on(opened: Session, converter: Converter, take: Take) -> int:
 
 
 async def _recognised(opened: Session) -> str:
-    """The words; "" where no speech was heard. Raises: ClientError."""
+    """The words; "" where no speech was heard. Raises: LoquentError."""
     await opened.send("input_audio_buffer.commit")
     try:
         async with asyncio.timeout(RECOGNISING_SECONDS), aclosing(opened.events()) as events:
             async for event in events:
                 match event["type"]:
                     case "error":
-                        raise ClientError(event["error"]["message"])
+                        raise LoquentError(event["error"]["message"])
                     case kind if kind == TRANSCRIPTION + "completed":
                         return str(event["transcript"])
                     case kind if kind == TRANSCRIPTION + "failed":
@@ -108,7 +109,7 @@ async def _recognised(opened: Session) -> str:
 def _failed(error: dict[str, Any]) -> str:
     if error.get("code") == "no_speech":
         return ""
-    raise ClientError(error["message"])
+    raise LoquentError(error["message"])
 
 
 async def _answer(text: str, language: str | None, send: Send) -> None:

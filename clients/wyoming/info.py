@@ -22,8 +22,9 @@ from wyoming.info import (
 )
 
 from clients.streaming import request
-from clients.terminal.connection import ClientError, Target
+from clients.target import Target
 from clients.wyoming.waking import WakeWord
+from loquent import LoquentError
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Describer:
             async with request(self._target, "/v1/models", method="GET") as answer:
                 self._models = _entries(await answer.json())
             self._asked = self._clock()
-        except ClientError as error:
+        except LoquentError as error:
             log.warning("the server does not say what it can do: %s", error)
 
 

@@ -14,12 +14,13 @@ from wyoming.tts import Synthesize, SynthesizeStart
 from wyoming.wake import Detect
 
 from clients.conversations import Conversations
-from clients.terminal.connection import ClientError, Target
+from clients.target import Target
 from clients.wyoming import frames, handling, hearing, speaking
 from clients.wyoming.frames import FrameError
 from clients.wyoming.inbox import Inbox
 from clients.wyoming.info import Describer
 from clients.wyoming.waking import Waking
+from loquent import LoquentError
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Peer:
                 await self._answer(await self._take())
         except EOFError:
             pass
-        except (ClientError, FrameError) as error:
+        except (LoquentError, FrameError) as error:
             await self._fail(error)
         except OSError as error:
             log.info("a peer is gone: %s", error or type(error).__name__)
@@ -61,7 +62,7 @@ class Peer:
             filling.cancel()
             await asyncio.gather(filling, return_exceptions=True)
 
-    async def _fail(self, error: ClientError | FrameError) -> None:
+    async def _fail(self, error: LoquentError | FrameError) -> None:
         """Report an error. The connection ends behind it, so that no peer waits for an answer in vain."""
         malformed = isinstance(error, FrameError)
         log.info("a peer's request failed: %s", error)

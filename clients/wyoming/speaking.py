@@ -8,10 +8,11 @@ from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.event import Event
 from wyoming.tts import SynthesizeChunk, SynthesizeStop, SynthesizeStopped
 
-from clients.streaming import AnswerError, request
-from clients.terminal.connection import Target
+from clients.streaming import request
+from clients.target import Target
 from clients.wyoming.frames import FrameError, object_of, text_of
 from clients.wyoming.sentences import Cutter
+from loquent import RefusedError
 
 RATE = 24_000  # samples a second, mono, 16 bits
 TEXT_BYTES = 64 * 1024  # of one text, streamed or not; the server's own limit
@@ -25,7 +26,7 @@ Take = Callable[[], Coroutine[Any, Any, Event]]
 
 
 async def speak(target: Target, event: Event, voice: str | None, send: Send) -> None:
-    """Answer ``synthesize``. Raises: ClientError, FrameError, OSError when the peer is gone."""
+    """Answer ``synthesize``. Raises: LoquentError, FrameError, OSError when the peer is gone."""
     text = text_of(event, most=TEXT_BYTES)
     await send(AudioStart(**FORMAT).event())
     await _say(target, text, voice, send)
@@ -75,7 +76,7 @@ async def _sound(target: Target, text: str, voice: str | None) -> AsyncGenerator
                 for begin in range(0, whole, CHUNK_BYTES):
                     yield rest[begin : min(begin + CHUNK_BYTES, whole)]
                 rest = rest[whole:]
-    except AnswerError as error:
+    except RefusedError as error:
         if error.code != SILENT:
             raise
 

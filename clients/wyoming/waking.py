@@ -17,12 +17,12 @@ from wyoming.audio import AudioChunk, AudioStop
 from wyoming.event import Event
 from wyoming.wake import Detection, NotDetected
 
-from clients.terminal.connection import ClientError
 from clients.wyoming import wake_child
 from clients.wyoming.frames import FrameError
 from clients.wyoming.hearing import converter_of
 from clients.wyoming.speaking import Send, Take
 from clients.wyoming.wake_child import RATE, READY
+from loquent import LoquentError
 
 PROGRAM = Path(wake_child.__file__)
 MOST = 16  # detections at a time
@@ -64,12 +64,12 @@ class Waking:
     async def detect(self, asked: Event, start: Event, take: Take, send: Send) -> None:
         """Answer ``audio-start`` and what follows it, up to ``audio-stop``; ``asked`` is the ``detect`` before it.
 
-        Raises: ClientError when nothing can be detected, FrameError, OSError when the peer is gone.
+        Raises: LoquentError when nothing can be detected, FrameError, OSError when the peer is gone.
         """
         names = self._names(asked)
         converter = converter_of(start, RATE)
         if self._running >= self._most:
-            raise ClientError(f"There are {self._most} detections in progress; try again.")
+            raise LoquentError(f"There are {self._most} detections in progress; try again.")
         self._running += 1
         try:
             async with _child(self._program, names) as process:
@@ -90,7 +90,7 @@ class Waking:
         """The models to load. Raises: FrameError for an unknown one."""
         known = [word.name for word in self.words]
         if not known:
-            raise ClientError("Wake words are not installed: pip install 'loquent[wyoming]'.")
+            raise LoquentError("Wake words are not installed: pip install 'loquent[wyoming]'.")
         names = asked.data.get("names") or known
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise FrameError("detect: names is a list of texts.")
@@ -112,7 +112,7 @@ class _Detection:
         self._found = False
 
     async def feed(self, pcm: bytes, timestamp: object) -> None:
-        """More sound. Raises: ClientError when the process is gone or stuck."""
+        """More sound. Raises: LoquentError when the process is gone or stuck."""
         self._timestamp = timestamp if isinstance(timestamp, int) and not isinstance(timestamp, bool) else None
         self._fed += len(pcm) // 2
         try:
@@ -120,7 +120,7 @@ class _Detection:
                 self._input.write(pcm)
                 await self._input.drain()
         except OSError:
-            raise ClientError("The process that listens for wake words has ended.") from None
+            raise LoquentError("The process that listens for wake words has ended.") from None
 
     async def report(self) -> None:
         """Send each detection, up to the process's end. Raises: OSError when the peer is gone."""
@@ -132,20 +132,20 @@ class _Detection:
             await self._send(Detection(name, max(at - behind, 0)).event())
 
     async def end(self, reading: "asyncio.Task[None]") -> None:
-        """The sound has ended. Raises: ClientError when the process does not end."""
+        """The sound has ended. Raises: LoquentError when the process does not end."""
         self._input.close()
         try:
             async with asyncio.timeout(FEED_SECONDS):
                 await reading
         except TimeoutError:
-            raise ClientError("The process that listens for wake words is stuck.") from None
+            raise LoquentError("The process that listens for wake words is stuck.") from None
         if not self._found:
             await self._send(NotDetected().event())
 
 
 @asynccontextmanager
 async def _child(program: Path, names: list[str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that listens for these words. Raises: ClientError when it does not start."""
+    """A process that listens for these words. Raises: LoquentError when it does not start."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",  # the program's folder is none to import from
@@ -164,7 +164,7 @@ async def _child(program: Path, names: list[str]) -> AsyncIterator[asyncio.subpr
         except TimeoutError:
             ready = b""
         if ready.decode(errors="replace").strip() != READY:
-            raise ClientError("The process that listens for wake words does not start.")
+            raise LoquentError("The process that listens for wake words does not start.")
         yield process
     finally:
         if process.stdin is not None:

@@ -20,7 +20,7 @@ def installed(how: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("server", "pipelines", "clients"):
+        if (error.name or "").partition(".")[0] in ("server", "pipelines", "clients", "loquent"):
             raise  # a bug of this project
         raise Failure(Exit.RUN_TIME, f"there is no module {error.name}. {how}") from None
 

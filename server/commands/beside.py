@@ -43,8 +43,8 @@ class Beside:
 
     def _bind(self) -> "tuple[Exposure, socket.socket]":
         try:
-            from clients.terminal.connection import UsageError
             from clients.wyoming.adapter import Exposure, bind
+            from loquent import UsageError
         except ModuleNotFoundError as error:
             text = f"[wyoming] port needs the module {error.name}: pip install 'loquent[wyoming]', or set it to 0."
             raise Failure(Exit.USAGE, text) from None
@@ -61,7 +61,7 @@ class Beside:
             self._starting = asyncio.create_task(self._run(address, *self._bound), name="wyoming")
 
     async def _run(self, address: str, exposure: "Exposure", listener: socket.socket) -> None:
-        from clients.terminal.connection import Target
+        from clients.target import Target
         from clients.wyoming.adapter import adapter
 
         session = {"output_modalities": ["text"]}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from server.commands.failure import Exit, Failure
 
 if TYPE_CHECKING:
-    from clients.terminal.connection import Target
+    from clients.target import Target
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def explained() -> Iterator[None]:
     """Turn a client's exceptions into a message and an exit code. Raises: Failure, KeyboardInterrupt."""
     import asyncio
 
-    from clients.terminal.connection import ClientError, ConnectionFailedError, UsageError
+    from loquent import ConnectionFailedError, LoquentError, UsageError
 
     try:
         yield
@@ -24,16 +24,16 @@ def explained() -> Iterator[None]:
         raise KeyboardInterrupt from None
     except ConnectionFailedError as error:
         raise Failure(Exit.CONNECTION, str(error)) from None
-    except ClientError as error:
+    except LoquentError as error:
         raise Failure(Exit.USAGE if isinstance(error, UsageError) else Exit.RUN_TIME, str(error)) from None
 
 
 def replying(asked: argparse.Namespace, *, spoken: bool = False) -> "Target":
     """The server and how it should reply, for ``options.add_reply`` and, if ``spoken``, ``options.add_voice``.
 
-    Raises: ClientError when an option is invalid.
+    Raises: LoquentError when an option is invalid.
     """
-    from clients.terminal.connection import Target
+    from clients.target import Target
 
     names = (
         "url",
@@ -50,8 +50,8 @@ def replying(asked: argparse.Namespace, *, spoken: bool = False) -> "Target":
 
 
 def target(asked: argparse.Namespace) -> "Target":
-    """The server, for ``options.add_server``. Raises: ClientError when its key is invalid."""
-    from clients.terminal.connection import Target
+    """The server, for ``options.add_server``. Raises: LoquentError when its key is invalid."""
+    from clients.target import Target
 
     return Target.of(url=asked.url, model=asked.model, ca=asked.ca, insecure=asked.insecure)
 

@@ -92,7 +92,7 @@ def _outcome(work: Callable[[], int]) -> int:
     except Failure as failure:
         return _report(failure.code, str(failure))
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("server", "pipelines", "clients"):
+        if (error.name or "").partition(".")[0] in ("server", "pipelines", "clients", "loquent"):
             raise  # a bug of this project
         return _report(Exit.RUN_TIME, f"there is no module {error.name}. {SERVER_HINT}")
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ def run(asked: Namespace) -> int:
 
 
 def _texts(asked: Namespace) -> Iterable[str]:
-    from clients.terminal.texts import clean
+    from loquent.texts import clean
 
     if asked.text:
         return [clean(" ".join(asked.text))]

@@ -93,7 +93,7 @@ def piped() -> io.TextIOWrapper | None:
 
 def given(words: Sequence[str]) -> str:
     """The words of the command line, followed by standard input."""
-    from clients.terminal.texts import clean
+    from loquent.texts import clean
 
     stream = piped()
     parts = (clean(" ".join(words)), "" if stream is None else stream.read())

@@ -33,7 +33,7 @@ def run(asked: Namespace) -> int:
     """Serve until a signal. Raises: Failure."""
     with adapters.installed(INSTALL):
         from clients.wyoming.adapter import Exposure, adapter, bind
-    from clients.terminal.connection import Target
+    from clients.target import Target
 
     with client.explained():
         target = Target.of(

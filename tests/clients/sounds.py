@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import soxr
 
-from clients.terminal.connection import Target
+from clients.target import Target
 from clients.terminal.http import send
 from clients.terminal.listen import _form
 from tests.support import PATIENCE

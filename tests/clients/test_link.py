@@ -9,8 +9,8 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from bench.faults.proxy import Proxy, proxy
-from clients.terminal import link
-from clients.terminal.connection import ConnectionFailedError, Done, Session, Target, session
+from clients.target import Target, session
+from loquent import ConnectionFailedError, Done, Session, Text, link
 from server.config import SessionsSettings, Settings
 from tests.support import Running, ScriptedModel, eventually, running
 
@@ -25,8 +25,8 @@ async def replied(opened: Session, text: str) -> Done:
             if isinstance(piece, Done):
                 assert "".join(pieces) == piece.text
                 return piece
-            assert isinstance(piece, str)
-            pieces.append(piece)
+            assert isinstance(piece, Text)
+            pieces.append(piece.text)
     raise AssertionError("the reply has no end")
 
 

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from clients.streaming import HEAD_BYTES, AnswerError, request
-from clients.terminal.connection import ConnectionFailedError, Target
+from clients.streaming import HEAD_BYTES, request
+from clients.target import Target
+from loquent import ConnectionFailedError, RefusedError
 from tests.support import ScriptedModel, running
 
 
@@ -74,7 +75,7 @@ async def test_an_answer_that_is_cut_or_none_is_an_error(answer: bytes) -> None:
 
 async def test_a_refusal_has_the_servers_words_and_code() -> None:
     async with running(ScriptedModel([])) as server:
-        with pytest.raises(AnswerError, match="no voice") as refused:
+        with pytest.raises(RefusedError, match="no voice") as refused:
             async with request(Target(server.url, None, None, {}), "/v1/audio/speech", {"input": "Hi."}):
                 pass
     assert refused.value.code == "voice_not_found"

@@ -16,8 +16,10 @@ import pexpect
 import pytest
 from rich.console import Console
 
+from clients.target import Target, session
 from clients.terminal.chat import _answer, _History
-from clients.terminal.connection import ClientError, Session, Target, UsageError, session
+from loquent import LoquentError, Session, Text, UsageError
+from loquent.address import websocket_address
 from tests.clients.terminal_screen import TerminalScreen
 from tests.support import ScriptedModel, echo, eventually, needs_portaudio, run, running
 
@@ -222,10 +224,10 @@ async def test_a_message_that_is_refused_leaves_the_next_question_its_own_answer
     async with running(ScriptedModel(echo)) as server, session(Target.of(url=server.url)) as talk:
 
         async def ask(text: str) -> str:
-            return "".join([piece async for piece in talk.ask(text) if isinstance(piece, str)]).strip()
+            return "".join([piece.text async for piece in talk.ask(text) if isinstance(piece, Text)]).strip()
 
         assert await ask("first question") == "first question"
-        with pytest.raises(ClientError, match="70"):
+        with pytest.raises(LoquentError, match="70"):
             await ask("x" * 70_000)
         assert await ask("second question") == "second question"
         assert await ask("漢" * 20_000) == "漢" * 20_000  # 60 kB, unless every character were escaped
@@ -260,13 +262,13 @@ def test_a_second_interrupt_leaves_though_the_server_does_not_answer(loquent: st
     ],
 )
 def test_the_websocket_is_found_from_the_servers_address(url: str, websocket: str) -> None:
-    assert Target.of(url=url).websocket() == websocket
+    assert websocket_address(url) == websocket
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8700", "ftp://x", "http://", "nonsense", "http://x:87000", "http://["])
 def test_an_address_that_is_none_is_said(url: str) -> None:
     with pytest.raises(UsageError, match=re.escape(url)):
-        Target.of(url=url).websocket()
+        websocket_address(url)
 
 
 def test_the_target_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

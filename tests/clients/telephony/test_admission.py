@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 from clients.telephony.adapter import Line
 from clients.telephony.signature import signature_of, signed
 from clients.telephony.twiml import Greeting
-from clients.terminal.connection import UsageError
+from loquent import UsageError
 from tests.clients.telephony.twilio import answering, calling
 from tests.support import ROOT, ScriptedModel, eventually, run, running
 

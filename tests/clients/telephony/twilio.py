@@ -11,9 +11,9 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from clients.target import Target
 from clients.telephony.adapter import Line, adapter
 from clients.telephony.mulaw import mu_law
-from clients.terminal.connection import Target
 from pipelines.listening.audio import MU_LAW
 from tests.support import PATIENCE, eventually
 

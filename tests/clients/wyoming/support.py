@@ -9,7 +9,7 @@ from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncTcpClient
 from wyoming.event import Event
 
-from clients.terminal.connection import Target
+from clients.target import Target
 from clients.wyoming.adapter import Exposure, adapter, bind
 from tests.support import PATIENCE
 

@@ -7,7 +7,7 @@ from wyoming.asr import Transcript
 from wyoming.event import Event
 
 from clients.conversations import Conversations, TooManyError
-from clients.terminal.connection import Target
+from clients.target import Target
 from clients.wyoming.handling import asks, handle
 from tests.clients.wyoming import home_assistant
 from tests.clients.wyoming.support import adapting, exchange, kinds

@@ -13,9 +13,9 @@ from wyoming.event import Event
 from wyoming.ping import Ping
 from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart
 
-from clients.terminal.connection import UsageError
 from clients.wyoming import adapter, frames, inbox
 from clients.wyoming.adapter import Exposure
+from loquent import UsageError
 from server.config import LimitSettings, Settings
 from tests.clients.wyoming.support import adapting, exchange, kinds, sound
 from tests.support import (

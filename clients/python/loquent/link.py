@@ -5,17 +5,24 @@ import json
 import random
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from clients.terminal.errors import ConnectionFailedError
-from clients.terminal.texts import clean
+from loquent.bookmark import Bookmark
+from loquent.errors import ConnectionFailedError
+from loquent.texts import clean
+from loquent.wire import event_of, field, inner, malformed
 
 SEND_SECONDS = 10.0
+LEAVING_SECONDS = 1.0  # for what is sent on the way out
 BACK_SECONDS = 30.0  # in which it tries to come back
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0  # seconds between two tries
+OURS = (1002, 1003, 1007, 1009)  # close codes by which we end a socket whose peer breaks the protocol
+LEAVING = 1001  # a close code behind which the server lets the session wait
 RECOVERABLE = (1001, 1005, 1006, 1011, 1012, 1013, 1015)  # close codes behind which a session goes on
 ANSWERS = {  # what shows that the server has an event of ours
     "session.update": "session.updated",
@@ -34,28 +41,46 @@ Connect = Callable[[str], Awaitable[ClientConnection]]  # opens a socket, with t
 class Link:
     """The socket of one session. Each event of ours has an id, so that the server drops what it has already."""
 
-    def __init__(self, socket: ClientConnection, connect: Connect, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        socket: ClientConnection,
+        connect: Connect,
+        report: Callable[[str], None],
+        bookmark: Bookmark | None = None,
+    ) -> None:
         self._socket = socket
         self._connect = connect
         self._report = report
-        self._token = ""
-        self._events = "event_"  # how the ids of the session's events begin
-        self._last = ""  # the last event that came
+        self._token = bookmark.token if bookmark else ""
+        self._events = f"event_{bookmark.session if bookmark else ''}"  # how the ids of the session's events begin
+        self._last = bookmark.after if bookmark else ""  # the last event that came
         self._name, self._count = secrets.token_hex(4), 0
         self._unanswered: list[dict[str, Any]] = []
         self._recovering = asyncio.Lock()
+        self._left = False
 
     async def send(self, event: dict[str, Any]) -> None:
         """Send an event. Raises: ConnectionFailedError when the session is lost."""
-        self._count += 1
-        event = {**event, "event_id": f"{self._name}.{self._count}"}
-        if event["type"] in ANSWERS:
-            self._unanswered = [*self._unanswered, event][-UNANSWERED:]
+        event = self._named(event)
         socket = self._socket
         try:
             await _send(socket, event)
         except (ConnectionClosed, TimeoutError) as error:
             await self._recover(socket, error)
+
+    async def send_in_passing(self, event: dict[str, Any]) -> None:
+        """Send an event if the socket takes it now; otherwise it is sent when the session comes back, if it does."""
+        event = self._named(event)
+        with suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(LEAVING_SECONDS):
+                await _send(self._socket, event)
+
+    def _named(self, event: dict[str, Any]) -> dict[str, Any]:
+        self._count += 1
+        event = {**event, "event_id": f"{self._name}.{self._count}"}
+        if event["type"] in ANSWERS:
+            self._unanswered = [*self._unanswered, event][-UNANSWERED:]
+        return event
 
     async def receive(self, patience: float | None) -> dict[str, Any]:
         """The next event. Raises: ConnectionFailedError when the session is lost, or nothing came for so long."""
@@ -63,7 +88,7 @@ class Link:
             socket = self._socket
             try:
                 async with asyncio.timeout(patience):
-                    event: dict[str, Any] = json.loads(await socket.recv())
+                    event = event_of(await socket.recv())
             except TimeoutError as error:
                 raise gone(error) from None
             except ConnectionClosed as error:
@@ -74,16 +99,17 @@ class Link:
 
     def _note(self, event: dict[str, Any]) -> bool:
         """Whether the event is for the session. Raises: ConnectionFailedError when the session is lost."""
-        kind, error = event["type"], event.get("error") or {}
+        kind, error, id = event["type"], inner(event, "error"), event.get("event_id")
         if kind == "session.created":
-            self._token = (event.get("loquent") or {}).get("resume_token", "")
-            self._events = f"event_{event['session']['id'].removeprefix('sess_')}"
+            self._token = str(inner(event, "loquent").get("resume_token") or "")
+            self._events = f"event_{field(field(event, 'session', dict), 'id', str).removeprefix('sess_')}"
         if kind == "error" and error.get("code") == "session_not_found":
-            raise ConnectionFailedError("The server no longer has this conversation; begin a new one.")
+            text = "The server no longer has this conversation; begin a new one."
+            raise ConnectionFailedError(text, "session_not_found")
         if kind == "error" and error.get("code") == "history_unavailable":
             return False  # the server closes the socket, and has the event for who comes back
-        if event["event_id"].startswith(self._events):
-            self._last = event["event_id"]
+        if isinstance(id, str) and id.startswith(self._events):
+            self._last = id
         for ours in self._unanswered:
             if kind == ANSWERS[ours["type"]] or (kind == "error" and error.get("event_id") == ours["event_id"]):
                 self._unanswered.remove(ours)
@@ -95,7 +121,7 @@ class Link:
         async with self._recovering:
             if self._socket is not broken:
                 return  # another task has
-            if not self._token or not _may_come_back(error):
+            if not self._token or self._left or not _may_come_back(error):
                 raise gone(error) from None
             self._report("The connection was lost; coming back …")
             self._socket = await self._come_back(error)
@@ -105,7 +131,7 @@ class Link:
         pause = FIRST_PAUSE
         while True:
             try:
-                socket = await self._connect(f"session={self._token}&after={self._last}")
+                socket = await self._connect(f"session={quote(self._token)}&after={quote(self._last)}")
                 for event in self._unanswered:
                     await _send(socket, event)
             except (ConnectionFailedError, ConnectionClosed, TimeoutError):
@@ -116,8 +142,20 @@ class Link:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def bookmark(self, response: str, item: str) -> Bookmark | None:
+        """Where the session is, with the reply in progress; ``None`` where the server lets no session be resumed."""
+        if not self._token:
+            return None
+        return Bookmark(self._token, self._events.removeprefix("event_"), self._last, response, item)
+
+    async def leave(self) -> None:
+        """Close the socket; the session waits for who comes back."""
+        self._left = True
+        await self._socket.close(LEAVING)
+
     async def close(self) -> None:
-        """Leave the session."""
+        """End the session."""
+        self._left = True
         await self._socket.close()
 
 
@@ -127,18 +165,27 @@ async def _send(socket: ClientConnection, event: dict[str, Any]) -> None:
 
 
 def _may_come_back(error: Exception) -> bool:
+    if isinstance(error, ConnectionClosed) and _ours(error):
+        return False
     return not isinstance(error, ConnectionClosed) or error.rcvd is None or error.rcvd.code in RECOVERABLE
+
+
+def _ours(error: ConnectionClosed) -> bool:
+    return error.sent is not None and not error.rcvd_then_sent and error.sent.code in OURS
 
 
 def gone(error: Exception) -> ConnectionFailedError:
     """The error for a connection that is lost."""
-    code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else None
+    closed = error if isinstance(error, ConnectionClosed) else None
+    code = closed.rcvd.code if closed and closed.rcvd else None
+    if closed and _ours(closed):
+        return malformed("a frame is no websocket message that it may send")
     if code == 1009:
-        return ConnectionFailedError("The message is longer than the server takes.")
+        return ConnectionFailedError("The message is longer than the server takes.", "message_too_large")
     if code == 1001:
-        return ConnectionFailedError("The server is shutting down.")
+        return ConnectionFailedError("The server is shutting down.", "shutting_down")
     if code == 4001:
-        return ConnectionFailedError("Another client has taken this conversation over.")
-    return ConnectionFailedError(
-        "The server is gone." if isinstance(error, ConnectionClosed) else "The server does not answer."
-    )
+        return ConnectionFailedError("Another client has taken this conversation over.", "taken_over")
+    if closed:
+        return ConnectionFailedError("The server is gone.", "gone")
+    return ConnectionFailedError("The server does not answer.", "no_answer")
