@@ -16,11 +16,13 @@ from websockets.asyncio.server import ServerConnection, serve
 import loquent
 from loquent import Done, Heard, Picture, Screening, Session, Settings, Sound, Text, ToolCall
 from pipelines.anomaly.settings import AnomalySettings
+from pipelines.events import Message
 from pipelines.image.weights import Drawer
 from server.access.keys import new_key
 from server.config import ServerSettings, SessionsSettings, hash_key
 from server.config import Settings as ServerConfig
 from tests.pipelines.listening.fakes import ScriptedRecogniser, hearing_with, tone
+from tests.server.scripts import Scripted, call, calls, text
 from tests.support import (
     ROOT,
     ScriptedModel,
@@ -46,9 +48,9 @@ WEATHER = {
 WORD = 14_400  # bytes of sound of the scripted voice's words: 0.3 s
 
 
-async def whole(session: Session, text: str) -> str:
+async def whole(session: Session, question: str) -> str:
     """A whole reply, whose pieces add up."""
-    pieces = [piece async for piece in session.ask(text)]
+    pieces = [piece async for piece in session.ask(question)]
     done = pieces[-1]
     assert isinstance(done, Done)
     assert done.text == said(pieces)
@@ -116,19 +118,21 @@ async def test_a_reply_that_fails_says_why_and_the_next_one_comes() -> None:
 
 
 async def test_functions_are_called_and_answered() -> None:
-    def script(prompt: str) -> list[str]:
-        if "sunny" in prompt:
-            return ["It is ", "sunny."]
-        return ['<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>']
-
+    stage = Scripted(calls(call("call_1", "weather", '{"city": ', '"Rome"}')))
     async with (
-        running(ScriptedModel(script)) as server,
+        running(stage.pipeline) as server,
         loquent.connect(server.url, settings=Settings(tools=[WEATHER])) as session,
     ):
-        calls = [piece async for piece in session.ask("Weather in Rome?") if isinstance(piece, ToolCall)]
-        assert [(call.name, json.loads(call.arguments)) for call in calls] == [("weather", {"city": "Rome"})]
-        pieces = [piece async for piece in session.answer({calls[0].id: "sunny"})]
+        pieces = [piece async for piece in session.ask("Weather in Rome?")]
+        assert pieces[0] == ToolCall("call_1", "weather", '{"city": "Rome"}')
+        assert isinstance(pieces[1], Done)
+        stage.follow(text("It is ", "sunny."))
+        pieces = [piece async for piece in session.answer({"call_1": "sunny"})]
     assert said(pieces) == "It is sunny."
+    assert stage.turns[1].messages[-1] == Message("tool", "sunny", call_id="call_1")
+    offered = stage.turns[0].tools
+    assert offered is not None
+    assert [tool.name for tool in offered.tools] == ["weather"]
 
 
 async def test_pictures_and_verdicts_come_before_the_end(minilm: Path, drawer: Drawer) -> None:
