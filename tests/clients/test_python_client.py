@@ -72,7 +72,7 @@ async def test_a_reply_comes_in_pieces_and_ends_with_how_it_ended() -> None:
     done = pieces[2]
     assert isinstance(done, Done)
     assert (done.text, done.status, done.reason) == ("Hello.", "completed", None)
-    assert done.usage["output_tokens"] == 3
+    assert done.usage["output_tokens"] == 2
 
 
 async def test_a_conversation_goes_on_from_question_to_question_with_its_settings() -> None:
@@ -531,7 +531,7 @@ async def test_the_example_of_the_documentation_runs() -> None:
         program = program.replace("http://127.0.0.1:8700", server.url)
         done = await asyncio.to_thread(run, sys.executable, "-c", program, PYTHONPATH=LIBRARY)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "Paris.\n(completed, 3 tokens)\n"
+    assert done.stdout == "Paris.\n(completed, 2 tokens)\n"
 
 
 def test_the_library_imports_nothing_but_websockets() -> None:
