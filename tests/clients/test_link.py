@@ -83,10 +83,13 @@ async def test_a_session_that_has_ended_is_said_to_have() -> None:
 
             async def late(query: str) -> object:
                 await eventually(lambda: len(server.backend.live) == 0, "the session has ended")
-                return await monkey(query)
+                socket = await monkey(query)
+                await socket.wait_closed()  # the server is faster than what is sent again
+                return socket
 
             opened._link._connect = late  # type: ignore[assignment]
             opened._link._socket.transport.abort()
+            await opened.cancel()
             with pytest.raises(ConnectionFailedError, match="no longer has this conversation"):
                 await asking
         gate.release(100)

@@ -131,16 +131,24 @@ class Link:
         pause = FIRST_PAUSE
         while True:
             try:
-                socket = await self._connect(f"session={quote(self._token)}&after={quote(self._last)}")
-                for event in self._unanswered:
-                    await _send(socket, event)
+                return await self._open()
             except (ConnectionFailedError, ConnectionClosed, TimeoutError):
                 if asyncio.get_running_loop().time() + pause > until:
                     raise gone(error) from None
-            else:
-                return socket
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _open(self) -> ClientConnection:
+        """A socket to the session, with the events that got no answer sent again."""
+        socket = await self._connect(f"session={quote(self._token)}&after={quote(self._last)}")
+        try:
+            for event in self._unanswered:
+                await _send(socket, event)
+        except ConnectionClosed as error:
+            if _may_come_back(error):
+                raise
+            # The server has closed it for good and said why, which is what is read next.
+        return socket
 
     def bookmark(self, response: str, item: str) -> Bookmark | None:
         """Where the session is, with the reply in progress; ``None`` where the server lets no session be resumed."""

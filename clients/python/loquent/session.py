@@ -239,7 +239,8 @@ class Session:
     async def come_back(self, url: str, bookmark: Bookmark) -> None:
         """Learn that the session is there, and what came of its reply; ``connect`` does. Raises: as ``greet``."""
         refused: RefusedError | None = None
-        await self._link.send({"type": "session.update", "session": {"type": "realtime"}})
+        # A server without the session says so and closes, maybe before this is sent: what it says is read all the same.
+        await self._link.send_in_passing({"type": "session.update", "session": {"type": "realtime"}})
         try:
             async with within(self._silence):
                 event = await self._link.receive(self._silence)
