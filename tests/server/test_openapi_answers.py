@@ -26,6 +26,7 @@ NOT_JSON = {
     "getMetrics",
     "getWidget",
     "getWidgetVersion",
+    "getRecorder",
     "cancelResponse",
 }  # the last is like getResponse
 
