@@ -5,9 +5,13 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 const MOST = 45 * 1024; // bytes of widget.js, compressed
-const OUTPUTS = { "src/widget/index.ts": "built/widget.js", "src/widget/recorder.ts": "built/recorder.js", "src/page/index.ts": "built/page.js" };
+const OUTPUTS = {
+  "src/widget/index.ts": "built/widget.js",
+  "src/widget/recorder.ts": "built/recorder.js",
+  "src/page/index.ts": "built/page.js",
+};
 
-const licence = (await readFile("node_modules/marked/LICENSE.md", "utf8").catch(() => readFile("node_modules/marked/LICENSE", "utf8"))).trim();
+const licence = (await readFile("node_modules/marked/LICENSE", "utf8")).trim();
 const banner = `/*! Loquent's chat widget, Apache-2.0. It contains marked:\n\n${licence.replaceAll("*/", "* /")}\n*/`;
 
 let wrong = false;

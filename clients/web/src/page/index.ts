@@ -2,6 +2,7 @@
 
 import type { LoquentChatElement } from "../../widget";
 import type { ServerEvent } from "../realtime/events";
+import { copyText } from "../render/clipboard";
 import { h } from "../render/dom";
 import { Latency } from "./latency";
 import { SettingsForm } from "./settings";
@@ -58,7 +59,7 @@ paused.addEventListener("change", redraw);
 list.closest("details")!.addEventListener("toggle", redraw);
 find("copy").addEventListener("click", () => {
   const shown = events.map((event) => JSON.stringify(event)).filter((text) => text.includes(filter.value));
-  void navigator.clipboard?.writeText(shown.join("\n"));
+  void copyText(shown.join("\n"), list);
 });
 
 // The chat

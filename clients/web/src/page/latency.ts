@@ -1,10 +1,9 @@
 // How fast the replies come, as this browser sees it.
 
 import type { ServerEvent } from "../realtime/events";
-import { h } from "../render/dom";
+import { h, svg } from "../render/dom";
 
 const SHOWN = 20; // replies
-const SVG = "http://www.w3.org/2000/svg";
 
 interface Reply {
   asked: number; // ms by the clock of performance.now()
@@ -74,21 +73,13 @@ export class Latency {
     const times = this.#replies.map(({ asked, first }) => (first ? first - asked : 0));
     if (times.length === 0) return [];
     const most = Math.max(...times, 1);
-    const svg = make("svg", { viewBox: "0 0 200 60", role: "img", preserveAspectRatio: "none" });
-    svg.setAttribute("aria-label", `First token of the last ${times.length} replies, at most ${Math.round(most)} ms`);
-    times.forEach((time, at) => {
+    const bars = times.map((time, at) => {
       const height = Math.max((48 * time) / most, 1);
-      const bar = make("rect", { x: String(at * 10 + 1), y: String(58 - height), width: "8", height: String(height) });
-      bar.append(make("title", {}, `${Math.round(time)} ms`));
-      svg.append(bar);
+      const place = { x: String(at * 10 + 1), y: String(58 - height), width: "8", height: String(height) };
+      return svg("rect", place, svg("title", {}, `${Math.round(time)} ms`));
     });
-    return [svg];
+    const label = `First token of the last ${times.length} replies, at most ${Math.round(most)} ms`;
+    const drawn = { viewBox: "0 0 200 60", role: "img", preserveAspectRatio: "none", "aria-label": label };
+    return [svg("svg", drawn, ...bars)];
   }
-}
-
-function make(name: string, attributes: Record<string, string>, text = ""): SVGElement {
-  const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.textContent = text;
-  return element;
 }

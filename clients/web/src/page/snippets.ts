@@ -1,5 +1,6 @@
 // What to write in one's own code for this very server.
 
+import { copyText } from "../render/clipboard";
 import { h } from "../render/dom";
 
 interface Server {
@@ -61,7 +62,7 @@ export function showSnippets(root: HTMLElement, server: Server): void {
     if (focus) tabs[at]!.focus();
   };
   const copy = h("button", { type: "button" }, "Copy");
-  copy.addEventListener("click", () => void navigator.clipboard?.writeText(code.textContent ?? ""));
+  copy.addEventListener("click", () => void copyText(code.textContent ?? "", code));
   choose(0);
   root.replaceChildren(h("div", { role: "tablist", "aria-label": "Languages" }, ...tabs), pre, copy);
 }

@@ -2,7 +2,7 @@
 
 import { Conversation, type Change, type Message } from "./conversation";
 import { Credentials, type Source } from "./credentials";
-import type { ClientEvent, Problem, Rating, ServerEvent } from "./events";
+import { isSound, type ClientEvent, type Problem, type Rating, type ServerEvent } from "./events";
 import { Link, random, type State } from "./link";
 import { Store } from "./store";
 import { Tabs } from "./tabs";
@@ -42,7 +42,6 @@ const SAVE_PAUSE = 1000; // ms between two states that are stored amid a reply
 const TAKE_OVER = 3000; // ms without an answer of the tab that has the socket
 const RESTORED = 20; // messages that a new session is given of one that was lost
 const RESTORED_CHARACTERS = 16_000;
-const UPDATE = "loquent.session"; // the settings' event has an id that stays, so that they are in the list once
 
 export class Chat {
   readonly conversation: Conversation;
@@ -266,12 +265,17 @@ export class Chat {
 
   #take(event: ServerEvent): void {
     const at = Date.now();
-    const sound = event.type === "response.output_audio.delta";
-    if (!sound || this.#aloudIn !== this.#tab) this.#tabs.post({ event, at, tab: sound ? this.#aloudIn : "" });
-    if (!sound) this.conversation.take(event, at);
-    if (!sound || this.#aloudIn === this.#tab) this.#watcher.event(event);
+    if (!isSound(event) || this.#aloudIn !== this.#tab) this.#tabs.post({ event, at, tab: this.#aloudIn });
+    this.#show(event, at, this.#aloudIn);
     if (event.type === "response.done") this.#save();
     else this.#saving ||= setTimeout(() => this.#save(), SAVE_PAUSE);
+  }
+
+  // Sound is for the tab that asked for it alone.
+  #show(event: ServerEvent, at: number, tab: string): void {
+    if (!isSound(event)) this.conversation.take(event, at);
+    else if (tab !== this.#tab) return;
+    this.#watcher.event(event);
   }
 
   #begun(lost: boolean): ClientEvent[] {
@@ -282,8 +286,7 @@ export class Chat {
   }
 
   #settings(link: Link): ClientEvent {
-    const session = { type: "realtime", ...this.#options.session };
-    return { ...link.make("session.update", { session }), event_id: `${UPDATE}.${random()}` };
+    return link.make("session.update", { session: { type: "realtime", ...this.#options.session } });
   }
 
   // What was said last, for a session that does not know it.
@@ -305,9 +308,8 @@ export class Chat {
   }
 
   #become(state: State, reason: string): void {
-    this.#state = state;
     this.#tabs.post({ state, reason });
-    this.#watcher.state(state, reason);
+    this.#follow(state, reason);
   }
 
   // What other tabs say
@@ -322,9 +324,7 @@ export class Chat {
     } else if (this.#link) {
       return; // only one tab has the socket
     } else if ("event" in post) {
-      const sound = post.event.type === "response.output_audio.delta";
-      if (!sound) this.conversation.take(post.event, post.at);
-      if (!sound || post.tab === this.#tab) this.#watcher.event(post.event);
+      this.#show(post.event, post.at, post.tab);
     } else if ("messages" in post) {
       this.conversation.messages = post.messages;
       this.#watcher.changed("all");

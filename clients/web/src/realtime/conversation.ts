@@ -27,6 +27,11 @@ export interface Message {
   ahead?: number; // replies that come first
 }
 
+// Whether a reply is in progress.
+export function isOpen({ status }: Message): boolean {
+  return status === "waiting" || status === "streaming";
+}
+
 // What a change means for who shows it: one message, or all of them.
 export type Change = Message | "all";
 
@@ -47,7 +52,7 @@ export class Conversation {
 
   // The reply in progress.
   get reply(): Message | undefined {
-    return this.messages.findLast((each) => each.status === "waiting" || each.status === "streaming");
+    return this.messages.findLast(isOpen);
   }
 
   get last(): Message | undefined {
@@ -56,6 +61,10 @@ export class Conversation {
 
   find(id: string | undefined): Message | undefined {
     return id ? this.messages.findLast((each) => each.id === id) : undefined;
+  }
+
+  ofResponse(id: string): Message | undefined {
+    return this.messages.findLast((each) => each.response === id);
   }
 
   // A message of the user's, shown at once.
@@ -75,10 +84,8 @@ export class Conversation {
 
   // The server no longer has what was in progress.
   lost(): void {
-    for (const each of this.messages) {
-      if (each.status === "waiting" || each.status === "streaming") {
-        this.#set(each, { status: "incomplete", reason: "connection_lost" });
-      }
+    for (const each of this.messages.filter(isOpen)) {
+      this.#set(each, { status: "incomplete", reason: "connection_lost" });
     }
   }
 
@@ -140,7 +147,7 @@ export class Conversation {
 
   #begun(event: ServerEvent, at: number): void {
     const id = event.response?.id ?? "";
-    if (this.messages.some((each) => each.response === id)) return;
+    if (this.ofResponse(id)) return;
     const ahead = event.loquent?.queue?.ahead ?? 0;
     this.#add({ id, response: id, role: "assistant", text: "", status: "waiting", at, ...(ahead ? { ahead } : {}) });
   }
@@ -149,13 +156,9 @@ export class Conversation {
   #itemBegun(event: ServerEvent, at: number): void {
     const { item, response_id } = event;
     if (item?.type !== "message" || this.find(item.id)) return;
-    const waiting = this.messages.findLast((each) => each.id === response_id);
-    if (waiting) {
-      waiting.id = item.id;
-      this.#changed("all");
-    } else {
-      this.#add({ id: item.id, response: response_id ?? "", role: "assistant", text: "", status: "waiting", at });
-    }
+    const waiting = this.find(response_id);
+    if (waiting) this.#set(waiting, { id: item.id });
+    else this.#add({ id: item.id, response: response_id ?? "", role: "assistant", text: "", status: "waiting", at });
   }
 
   #more(event: ServerEvent): void {
@@ -171,7 +174,7 @@ export class Conversation {
 
   #ended(response: Response, pictures: Picture[], at: number): void {
     const item = response.output?.find((each) => each.type === "message");
-    const message = this.messages.findLast((each) => each.response === response.id);
+    const message = this.ofResponse(response.id);
     const text = item ? textOf(item) : (message?.text ?? "");
     const { reason, error } = response.status_details ?? {};
     const fields: Partial<Message> = {

@@ -79,6 +79,10 @@ export const ANSWERS: Record<string, string> = {
   "loquent.feedback": "loquent.feedback.recorded",
 };
 
+export function isSound(event: ServerEvent): boolean {
+  return event.type === "response.output_audio.delta";
+}
+
 // The event that a message holds, or nothing where it is none.
 export function parse(data: unknown): ServerEvent | null {
   if (typeof data !== "string") return null;

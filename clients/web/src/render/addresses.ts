@@ -14,10 +14,10 @@ export function linkOf(text: string): string | null {
 export function pictureOf(text: string, server: string): string | null {
   if (PNG.test(text)) return text;
   const url = parse(text);
-  if (!url || url.username || url.origin !== new URL(server).origin) return null;
-  return url.pathname.startsWith(PICTURES) || url.pathname.startsWith(new URL(server).pathname.replace(/\/$/, "") + PICTURES)
-    ? url.href
-    : null;
+  const { origin, pathname } = new URL(server);
+  if (!url || url.username || url.origin !== origin) return null;
+  const folders = [PICTURES, pathname.replace(/\/$/, "") + PICTURES]; // a proxy may have the server below a path
+  return folders.some((folder) => url.pathname.startsWith(folder)) ? url.href : null;
 }
 
 function parse(text: string): URL | null {

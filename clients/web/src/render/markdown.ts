@@ -4,6 +4,7 @@
 import { Lexer, type MarkedToken, type Token, type Tokens } from "marked";
 
 import { linkOf, pictureOf } from "./addresses";
+import { copyText } from "./clipboard";
 import { h } from "./dom";
 import { decode } from "./entities";
 import { clean } from "./text";
@@ -91,7 +92,8 @@ export class Markdown {
     const labels = this.#labels();
     const button = h("button", { type: "button", class: "copy-code", part: "copy-code" }, labels.copy);
     button.addEventListener("click", () => {
-      void navigator.clipboard?.writeText(token.text).then(() => {
+      void copyText(token.text, button).then((copied) => {
+        if (!copied) return;
         button.textContent = labels.copied;
         setTimeout(() => (button.textContent = labels.copy), 1500);
       });

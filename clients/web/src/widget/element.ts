@@ -3,8 +3,9 @@
 import { Chat } from "../realtime/chat";
 import type { Change, Message } from "../realtime/conversation";
 import type { Source } from "../realtime/credentials";
-import type { Problem, Rating, ServerEvent } from "../realtime/events";
+import { isSound, type Problem, type Rating, type ServerEvent } from "../realtime/events";
 import type { State } from "../realtime/link";
+import { copyText } from "../render/clipboard";
 import { h } from "../render/dom";
 import { clean } from "../render/text";
 import { MessageList } from "./list";
@@ -70,7 +71,7 @@ export class LoquentChat extends HTMLElement {
         get locale() { return around.#locale; },
         get user() { return around.#user.name ?? ""; },
         isLast: (message) => this.#chat?.conversation.last === message,
-        copy: (message) => copy(message.text, this.shadowRoot!),
+        copy: (message) => copyText(message.text, this.#panel.element),
         retry: () => this.#retry(),
         rate: (message, rating) => this.#rate(message, rating),
       },
@@ -218,7 +219,6 @@ export class LoquentChat extends HTMLElement {
     if (!this.isConnected) return;
     this.#chat?.leave();
     this.#hush();
-    this.#list.clear();
     this.#unread = 0;
     const source: Source | null = this.#getSecret ?? this.getAttribute("secret-url");
     this.#chat = null; // while the next one is made, nothing is its
@@ -324,7 +324,7 @@ export class LoquentChat extends HTMLElement {
 
   #event(event: ServerEvent): void {
     if (event.type === "input_audio_buffer.speech_started") this.#hush();
-    if (event.type === "response.output_audio.delta" && (this.#aloud || this.#talks)) {
+    if (isSound(event) && (this.#aloud || this.#talks)) {
       this.#speech.play(event.item_id ?? "", event.delta ?? "");
       this.#busy();
     }
@@ -333,7 +333,7 @@ export class LoquentChat extends HTMLElement {
   }
 
   #replied(id: string): void {
-    const message = this.messages.findLast((each) => each.response === id);
+    const message = this.#chat?.conversation.ofResponse(id);
     if (!message || this.#announced === id) return;
     this.#announced = id;
     if (!this.#isOpen && message.text) {
@@ -470,22 +470,6 @@ export class LoquentChat extends HTMLElement {
         reportError(error); // a page's fault is not the chat's
       }
     }
-  }
-}
-
-async function copy(text: string, root: ShadowRoot): Promise<void> {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    // Not over plain http: the old way, by what is selected.
-    const area = h("textarea", { class: "hidden", "aria-hidden": "true", tabindex: "-1" });
-    area.value = text;
-    root.append(area);
-    const before = root.activeElement;
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-    if (before instanceof HTMLElement) before.focus();
   }
 }
 

@@ -1,6 +1,7 @@
 // One message as it is shown.
 
-import type { Message } from "../realtime/conversation";
+import { isOpen, type Message } from "../realtime/conversation";
+import type { Rating } from "../realtime/events";
 import { pictureOf } from "../render/addresses";
 import { h, icon } from "../render/dom";
 import { Markdown } from "../render/markdown";
@@ -15,9 +16,9 @@ export interface Surroundings {
   locale: Locale;
   user: string; // the name that the page gave its visitor
   isLast(message: Message): boolean;
-  copy(message: Message): Promise<void>;
+  copy(message: Message): Promise<boolean>; // whether it was
   retry(): void;
-  rate(message: Message, rating: "up" | "down" | null): void;
+  rate(message: Message, rating: Rating | null): void;
 }
 
 const RENDER_SHARE = 4; // a text that took a millisecond to render is rendered again after four
@@ -58,7 +59,7 @@ export class MessageView {
   // Show the message as it is now; returns the ms after which it must be shown once more, or 0.
   render(): number {
     const { message } = this;
-    const open = message.status === "waiting" || message.status === "streaming";
+    const open = isOpen(message);
     const now = performance.now();
     if (message.text !== this.#shown || !this.#key) {
       if (open && now < this.#ready) return this.#ready - now;
@@ -136,7 +137,8 @@ export class MessageView {
     const nodes: Node[] = [];
     if (message.text) {
       const copy: HTMLButtonElement = this.#button(icons.COPY, texts.copy, () => {
-        void this.#around.copy(message).then(() => {
+        void this.#around.copy(message).then((copied) => {
+          if (!copied) return;
           copy.setAttribute("aria-label", texts.copied);
           copy.classList.add("done");
           setTimeout(() => (copy.setAttribute("aria-label", texts.copy), copy.classList.remove("done")), 1500);
@@ -151,7 +153,7 @@ export class MessageView {
     return nodes;
   }
 
-  #thumb(rating: "up" | "down", path: string, label: string): Node {
+  #thumb(rating: Rating, path: string, label: string): Node {
     const given = this.message.rating === rating;
     const button = this.#button(path, label, () => this.#around.rate(this.message, given ? null : rating));
     button.setAttribute("aria-pressed", String(given));
