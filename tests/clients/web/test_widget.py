@@ -245,3 +245,18 @@ async def test_a_tab_that_is_suspended_is_replaced_by_another() -> None:
         await suspending.send("Page.setWebLifecycleState", {"state": "active"})
         assert [text for _, _, text in await second.texts()] == ["Hi", "Hello.", "Are you there?", "Hello."]
         assert len(server.backend.live) == 1
+
+
+async def test_where_tabs_can_not_agree_each_has_its_own_conversation() -> None:
+    async with (
+        running(ScriptedModel(["Hello."]), settings()) as server,
+        shop(server.url) as site,
+        visiting() as visit,
+    ):
+        # As on a page that came by plain http from another machine.
+        await visit.context.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
+        for _ in range(2):
+            widget = await opened(visit, site.url)
+            await widget.say("Hi")
+            await expect(widget.replies.locator(".body")).to_have_text("Hello.", timeout=PATIENCE_MS)
+        assert len(server.backend.live) == 2

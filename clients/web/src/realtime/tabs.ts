@@ -26,10 +26,8 @@ export class Tabs<Post> {
   }
 
   join(): void {
-    if (!Tabs.able) {
-      this.leads = true;
-      return this.#peer.lead();
-    }
+    // As a lock does, that leads only once whoever joins is complete.
+    if (!Tabs.able) return queueMicrotask(() => void this.#lead());
     this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#peer.hear(data as Post);
     this.#request({ signal: this.#left.signal });
@@ -54,13 +52,7 @@ export class Tabs<Post> {
 
   #request(options: LockOptions): void {
     const held = new Promise<void>((resolve) => (this.#leave = resolve));
-    const led = (): Promise<void> | undefined => {
-      if (this.#left.signal.aborted || this.leads) return; // left before the lock was granted, or led already
-      this.leads = true;
-      this.#peer.lead();
-      return held;
-    };
-    navigator.locks.request(this.#name, options, led).catch((error: unknown) => {
+    navigator.locks.request(this.#name, options, () => this.#lead() && held).catch((error: unknown) => {
       if (this.#left.signal.aborted) return;
       if (!(error instanceof DOMException && error.name === "AbortError")) return reportError(error);
       if (!this.leads) return;
@@ -68,5 +60,13 @@ export class Tabs<Post> {
       this.#peer.follow();
       this.#request({ signal: this.#left.signal });
     });
+  }
+
+  // Whether this tab leads from now on: not where it has left meanwhile, or leads already.
+  #lead(): boolean {
+    if (this.#left.signal.aborted || this.leads) return false;
+    this.leads = true;
+    this.#peer.lead();
+    return true;
   }
 }
