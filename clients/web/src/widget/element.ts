@@ -110,7 +110,7 @@ export class LoquentChat extends HTMLElement {
 
   set session(session: Record<string, unknown>) {
     this.#session = session;
-    this.#configure();
+    this.#chat?.configure(this.#settings);
   }
 
   get messages(): readonly Message[] {
@@ -223,7 +223,7 @@ export class LoquentChat extends HTMLElement {
     const source: Source | null = this.#getSecret ?? this.getAttribute("secret-url");
     this.#chat = null; // while the next one is made, nothing is its
     const chat: Chat = new Chat(
-      { server: this.server, source, user: this.#owner, session: this.#session },
+      { server: this.server, source, user: this.#owner, session: this.#settings },
       {
         changed: (change) => this.#chat === chat && this.#changed(change),
         state: (state, reason) => this.#chat === chat && this.#state(state, reason),
@@ -422,7 +422,7 @@ export class LoquentChat extends HTMLElement {
       chat.listen(true);
       if (!this.#talks) {
         this.#talks = true;
-        this.#configure();
+        this.#chat?.configure(this.#settings);
       }
       if (this.#holds) {
         chat.stop();
@@ -444,16 +444,17 @@ export class LoquentChat extends HTMLElement {
     if (!this.#talks) return;
     this.#talks = false;
     this.#chat?.listen(false);
-    this.#configure();
+    this.#chat?.configure(this.#settings);
   }
 
-  #configure(): void {
+  // What the page wants of the session, with what the microphone needs.
+  get #settings(): Record<string, unknown> {
+    if (!Microphone.able || !this.hasAttribute("microphone")) return this.#session;
     const detection = this.#talks && !this.#holds ? { type: "server_vad" } : null;
     const given = (this.#session["audio"] ?? {}) as { input?: Record<string, unknown> };
     const input = { ...given.input, transcription: { model: "whisper-1" }, turn_detection: detection };
-    const voice = Microphone.able && this.hasAttribute("microphone") ? { audio: { ...given, input } } : {};
-    const modality = this.#talks ? { output_modalities: ["audio"] } : voice.audio ? { output_modalities: ["text"] } : {};
-    this.#chat?.configure({ ...this.#session, ...voice, ...modality });
+    const modality = this.#talks ? "audio" : "text";
+    return { ...this.#session, audio: { ...given, input }, output_modalities: [modality] };
   }
 
   // Be silent at once; the server learns how much was heard.
