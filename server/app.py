@@ -13,7 +13,7 @@ from aiohttp import web
 
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
-from server import bodies, logs, measuring, pages, paths
+from server import bodies, logs, measuring, paths
 from server.access.stored import StoredSecrets
 from server.api import (
     chat,
@@ -44,7 +44,7 @@ from server.realtime.connection import connect
 from server.realtime.refusal import is_refused, refuse
 from server.tls import certificate_of
 from server.tracing.switch import tracing
-from server.web import widget
+from server.web import page, widget
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
     app.router.add_post("/v1/embeddings", embeddings.create)
     app.router.add_get("/v1/models", models.list_models)
     app.router.add_get("/v1/models/{name:.+}", models.retrieve_model)
-    for path in pages.FILES:
-        app.router.add_get(path, pages.page)
+    for path in page.FILES:
+        app.router.add_get(path, page.answer)
     app.router.add_get(widget.LATEST, widget.latest)
     app.router.add_get(widget.VERSIONED, widget.versioned)
     app.router.add_get(widget.MICROPHONE, widget.microphone)
@@ -110,7 +110,8 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
-    widget.prepare()
+    if widget.served(settings):
+        widget.prepare()
     app.on_response_prepare.extend((add_headers, measuring.count))
     return app
 
@@ -196,7 +197,7 @@ async def _admit(backend: Backend, request: web.Request, handler: Handler) -> we
 
 def _public(path: str) -> bool:
     """Whether anyone may read what is at this path, without a key: it holds no secret."""
-    return path in pages.FILES or path in operations.PATHS or widget.ADDRESS.fullmatch(path) is not None
+    return path in page.FILES or path in operations.PATHS or widget.ADDRESS.fullmatch(path) is not None
 
 
 def _identify(backend: Backend, request: web.Request) -> None:

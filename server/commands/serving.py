@@ -15,7 +15,7 @@ from pipelines.part import Part
 from pipelines.speech.stage import SpeechStage
 from pipelines.speech.voices.interface import VoiceError
 from pipelines.stages import StageUnavailableError
-from server import logs, pages
+from server import logs
 from server.app import listen, run
 from server.auth import Refusal, check_exposure
 from server.commands import streams
@@ -27,6 +27,7 @@ from server.config import Configuration, Settings
 from server.history.database import SetupError
 from server.history.interface import HistoryError
 from server.tls import certificate_of
+from server.web import page
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +132,8 @@ class _Process:
         parts = [self._settings.chat.model, *([f"voice {self._settings.speech.voice}"] if speaks else [])]
         notify("READY=1", f"STATUS=listens on {address}")
         streams.announce(f"Loquent listens on {address} ({', '.join(parts)}, ready in {seconds:.1f} s)")
-        if pages.served(self._settings):
-            streams.announce(f"Open {pages.address(self._settings, address)} in a browser")
+        if page.served(self._settings):
+            streams.announce(f"Open {page.address(self._settings, address)} in a browser")
 
     def _part_ready(self, part: Part, seconds: float) -> None:
         _freeze()

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from pipelines.speech.formats import CONTENT_TYPES
-from server import pages
 from server.api import client_secrets, completions, embeddings, images, moderations, speech, transcriptions
 from server.api.chat import request as chat_request
 from server.api.requests import Harmless
@@ -18,7 +17,7 @@ from server.links import IMAGES
 from server.openapi.shapes import chat as chats
 from server.openapi.shapes import common
 from server.openapi.shapes import responses as shapes
-from server.web import widget
+from server.web import page, widget
 
 Json = dict[str, Any]
 PATHS = ("/openapi.json", "/v1/realtime/schema.json")  # of the documents themselves
@@ -348,7 +347,7 @@ _OPERATING = (
             keyed=False,
             errors=(404,),
         )
-        for path, (name, kind) in pages.FILES.items()
+        for path, (name, kind) in page.FILES.items()
     ),
     *(
         Operation("GET", path, id, summary, others={"text/javascript": TEXT}, keyed=False, errors=(404,))

@@ -9,7 +9,7 @@ from server.backend import BACKEND
 from server.config import Settings
 from server.errors import ApiError
 
-FOLDER = Path(__file__).parents[1] / "clients" / "web"
+FOLDER = Path(__file__).parents[2] / "clients" / "web"
 FILES = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -34,8 +34,10 @@ EVERY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - addresses of eve
 
 def served(settings: Settings) -> bool:
     """Whether this server has the first page."""
+    if settings.web.page != "auto":
+        return settings.web.page
     # Behind a proxy, what listens on this machine alone is open to others.
-    return settings.web.serves_page(loopback=settings.server.loopback and not settings.server.trusted_proxies)
+    return settings.server.loopback and not settings.server.trusted_proxies
 
 
 def address(settings: Settings, listening: str) -> str:
@@ -46,7 +48,7 @@ def address(settings: Settings, listening: str) -> str:
     return f"{here.scheme}://{EVERY[here.hostname]}:{here.port}" if here.hostname in EVERY else listening
 
 
-async def page(request: web.Request) -> web.Response:
+async def answer(request: web.Request) -> web.Response:
     """One of the files. Raises: ApiError 404 where they are not served."""
     if not served(request.app[BACKEND].settings):
         raise ApiError(404, "page_not_found", OFF)

@@ -12,7 +12,3 @@ class WebSettings(BaseModel):
 
     page: bool | Literal["auto"] = "auto"
     widget: bool = True
-
-    def serves_page(self, *, loopback: bool) -> bool:
-        """Whether the first page is served; ``loopback``: only this machine can reach the server."""
-        return loopback if self.page == "auto" else self.page

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from server import pages
 from server.backend import BACKEND
+from server.config import Settings
 from server.errors import ApiError
+from server.web import page
 from server.web.compression import takes_gzip
 from server.web.file import FILE, RECORDER, WidgetFile
 
@@ -28,6 +29,11 @@ OTHER = (
     "This server has another version of the widget; `loquent widget` prints the tag for it. "
     "/widget.js is always the one that it has."
 )
+
+
+def served(settings: Settings) -> bool:
+    """Whether this server has the widget; the first page is made of it."""
+    return settings.web.widget or page.served(settings)
 
 
 async def latest(request: web.Request) -> web.Response:
@@ -52,8 +58,7 @@ def prepare() -> None:
 
 
 def _answer(request: web.Request, caching: str, version: str | None = None, path: Path = FILE) -> web.Response:
-    settings = request.app[BACKEND].settings
-    if not settings.web.widget and not pages.served(settings):  # the first page is made of it
+    if not served(request.app[BACKEND].settings):
         raise ApiError(404, "widget_not_found", OFF)
     file = _file(path)
     if version not in (None, file.version):

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from server import pages
 from server.access.keys import SCOPES
 from server.auth import SCOPE_OF
 from server.openapi import operations
+from server.web import page
 from tests.server.access.support import Guarded, bearer, guarded, new_key, revoke
 
 # Without a key, or with a signed link.
 PUBLIC = (
     *("/livez", "/readyz", "/v1/images/files/{id}.png", "/widget.js", "/widget.{version}.js", "/recorder.js"),
-    *pages.FILES,
+    *page.FILES,
     *operations.PATHS,
 )
 CREDENTIALS = ("none", "wrong", "wrong secret", "expired", "revoked", "dead secret", "secret", *SCOPES, "configured")

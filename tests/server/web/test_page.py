@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from server import pages
 from server.config import ConfigError, ServerSettings, Settings, WebSettings, hash_key, read
+from server.web import page
 from tests.server.commands.test_main import served
 from tests.support import ScriptedModel, run, running
 
@@ -31,7 +31,7 @@ async def test_it_is_served_where_it_is_on_and_else_says_how_to_switch_it_on(
 ) -> None:
     settings = Settings(server=ServerSettings(**server), web=WebSettings(**web))
     async with running(ScriptedModel(["Hi"]), settings) as given:
-        for path, (_, kind) in pages.FILES.items():
+        for path, (_, kind) in page.FILES.items():
             async with given.http.get(given.url + path) as answer:
                 if on:
                     assert (answer.status, answer.content_type) == (200, kind)
@@ -62,7 +62,7 @@ async def test_a_page_is_on_for_no_other_host() -> None:
 def test_the_address_to_open_is_one_that_a_browser_can_open(
     listening: str, server: dict[str, Any], address: str
 ) -> None:
-    assert pages.address(Settings(server=ServerSettings(**server)), listening) == address
+    assert page.address(Settings(server=ServerSettings(**server)), listening) == address
 
 
 def test_serve_says_where_to_open_it(loquent: str, tmp_path: Path) -> None:
