@@ -6,8 +6,8 @@ from typing import Any
 
 from playwright.async_api import expect
 
-from tests.clients.web.shop import PATIENCE_MS, Widget, settings, shop, visiting
-from tests.support import ROOT, ScriptedModel, running
+from tests.clients.web.shop import PATIENCE_MS, scene
+from tests.support import ROOT, ScriptedModel
 
 REPLY = [
     "Your order left our warehouse **this morning**.\n\n",
@@ -39,12 +39,8 @@ async def picture(name: str, folder: Path) -> list[str]:
     """Draw one of the cases into a folder; returns what does not fit."""
     options, attributes = CASES[name]
     given = {"greeting": "Good day! How can I help?", "heading": "Shop assistant", **attributes}
-    async with (
-        running(ScriptedModel(REPLY), settings()) as server,
-        shop(server.url, **given) as site,
-        visiting(reduced_motion="reduce", **options) as visit,
-    ):
-        widget = Widget(await visit.open(site.url))
+    async with scene(ScriptedModel(REPLY), browser={"reduced_motion": "reduce", **options}, attributes=given) as here:
+        widget = await here.tab()
         await widget.page.locator("loquent-chat .launcher").click()
         widget.input = widget.page.locator("loquent-chat textarea")
         await widget.say("Where is my order?")

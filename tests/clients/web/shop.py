@@ -1,9 +1,8 @@
 """A shop's site on an origin of its own, whose pages have the widget and a strict Content Security Policy."""
 
 import asyncio
-import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import escape
@@ -13,8 +12,10 @@ import aiohttp
 from aiohttp import web
 from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright
 
+from pipelines.build import Pipeline
 from server.config import ServerSettings, Settings, hash_key
 from server.web.file import WidgetFile
+from tests.support import Running, ScriptedModel, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE_MS = 30_000
@@ -188,7 +189,7 @@ class Widget:
     async def texts(self) -> list[tuple[str, str, str]]:
         """Role, status and text of each message."""
         found = await self.call("return chat.messages.map((each) => [each.role, each.status, each.text])")
-        return [(role, status, text) for role, status, text in json.loads(json.dumps(found))]
+        return [(role, status, text) for role, status, text in found]
 
 
 async def until(page: Page, expression: str) -> None:
@@ -203,3 +204,37 @@ async def opened(visit: Visit, url: str) -> Widget:
     widget = Widget(await visit.open(url))
     await widget.open()
     return widget
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A server, the shop's site, and a visitor there."""
+
+    server: Running
+    site: Shop
+    visit: Visit
+
+    async def opened(self) -> Widget:
+        """The widget of a new tab, opened."""
+        return await opened(self.visit, self.site.url)
+
+    async def tab(self) -> Widget:
+        """The widget of a new tab, as it is loaded."""
+        return Widget(await self.visit.open(self.site.url))
+
+
+@asynccontextmanager
+async def scene(
+    pipeline: Pipeline | ScriptedModel,
+    *,
+    given: Settings | None = None,
+    browser: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, str] | None = None,
+) -> AsyncIterator[Scene]:
+    """All three; ``browser`` has the options of the visitor's browser, ``attributes`` are the widget's."""
+    async with (
+        running(pipeline, given or settings()) as server,
+        shop(server.url, **(attributes or {})) as site,
+        visiting(**(browser or {})) as visit,
+    ):
+        yield Scene(server, site, visit)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, Widget, opened, settings, shop, visiting
-from tests.support import ROOT, ScriptedModel, running
+from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, Widget, scene
+from tests.support import ROOT, ScriptedModel
 
 AXE = ROOT / "clients" / "web" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -82,12 +82,12 @@ async def test_axe_finds_nothing_in_any_state(scheme: Any, locale: str, size: An
     def reply(prompt: str) -> list[str]:
         return ["", RICH] if "Rich" in prompt else [f"{number} " for number in range(30)]
 
-    async with (
-        running(ScriptedModel(reply, gate=gate), settings()) as server,
-        shop(server.url, locale=locale, greeting="Good day!", quick_replies="Where is my order?|Opening hours") as site,
-        visiting(color_scheme=scheme, viewport=size, bypass_csp=True, reduced_motion="reduce") as visit,
-    ):
-        page = await visit.open(site.url)
+    async with scene(
+        ScriptedModel(reply, gate=gate),
+        browser={"color_scheme": scheme, "viewport": size, "bypass_csp": True, "reduced_motion": "reduce"},
+        attributes={"locale": locale, "greeting": "Good day!", "quick_replies": "Where is my order?|Opening hours"},
+    ) as here:
+        page = await here.visit.open(here.site.url)
         widget = Widget(page)
         seen: dict[str, list[str]] = {"closed": await violations(page)}
         await page.locator("loquent-chat .launcher").click()
@@ -107,7 +107,7 @@ async def test_axe_finds_nothing_in_any_state(scheme: Any, locale: str, size: An
         await widget.say("Rich")
         await ready(widget, 3)
         seen["rich"] = await violations(page)
-        site.refuses = True
+        here.site.refuses = True
         await widget.call("chat.setUser({ id: 'another', name: 'Ada' })")
         await expect(page.locator("loquent-chat .status")).to_be_visible(timeout=PATIENCE_MS)
         seen["refused"] = await violations(page)
@@ -116,12 +116,8 @@ async def test_axe_finds_nothing_in_any_state(scheme: Any, locale: str, size: An
 
 async def test_a_screen_reader_is_given_each_reply_once_and_whole() -> None:
     gate = threading.Semaphore(0)
-    async with (
-        running(ScriptedModel(["Some ", "**bold** ", "words."], gate=gate), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(["Some ", "**bold** ", "words."], gate=gate)) as here:
+        widget = await here.opened()
         await widget.page.evaluate(LISTEN)
         for count in (1, 2):
             await widget.say("Hi")
@@ -135,12 +131,8 @@ async def test_a_screen_reader_is_given_each_reply_once_and_whole() -> None:
 
 async def test_a_whole_conversation_by_keyboard() -> None:
     gate = threading.Semaphore(0)
-    async with (
-        running(ScriptedModel([f"{number} " for number in range(20)], gate=gate), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        page = await visit.open(site.url)
+    async with scene(ScriptedModel([f"{number} " for number in range(20)], gate=gate)) as here:
+        page = await here.visit.open(here.site.url)
         widget = Widget(page)
         keys = page.keyboard
 

@@ -10,8 +10,8 @@ from playwright.async_api import Request, expect
 
 from server.limits.settings import LimitSettings
 from tests.clients.web.attacks import AWAY, attacks
-from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, opened, settings, shop, visiting
-from tests.support import ScriptedModel, running
+from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, scene, settings
+from tests.support import ScriptedModel
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
@@ -54,13 +54,9 @@ async def test_nothing_that_a_model_says_runs_or_leaves() -> None:
     def note(request: Request) -> None:
         asked.append(request.url)
 
-    async with (
-        running(ScriptedModel(lambda _: [next(said)]), settings(limits=limits())) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        visit.context.on("request", note)
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(lambda _: [next(said)]), given=settings(limits=limits())) as here:
+        here.visit.context.on("request", note)
+        widget = await here.opened()
         for number, text in enumerate(texts):
             await widget.call(f"chat.send('attack {number}')")
             await expect(widget.replies).to_have_count(number + 1, timeout=PATIENCE_MS)
@@ -68,26 +64,22 @@ async def test_nothing_that_a_model_says_runs_or_leaves() -> None:
             assert await widget.page.evaluate(LOOK) == [], text[:200]
         messages = await widget.texts()
         assert [text for role, _, text in messages if role == "assistant"] == texts
-        assert await visit.violations() == []
-        own = {urlsplit(site.url).netloc, urlsplit(server.url).netloc}
+        assert await here.visit.violations() == []
+        own = {urlsplit(here.site.url).netloc, urlsplit(here.server.url).netloc}
         assert {urlsplit(each).netloc for each in asked} <= own
         assert not [each for each in asked if AWAY in each]
 
 
 async def test_nothing_of_a_visitors_name_runs_or_leaves() -> None:
-    async with (
-        running(ScriptedModel(["Hello."]), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(["Hello."])) as here:
+        widget = await here.opened()
         await widget.say("Hi")
         await expect(widget.replies.locator("time")).to_be_visible(timeout=PATIENCE_MS)
         for text in attacks():
             await widget.page.evaluate("(name) => Loquent.setUser({ name })", text)
             assert await widget.page.evaluate(LOOK) == [], text[:200]
             assert await widget.messages.count() == 2
-        assert await visit.violations() == []
+        assert await here.visit.violations() == []
 
 
 async def test_a_picture_of_the_server_is_shown_and_one_of_another_origin_is_not() -> None:
@@ -99,13 +91,9 @@ async def test_a_picture_of_the_server_is_shown_and_one_of_another_origin_is_not
         return [f"![a dot]({png}) ![far]({AWAY}.png) ![near]({address}/v1/images/files/x.png)"]
 
     address = ""
-    async with (
-        running(ScriptedModel(reply), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        address = server.url
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(reply)) as here:
+        address = here.server.url
+        widget = await here.opened()
         await widget.say("Draw")
         await expect(widget.replies.locator("time")).to_be_visible(timeout=PATIENCE_MS)
         shown = await widget.replies.locator("img").evaluate_all("all => all.map((each) => [each.alt, each.src])")

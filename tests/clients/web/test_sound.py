@@ -1,13 +1,15 @@
 """Replies that the widget reads aloud: without a gap, and silent at once."""
 
 import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 from playwright.async_api import expect
 
-from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, Widget, opened, settings, shop, until, visiting
-from tests.support import ScriptedModel, ScriptedVoice, running, scripted_pipeline, scripted_speech
+from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, Widget, scene, until
+from tests.support import ScriptedModel, ScriptedVoice, scripted_pipeline, scripted_speech
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
@@ -45,20 +47,22 @@ window.render = async () => {
 """
 
 
-async def aloud(widget: Widget) -> None:
-    """Have replies read aloud."""
-    await widget.page.get_by_role("button", name="Read replies aloud").click()
-    await expect(widget.page.get_by_role("button", name="Read replies aloud")).to_have_attribute("aria-pressed", "true")
+@asynccontextmanager
+async def speaking(*, paced: bool = False) -> AsyncIterator[Widget]:
+    """The widget, reading aloud a minute of words, 0.3 s each; unless ``paced`` they come as fast as they are made."""
+    text = [f"{number} words are said here now. " for number in range(34)]
+    pipeline = scripted_pipeline(ScriptedModel(text), speech=scripted_speech(ScriptedVoice(), paced=paced))
+    async with scene(pipeline) as here:
+        await here.visit.context.add_init_script(RECORD)
+        widget = await here.opened()
+        button = widget.page.get_by_role("button", name="Read replies aloud")
+        await button.click()
+        await expect(button).to_have_attribute("aria-pressed", "true")
+        yield widget
 
 
 async def test_a_minute_of_speech_has_no_gap_and_no_overlap() -> None:
-    # 200 words of 0.3 s each; the scripted voice says them faster than they are played.
-    text = [f"{number} words are said here now. " for number in range(34)]
-    pipeline = scripted_pipeline(ScriptedModel(text), speech=scripted_speech(ScriptedVoice()))
-    async with running(pipeline, settings()) as server, shop(server.url) as site, visiting() as visit:
-        await visit.context.add_init_script(RECORD)
-        widget = await opened(visit, site.url)
-        await aloud(widget)
+    async with speaking() as widget:
         await widget.page.evaluate(
             """window.sent = []; void Loquent.on("event", (event) => {
               if (event.type === "response.output_audio.delta") sent.push(event.delta);
@@ -75,12 +79,7 @@ async def test_a_minute_of_speech_has_no_gap_and_no_overlap() -> None:
 
 
 async def test_a_reply_that_is_stopped_is_silent_at_once_and_the_server_learns_what_was_heard() -> None:
-    text = [f"{number} words are said here now. " for number in range(34)]
-    pipeline = scripted_pipeline(ScriptedModel(text), speech=scripted_speech(ScriptedVoice(), paced=True))
-    async with running(pipeline, settings()) as server, shop(server.url) as site, visiting() as visit:
-        await visit.context.add_init_script(RECORD)
-        widget = await opened(visit, site.url)
-        await aloud(widget)
+    async with speaking(paced=True) as widget:
         await widget.page.evaluate('window.kinds = []; void Loquent.on("event", ({ type }) => void kinds.push(type))')
         await widget.say("Speak")
         await expect(widget.replies.locator(".body")).to_contain_text("words", timeout=PATIENCE_MS)
@@ -97,12 +96,7 @@ async def test_a_reply_that_is_stopped_is_silent_at_once_and_the_server_learns_w
 
 
 async def test_a_new_message_interrupts_a_reply_that_is_read_aloud() -> None:
-    text = [f"{number} words are said here now. " for number in range(34)]
-    pipeline = scripted_pipeline(ScriptedModel(text), speech=scripted_speech(ScriptedVoice(), paced=True))
-    async with running(pipeline, settings()) as server, shop(server.url) as site, visiting() as visit:
-        await visit.context.add_init_script(RECORD)
-        widget = await opened(visit, site.url)
-        await aloud(widget)
+    async with speaking(paced=True) as widget:
         await widget.say("Speak")
         await until(widget.page, "pieces.length > 3")
         await widget.say("Stop, and speak again")

@@ -7,8 +7,8 @@ from playwright.async_api import expect
 
 from server.backend import abort
 from server.realtime.connection import Connection
-from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, opened, settings, shop, until, visiting
-from tests.support import Running, ScriptedModel, running
+from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, scene, until
+from tests.support import Running, ScriptedModel
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
@@ -25,12 +25,8 @@ def cut(server: Running) -> None:
 
 async def test_a_visitor_asks_and_the_reply_streams() -> None:
     gate = threading.Semaphore(0)
-    async with (
-        running(ScriptedModel(["Hel", "lo **there**", "."], gate=gate), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(["Hel", "lo **there**", "."], gate=gate)) as here:
+        widget = await here.opened()
         await expect(widget.input).to_be_focused(timeout=PATIENCE_MS)
         await widget.say("Hi")
         await expect(widget.messages.first).to_contain_text("Hi")
@@ -39,17 +35,13 @@ async def test_a_visitor_asks_and_the_reply_streams() -> None:
         gate.release(10)
         await expect(widget.replies.locator("strong")).to_have_text("there", timeout=PATIENCE_MS)
         assert await widget.texts() == [("user", "done", "Hi"), ("assistant", "done", "Hello **there**.")]
-        assert site.minted == 1
+        assert here.site.minted == 1
 
 
 async def test_a_reply_that_is_stopped_stops() -> None:
     gate = threading.Semaphore(0)
-    async with (
-        running(ScriptedModel(COUNT, gate=gate), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(COUNT, gate=gate)) as here:
+        widget = await here.opened()
         await widget.say("Count")
         gate.release(3)
         await expect(widget.replies.locator(".body")).to_contain_text("2", timeout=PATIENCE_MS)
@@ -66,31 +58,23 @@ async def test_a_reply_that_is_stopped_stops() -> None:
 
 async def test_a_connection_that_breaks_loses_and_repeats_nothing() -> None:
     gate = threading.Semaphore(0)
-    async with (
-        running(ScriptedModel(COUNT, gate=gate), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(COUNT, gate=gate)) as here:
+        widget = await here.opened()
         await widget.say("Count")
         for part in range(3):
             gate.release(10)
             await expect(widget.replies.locator(".body")).to_contain_text(f"{10 * part + 5}", timeout=PATIENCE_MS)
-            cut(server)
+            cut(here.server)
         gate.release(10)
         await expect(widget.replies.locator("time")).to_be_visible(timeout=PATIENCE_MS)
         assert await widget.texts() == [("user", "done", "Count"), ("assistant", "done", WHOLE)]
-        assert len(server.backend.live) == 1
+        assert len(here.server.backend.live) == 1
 
 
 async def test_a_page_that_is_loaded_again_amid_a_reply_goes_on_with_it() -> None:
     gate = threading.Semaphore(0)
-    async with (
-        running(ScriptedModel(COUNT, gate=gate), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(COUNT, gate=gate)) as here:
+        widget = await here.opened()
         await widget.say("Count")
         gate.release(10)
         await expect(widget.replies.locator(".body")).to_contain_text("8", timeout=PATIENCE_MS)
@@ -100,18 +84,14 @@ async def test_a_page_that_is_loaded_again_amid_a_reply_goes_on_with_it() -> Non
         gate.release(100)
         await expect(widget.replies.locator("time")).to_be_visible(timeout=PATIENCE_MS)
         assert await widget.texts() == [("user", "done", "Count"), ("assistant", "done", WHOLE)]
-        assert len(server.backend.live) == 1
+        assert len(here.server.backend.live) == 1
 
 
 async def test_two_tabs_share_a_conversation_and_one_goes_on_without_the_other() -> None:
     gate = threading.Semaphore(0)
-    async with (
-        running(ScriptedModel(COUNT, gate=gate), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        first = await opened(visit, site.url)
-        second = await opened(visit, site.url)
+    async with scene(ScriptedModel(COUNT, gate=gate)) as here:
+        first = await here.opened()
+        second = await here.opened()
         await second.say("Count")
         gate.release(10)
         for widget in (first, second):
@@ -123,51 +103,39 @@ async def test_two_tabs_share_a_conversation_and_one_goes_on_without_the_other()
         await second.say("Again")
         gate.release(100)
         await expect(second.replies.nth(1).locator("time")).to_be_visible(timeout=PATIENCE_MS)
-        assert len(server.backend.live) == 1
+        assert len(here.server.backend.live) == 1
 
 
 async def test_what_is_said_offline_is_answered_once_the_network_is_back() -> None:
-    async with (
-        running(ScriptedModel(["Hello."]), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(["Hello."])) as here:
+        widget = await here.opened()
         await widget.say("Hi")
         await expect(widget.replies.locator("time")).to_be_visible(timeout=PATIENCE_MS)
-        await visit.context.set_offline(True)
-        cut(server)
+        await here.visit.context.set_offline(True)
+        cut(here.server)
         await expect(widget.page.get_by_text("You are offline")).to_be_visible(timeout=PATIENCE_MS)
         await widget.say("Are you there?")
-        await visit.context.set_offline(False)
+        await here.visit.context.set_offline(False)
         await expect(widget.replies.nth(1).locator(".body")).to_have_text("Hello.", timeout=PATIENCE_MS)
         assert [status for _, status, _ in await widget.texts()] == ["done"] * 4
-        assert len(server.backend.live) == 1
+        assert len(here.server.backend.live) == 1
 
 
 async def test_a_visitor_without_a_secret_is_told_so_and_can_try_again() -> None:
-    async with (
-        running(ScriptedModel(["Hello."]), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        site.refuses = True
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(["Hello."])) as here:
+        here.site.refuses = True
+        widget = await here.opened()
         await expect(widget.page.get_by_text("No connection; trying again")).to_be_visible(timeout=PATIENCE_MS)
         await widget.say("Hi")
-        site.refuses = False
+        here.site.refuses = False
         await widget.page.get_by_role("button", name="Try again").click()
         await expect(widget.replies.locator(".body")).to_have_text("Hello.", timeout=PATIENCE_MS)
 
 
 async def test_an_unread_reply_is_counted_and_the_focus_goes_back() -> None:
     gate = threading.Semaphore(0)
-    async with (
-        running(ScriptedModel(["Hello."], gate=gate), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(["Hello."], gate=gate)) as here:
+        widget = await here.opened()
         await widget.say("Hi")
         await widget.page.keyboard.press("Escape")
         launcher = widget.page.get_by_role("button", name="Open the chat")
@@ -179,12 +147,8 @@ async def test_an_unread_reply_is_counted_and_the_focus_goes_back() -> None:
 
 
 async def test_a_reply_that_is_rated_is_counted() -> None:
-    async with (
-        running(ScriptedModel(["Hello."]), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        widget = await opened(visit, site.url)
+    async with scene(ScriptedModel(["Hello."])) as here:
+        widget = await here.opened()
         await widget.page.evaluate('window.kinds = []; void Loquent.on("event", ({ type }) => void kinds.push(type))')
         await widget.say("Hi")
         for name in ("Good reply", "Bad reply", "Bad reply"):
@@ -193,17 +157,13 @@ async def test_a_reply_that_is_rated_is_counted() -> None:
             await button.click()
             await expect(button).to_have_attribute("aria-pressed", str(not pressed).lower(), timeout=PATIENCE_MS)
         await until(widget.page, "kinds.filter((each) => each === 'loquent.feedback.recorded').length === 3")
-        counted = server.backend.metrics.feedback
+        counted = here.server.backend.metrics.feedback
         assert [counted.labels(rating)._value.get() for rating in ("up", "down")] == [1, 1]
 
 
 async def test_the_page_can_drive_the_chat_and_listen_to_it() -> None:
-    async with (
-        running(ScriptedModel(lambda prompt: ["Hello."]), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        page = await visit.open(site.url)
+    async with scene(ScriptedModel(lambda prompt: ["Hello."])) as here:
+        page = await here.visit.open(here.site.url)
         heard = await page.evaluate(
             """new Promise((resolve) => {
               const seen = [];
@@ -229,34 +189,26 @@ async def test_the_page_can_drive_the_chat_and_listen_to_it() -> None:
 
 
 async def test_a_tab_that_is_suspended_is_replaced_by_another() -> None:
-    async with (
-        running(ScriptedModel(["Hello."]), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
-        first = await opened(visit, site.url)
+    async with scene(ScriptedModel(["Hello."])) as here:
+        first = await here.opened()
         await first.say("Hi")
         await expect(first.replies.locator("time")).to_be_visible(timeout=PATIENCE_MS)
-        second = await opened(visit, site.url)
-        suspending = await visit.context.new_cdp_session(first.page)
+        second = await here.opened()
+        suspending = await here.visit.context.new_cdp_session(first.page)
         await suspending.send("Page.setWebLifecycleState", {"state": "frozen"})
         await second.say("Are you there?")
         await expect(second.replies.nth(1).locator(".body")).to_have_text("Hello.", timeout=PATIENCE_MS)
         await suspending.send("Page.setWebLifecycleState", {"state": "active"})
         assert [text for _, _, text in await second.texts()] == ["Hi", "Hello.", "Are you there?", "Hello."]
-        assert len(server.backend.live) == 1
+        assert len(here.server.backend.live) == 1
 
 
 async def test_where_tabs_can_not_agree_each_has_its_own_conversation() -> None:
-    async with (
-        running(ScriptedModel(["Hello."]), settings()) as server,
-        shop(server.url) as site,
-        visiting() as visit,
-    ):
+    async with scene(ScriptedModel(["Hello."])) as here:
         # As on a page that came by plain http from another machine.
-        await visit.context.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
+        await here.visit.context.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
         for _ in range(2):
-            widget = await opened(visit, site.url)
+            widget = await here.opened()
             await widget.say("Hi")
             await expect(widget.replies.locator(".body")).to_have_text("Hello.", timeout=PATIENCE_MS)
-        assert len(server.backend.live) == 2
+        assert len(here.server.backend.live) == 2
