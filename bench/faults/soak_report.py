@@ -82,10 +82,13 @@ def plot(found: Found, path: Path, head: str) -> None:
         blocks = [[each for at, each in times if at // length == number] for number in range(BLOCKS)]
         for share in (0.5, 0.99):
             axes.plot(middles, [percentile(each, share) for each in blocks], marker="o", label=f"p{share * 100:.0f}")
-        axes.set(ylabel=name)
+        # What fills every slot at first waits for tens of seconds, and would leave the rest a flat line.
+        axes.set(
+            ylabel=name, ylim=(0, 1.3 * max(percentile(each, 0.99) for each in blocks[round(BLOCKS * WARM_SHARE) :]))
+        )
     gaps.set(xlabel="minutes")
+    memory.set_ylim(bottom=0)
     for axes in (memory, first, gaps):
-        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(head.split(";")[0], fontsize=9)

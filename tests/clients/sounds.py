@@ -5,6 +5,7 @@ import json
 import urllib.request
 import wave
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import soxr
@@ -25,6 +26,14 @@ def spoken(url: str, text: str, rate: int = 16_000) -> bytes:
     silence = np.zeros(rate // 2, dtype=np.int16)
     resampled = soxr.resample(samples, 24_000, rate)
     return np.concatenate([silence, resampled, silence]).astype("<i2").tobytes()
+
+
+def recording(url: str, text: str, file: Path) -> Path:
+    """The text in the server's voice, as a WAV file with two seconds of silence before it and 30 behind it."""
+    with wave.open(str(file), "wb") as writer:
+        writer.setparams((1, 2, 24_000, 0, "NONE", ""))
+        writer.writeframes(bytes(48_000 * 2) + spoken(url, text, 24_000) + bytes(48_000 * 30))
+    return file
 
 
 def words(url: str, pcm: bytes, rate: int) -> str:

@@ -1,53 +1,25 @@
 """The first page in a real browser, whose microphone hears a recording."""
 
 import asyncio
-import io
 import threading
-import wave
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from server.config import ServerSettings, Settings, hash_key
-from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, Visit, Widget, browser, until
+from tests.clients.sounds import recording
+from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, Widget, browser, browsing, until
 from tests.clients.web.test_accessible import AXE, violations
 from tests.support import ScriptedModel, running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
 
-@asynccontextmanager
-async def browsing(url: str, *, heard: Path | None = None) -> AsyncIterator[Page]:
-    """The page at ``url``; its microphone hears a WAV file once. Fails where the page reports an error of its own."""
-    options = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    if heard is not None:
-        options.append(f"--use-file-for-fake-audio-capture={heard}%noloop")
-    async with browser(*options) as launched:
-        visit = Visit(await launched.new_context())
-        await visit.watch()
-        yield await visit.open(url)
-        assert await visit.violations() == []
-
-
 @pytest.fixture
 async def question(server_url: str, tmp_path: Path) -> Path:
-    """A recording of a question, behind a second of silence and with more behind it."""
-    body = {"input": "What is the capital of France?", "response_format": "pcm"}
-    async with aiohttp.ClientSession() as http, http.post(f"{server_url}/v1/audio/speech", json=body) as response:
-        pcm = await response.read()
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(24_000)
-        file.writeframes(bytes(48_000 * 2) + pcm + bytes(48_000 * 30))
-    path = tmp_path / "question.wav"
-    path.write_bytes(target.getvalue())
-    return path
+    """A recording of a question."""
+    return await asyncio.to_thread(recording, server_url, "What is the capital of France?", tmp_path / "question.wav")
 
 
 async def test_a_message_that_is_written_is_answered_and_measured() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.support import needs_portaudio
+from tests.support import ROOT, needs_portaudio
 
 PIECE = 4800  # bytes of sound: 0.1 s
 BRIEF = ["--instructions", "Answer in one short sentence."]
@@ -61,6 +62,20 @@ def test_what_the_microphone_hears_is_answered(loquent: str, server_url: str, he
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
+
+
+@needs_portaudio
+def test_the_example_of_a_voice_assistant_hears_and_answers(server_url: str, hearing_card: dict[str, str]) -> None:
+    environment = os.environ | hearing_card | {"LOQUENT_URL": server_url}
+    program = [str(ROOT / "examples/clients/voice.py")]
+    child = pexpect.spawn(sys.executable, program, env=environment, encoding="utf-8", timeout=60)
+    child.expect("Speak; Ctrl-C ends")
+    child.expect("You: What is the capital of .*[.?]")
+    child.expect(r"Assistant: \w+.*[.!]")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
 
 
 @needs_portaudio

@@ -1,13 +1,18 @@
-"""Pictures of the widget for the documentation: ``python -m tests.clients.web.pictures`` makes them anew."""
+"""Pictures for the documentation: ``python -m tests.clients.web.pictures`` makes them anew."""
 
 import asyncio
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from playwright.async_api import expect
 
-from tests.clients.web.shop import PATIENCE_MS, scene
-from tests.support import ROOT, ScriptedModel
+from server.config import ServerSettings, Settings
+from tests.clients.sounds import recording
+from tests.clients.web.folder import served
+from tests.clients.web.shop import PATIENCE_MS, Widget, browsing, scene, visiting
+from tests.support import ROOT, ScriptedModel, running, started
 
 REPLY = [
     "Your order left our warehouse **this morning**.\n\n",
@@ -15,6 +20,8 @@ REPLY = [
     "Is there anything else that I can do for you?",
 ]
 DESK = {"width": 760, "height": 640}
+SAID = "Please name three animals that live in the sea."
+SMALL = {"width": 640, "height": 330}
 CASES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "light": ({"color_scheme": "light", "viewport": DESK}, {"locale": "en"}),
     "dark": ({"color_scheme": "dark", "viewport": DESK}, {"locale": "en"}),
@@ -51,10 +58,41 @@ async def picture(name: str, folder: Path) -> list[str]:
         return found
 
 
+async def chat_client(folder: Path) -> None:
+    """Draw the example of a chat client."""
+    with served(ROOT / "examples/clients/page") as site:
+        settings = Settings(server=ServerSettings(allowed_origins=(site,)))
+        said = ["A lighthouse keeper once found a letter in a bottle. ", "It was addressed to the next storm."]
+        async with running(ScriptedModel(said), settings) as server, visiting(viewport=SMALL) as visit:
+            page = await visit.open(f"{site}/?server={server.url}")
+            await page.get_by_label("Message", exact=True).fill("Tell me a story about the sea.")
+            await page.get_by_role("button", name="Send").click()
+            await expect(page.locator(".assistant")).to_have_text("".join(said), timeout=PATIENCE_MS)
+            await page.screenshot(path=folder / "chat-client.png")
+
+
+async def voice(url: str, question: Path, folder: Path) -> None:
+    """Draw the first page of this server while somebody talks with it."""
+    async with browsing(url, heard=question, viewport={"width": 1000, "height": 600}) as page:
+        await page.get_by_text("Settings", exact=True).click()
+        await page.get_by_role("button", name="Talk", exact=True).click()
+        widget = Widget(page)
+        await expect(widget.replies.locator("time")).to_be_visible(timeout=PATIENCE_MS)
+        await expect(page.locator("#latency dd").nth(2)).to_contain_text("ms", timeout=PATIENCE_MS)
+        await page.screenshot(path=folder / "voice.png")
+
+
 async def main() -> None:
     """All of them, into docs/images."""
+    folder = ROOT / "docs/images"
     for name in CASES:
-        print(name, *await picture(name, ROOT / "docs" / "images"))
+        print(name, *await picture(name, folder))
+    await chat_client(folder)
+    with TemporaryDirectory() as temporary, started([str(Path(sys.executable).parent / "loquent")]) as url:
+        question = await asyncio.to_thread(
+            recording, url, "What is the capital of France?", Path(temporary, "said.wav")
+        )
+        await voice(url, question, folder)
 
 
 if __name__ == "__main__":

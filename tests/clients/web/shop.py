@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -159,6 +160,19 @@ async def visiting(**options: Any) -> AsyncIterator[Visit]:
         visit = Visit(await launched.new_context(**options))
         await visit.watch()
         yield visit
+        assert await visit.violations() == []
+
+
+@asynccontextmanager
+async def browsing(url: str, *, heard: Path | None = None, **context: Any) -> AsyncIterator[Page]:
+    """The page at ``url``; its microphone hears a WAV file once. Fails where the page reports an error of its own."""
+    options = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    if heard is not None:
+        options.append(f"--use-file-for-fake-audio-capture={heard}%noloop")
+    async with browser(*options) as launched:
+        visit = Visit(await launched.new_context(**context))
+        await visit.watch()
+        yield await visit.open(url)
         assert await visit.violations() == []
 
 

@@ -23,6 +23,14 @@ export interface Surroundings {
 
 const RENDER_SHARE = 4; // a text that took a millisecond to render is rendered again after four
 
+const clocks = new Map<Locale, Intl.DateTimeFormat>(); // making one takes longer than the rest of a message
+
+function clock(locale: Locale): Intl.DateTimeFormat {
+  const made = clocks.get(locale) ?? new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
+  clocks.set(locale, made);
+  return made;
+}
+
 export class MessageView {
   readonly element: HTMLElement;
   readonly message: Message;
@@ -111,8 +119,7 @@ export class MessageView {
     }
     if (open) return [];
     const date = new Date(message.at);
-    const shown = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" }).format(date);
-    const nodes: Node[] = [h("time", { datetime: date.toISOString() }, shown)];
+    const nodes: Node[] = [h("time", { datetime: date.toISOString() }, clock(locale).format(date))];
     const note = this.#note();
     if (note) nodes.push(h("span", { class: "note" }, note));
     if (message.role === "assistant") nodes.push(...this.#actions(last));
