@@ -95,8 +95,8 @@ async def history(visit: Visit, site: Shop) -> float:
     widget = Widget(page)
     await widget.open()
     log = "document.querySelector('loquent-chat').shadowRoot.querySelector('.log')"
-    shown = f"{log}.querySelectorAll('.messages > *').length"
-    await until(page, f"{shown} >= 40")
+    shown = f"{log}.querySelectorAll('.messages .message').length"
+    await until(page, f"{shown} > 0")
     await until(page, f"({log}.scrollTop = 0, {shown}) === {HISTORY}")
     took = await longest(page)
     await widget.call("chat.reset()")

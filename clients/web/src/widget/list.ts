@@ -1,12 +1,12 @@
-// The messages of a conversation, of which there may be thousands: the latest are there at once, the earlier ones when
-// they are scrolled to, and what grows is rendered at most once a frame.
+// The messages of a conversation, of which there may be thousands: they are made from the last one on, a few in each
+// frame, as far as somebody looks; and what grows is rendered at most once a frame.
 
 import type { Message } from "../realtime/conversation";
 import { h } from "../render/dom";
 import { MessageView, type Surroundings } from "./message";
 
-const AT_ONCE = 40; // messages
-const SLICE = 8; // ms of work at a time
+const SLICE = 5; // ms of work at a time
+const BLOCK = 40; // messages of one block: a browser lays out the blocks, and of those out of sight nothing else
 const NEAR = 60; // pixels from the end, within which the list stays there
 
 export class MessageList {
@@ -15,7 +15,6 @@ export class MessageList {
   #top = 0; // of what is scrolled, when that was last looked at
   #around: Surroundings;
   #views = new Map<Message, MessageView>();
-  #last: MessageView | null = null;
   #dirty = new Set<MessageView>();
   #frame = 0;
   #timer = 0;
@@ -43,14 +42,15 @@ export class MessageList {
     const present = new Set(messages);
     for (const [message, view] of this.#views) {
       if (present.has(message)) continue;
-      view.element.remove();
+      this.#remove(view.element);
       this.#views.delete(message);
     }
     this.#messages = messages;
-    this.#first = Math.max(0, messages.length - AT_ONCE);
+    this.#first = messages.length;
+    while (this.#first > 0 && this.#views.has(messages[this.#first - 1]!)) this.#first--;
     this.#fill(messages.length - 1, this.#first);
-    this.#last = this.#views.get(messages.at(-1)!) ?? null;
     this.#follows = true;
+    if (this.#first > 0 && this.#nearTop) this.#slice(); // at once, or the panel would be empty for a frame
     this.#settle();
   }
 
@@ -60,9 +60,9 @@ export class MessageList {
     if (!view && this.#messages.lastIndexOf(message) < this.#first) return; // not in sight, and shown as it is once it is
     if (!view) {
       view = this.#make(message);
-      this.element.append(view.element);
-      if (this.#last) this.#dirty.add(this.#last); // it is not the last any more
-      this.#last = view;
+      this.#place(view.element, null);
+      const before = this.#views.get(this.#messages[this.#messages.length - 2]!);
+      if (before) this.#dirty.add(before); // it is not the last any more
       if (message.role === "user") this.#follows = true;
     }
     this.#dirty.add(view);
@@ -76,9 +76,8 @@ export class MessageList {
 
   // Make everything anew, as after a change of the language.
   clear(): void {
-    for (const view of this.#views.values()) view.element.remove();
+    this.element.replaceChildren();
     this.#views.clear();
-    this.#last = null;
     this.#dirty.clear();
   }
 
@@ -96,31 +95,52 @@ export class MessageList {
   // Those from `last` back to `first`; behind them nothing is missing.
   #fill(last: number, first: number): void {
     const messages = this.#messages;
-    let next = last + 1 < messages.length ? this.#views.get(messages[last + 1]!)?.element : undefined;
+    let next = (last + 1 < messages.length && this.#views.get(messages[last + 1]!)?.element) || null;
     for (let at = last; at >= first; at--) {
       const message = messages[at]!;
       const view = this.#views.get(message) ?? this.#make(message);
-      if (view.element.nextElementSibling !== (next ?? null) || !view.element.isConnected) {
-        this.element.insertBefore(view.element, next ?? null);
-      }
+      if (!view.element.isConnected || following(view.element) !== next) this.#place(view.element, next);
       view.render();
       next = view.element;
     }
   }
 
+  // Put a message before another one, or at the end.
+  #place(element: HTMLElement, next: HTMLElement | null): void {
+    this.#remove(element);
+    const block = next ? next.parentElement : this.element.lastElementChild;
+    const full = !block || (block.childElementCount >= BLOCK && (!next || next === block.firstElementChild));
+    if (full) this.element.insertBefore(h("div", { class: "block" }, element), next && block);
+    else block.insertBefore(element, next);
+  }
+
+  #remove(element: HTMLElement): void {
+    const block = element.parentElement;
+    element.remove();
+    if (block?.childElementCount === 0) block.remove();
+  }
+
   // As many more as a frame has time for, without moving what is in sight.
   #more(): void {
-    if (this.#first === 0) return;
-    this.#earlier ||= requestAnimationFrame(() => {
-      this.#earlier = 0;
-      const until = performance.now() + SLICE;
-      const below = this.#scroller.scrollHeight - this.#scroller.scrollTop;
-      while (this.#first > 0 && performance.now() < until) {
-        this.#first--;
-        this.#fill(this.#first, this.#first);
-      }
-      this.#scroller.scrollTop = this.#scroller.scrollHeight - below;
-    });
+    if (this.#first > 0) this.#earlier ||= requestAnimationFrame(() => this.#slice());
+  }
+
+  #slice(): void {
+    cancelAnimationFrame(this.#earlier);
+    this.#earlier = 0;
+    const until = performance.now() + SLICE;
+    const below = this.#scroller.scrollHeight - this.#scroller.scrollTop;
+    while (this.#first > 0) {
+      this.#first--;
+      this.#fill(this.#first, this.#first);
+      if (performance.now() > until) break;
+    }
+    this.#scroller.scrollTop = this.#scroller.scrollHeight - below;
+    if (this.#nearTop) this.#more(); // if nothing has scrolled, no event will say so
+  }
+
+  get #nearTop(): boolean {
+    return this.#scroller.scrollTop < 2 * this.#scroller.clientHeight;
   }
 
   #render(): void {
@@ -138,7 +158,11 @@ export class MessageList {
   }
 
   #settle(): void {
-    if (this.#follows) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    if (this.#follows) {
+      this.#scroller.scrollTop = this.#scroller.scrollHeight;
+      this.#top = this.#scroller.scrollTop; // a scroll up in the same frame is one, though no event tells of this
+    }
+    if (this.#first > 0 && this.#nearTop) this.#more(); // what is shown may be too little to scroll
   }
 
   #scrolled(): void {
@@ -147,7 +171,12 @@ export class MessageList {
     if (scrollHeight - scrollTop - clientHeight < NEAR) this.#follows = true;
     else if (scrollTop < this.#top) this.#follows = false;
     this.#top = scrollTop;
-    if (scrollTop < 2 * clientHeight && !this.#follows) this.#more();
+    if (this.#nearTop && !this.#follows) this.#more();
     this.#moved(!this.#follows);
   }
+}
+
+// The message behind one, in whichever block it is.
+function following(element: Element): Element | null {
+  return element.nextElementSibling ?? element.parentElement?.nextElementSibling?.firstElementChild ?? null;
 }
