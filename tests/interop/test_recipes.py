@@ -24,9 +24,17 @@ def reader(tmp_path: Path) -> Path:
 
 def said(reader: Path, server_url: str, recipe: str, *arguments: str) -> str:
     """What a recipe prints."""
-    program = {".py": PYTHON, ".mjs": node(), ".sh": "sh"}[Path(recipe).suffix]
+    programs: dict[str, str | Path] = {".py": PYTHON, ".mjs": node(), ".sh": "sh"}
     environment = QUIET | {"LOQUENT_URL": server_url, "PATH": f"{PYTHON.parent}:/usr/bin:/bin"}
-    outcome = run(program, recipe, *arguments, cwd=reader, seconds=SECONDS, env=environment, LLM_USER_PATH=str(reader))
+    outcome = run(
+        programs[Path(recipe).suffix],
+        recipe,
+        *arguments,
+        cwd=reader,
+        seconds=SECONDS,
+        env=environment,
+        LLM_USER_PATH=str(reader),
+    )
     assert outcome.returncode == 0, outcome.stderr
     return outcome.stdout
 
