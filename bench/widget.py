@@ -19,7 +19,18 @@ from playwright.async_api import Page
 from bench import results
 from bench.machine import machine
 from server.limits.settings import LimitSettings
-from tests.clients.web.shop import CHROMIUM, WIDGET, Shop, Visit, Widget, opened, settings, shop, until, visiting
+from tests.clients.web.shop import (
+    CHROMIUM,
+    WIDGET,
+    Shop,
+    Visit,
+    opened,
+    settings,
+    shop,
+    until,
+    visiting,
+    with_history,
+)
 from tests.interop.peers import node
 from tests.support import ScriptedModel, ScriptedVoice, running, scripted_pipeline, scripted_speech
 
@@ -80,20 +91,8 @@ async def longest(page: Page) -> float:
 
 async def history(visit: Visit, site: Shop) -> float:
     """The longest task while a page with 2,000 messages is loaded, and scrolled to the first of them."""
-    page = await visit.open(f"{site.url}/blank")
-    text = PARAGRAPH[:400]
-    await page.evaluate(
-        """([key, text, count]) => localStorage.setItem(key, JSON.stringify({
-          version: 1, at: Date.now(), ticket: { token: "", last: "", unanswered: [] },
-          messages: Array.from({ length: count }, (_, n) => ({
-            id: `item_${n}`, role: n % 2 ? "assistant" : "user", text: `${n} ${text}`, status: "done", at: n * 1000,
-          })),
-        }))""",
-        [f"loquent-chat:{site.server}:", text, HISTORY],
-    )
-    await page.goto(site.url)
-    widget = Widget(page)
-    await widget.open()
+    widget = await with_history(visit, site, [f"{number} {PARAGRAPH[:400]}" for number in range(HISTORY)])
+    page = widget.page
     log = "document.querySelector('loquent-chat').shadowRoot.querySelector('.log')"
     shown = f"{log}.querySelectorAll('.messages .message').length"
     await until(page, f"{shown} > 0")

@@ -220,6 +220,24 @@ async def opened(visit: Visit, url: str) -> Widget:
     return widget
 
 
+async def with_history(visit: Visit, site: Shop, texts: list[str]) -> Widget:
+    """The widget of a new tab, opened, in a browser that has these messages from earlier, of both in turn."""
+    page = await visit.open(f"{site.url}/blank")
+    await page.evaluate(
+        """([key, texts]) => localStorage.setItem(key, JSON.stringify({
+          version: 1, at: Date.now(), ticket: { token: "", last: "", unanswered: [] },
+          messages: texts.map((text, n) => (
+            { id: `item_${n}`, role: n % 2 ? "assistant" : "user", text, status: "done", at: n * 1000 }
+          )),
+        }))""",
+        [f"loquent-chat:{site.server}:", texts],
+    )
+    await page.goto(site.url)
+    widget = Widget(page)
+    await widget.open()
+    return widget
+
+
 @dataclass(frozen=True)
 class Scene:
     """A server, the shop's site, and a visitor there."""

@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from server.backend import abort
 from server.realtime.connection import Connection
-from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, scene, until
+from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, scene, until, with_history
 from tests.support import Running, ScriptedModel
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -212,3 +212,26 @@ async def test_where_tabs_can_not_agree_each_has_its_own_conversation() -> None:
             await widget.say("Hi")
             await expect(widget.replies.locator(".body")).to_have_text("Hello.", timeout=PATIENCE_MS)
         assert len(here.server.backend.live) == 2
+
+
+async def test_a_long_history_is_made_as_far_as_somebody_looks() -> None:
+    count = 300
+    async with scene(ScriptedModel(["Hello."])) as here:
+        widget = await with_history(here.visit, here.site, [f"Message {number}." for number in range(count)])
+        await expect(widget.messages.last).to_contain_text(f"Message {count - 1}.", timeout=PATIENCE_MS)
+        await expect(widget.messages.last).to_be_in_viewport()
+        assert await widget.messages.count() < count
+        await widget.say("Hi")  # while the earlier ones are missing
+        await expect(widget.replies.last.locator(".body")).to_have_text("Hello.", timeout=PATIENCE_MS)
+        log = "document.querySelector('loquent-chat').shadowRoot.querySelector('.log')"
+        await until(
+            widget.page, f"({log}.scrollTop = 0, {log}.querySelectorAll('.messages .message').length) >= {count + 2}"
+        )
+        texts = await widget.page.locator("loquent-chat .message:not([hidden]) .body").all_text_contents()
+        assert texts == [*(f"Message {number}." for number in range(count)), "Hi", "Hello."]
+        assert (
+            await widget.page.evaluate(
+                f"Math.max(...[...{log}.querySelectorAll('.block')].map((b) => b.childElementCount))"
+            )
+            <= 40
+        )
