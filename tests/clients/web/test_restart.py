@@ -21,6 +21,8 @@ pytestmark = [
 ]
 
 LONG = "Tell me a long story about the sea, of many sentences."
+ENDLESS = "{ max_output_tokens: 400, loquent: { sampling: { ignore_eos: true } } }"
+SHORT = "{ max_output_tokens: 60, loquent: { sampling: { ignore_eos: false } } }"
 TEXT = "document.querySelector('loquent-chat').messages.at(-1).text"
 
 
@@ -31,7 +33,6 @@ async def process(folder: Path) -> AsyncIterator[Process]:
         "server.keys": [hash_key(KEY)],
         "history.store": f"sqlite:///{folder}/history.db",
         "pipeline.stages": ["chat"],
-        "chat.temperature": 0.7,  # else a story ends early
     }
     server = Process(settings, log=folder / "log")
     server.start()
@@ -68,19 +69,19 @@ async def test_a_server_that_ends_amid_a_reply_loses_no_conversation(tmp_path: P
         widget = await opened(visit, site.url)
         await widget.say("My name is Ada.")
         await expect(widget.replies.locator("time")).to_be_visible(timeout=PATIENCE_MS)
+        await widget.call(f"chat.session = {ENDLESS}")  # it is still being written when the server ends
         await widget.say(LONG)
         await until(widget.page, f"{TEXT}.length > 20")
         await restart(server, by)
         await expect(widget.replies.nth(1).locator("time")).to_be_visible(timeout=PATIENCE_MS)
-        *_, (role, status, text) = await widget.texts()
-        assert role == "assistant"
-        if by is signal.SIGTERM:  # a drain finishes what is being written
-            assert status == "done"
-        else:
-            assert status == "incomplete"
-            await expect(widget.page.get_by_text("The reply is not complete")).to_be_visible()
+        last = await widget.call("return chat.messages.at(-1)")
+        # A drain finishes what is being written; what a killed server was writing is told to be incomplete.
+        assert (last["role"], last["status"]) == ("assistant", "incomplete")
+        assert last.get("error") == ("server_restarted" if by is signal.SIGKILL else None)
+        await expect(widget.page.get_by_text("The reply is not complete")).to_be_visible()
         deltas = await widget.page.evaluate("window.seen.join('')")
-        assert deltas.endswith(text), "a delta was lost or doubled"
+        assert deltas.endswith(last["text"]), "a delta was lost or doubled"
+        await widget.call(f"chat.session = {SHORT}")
         await widget.say("Name the capital of France.")
         await expect(widget.replies.nth(2).locator("time")).to_be_visible(timeout=PATIENCE_MS)
         await expect(widget.replies.nth(2).locator(".body")).to_have_text(re.compile("Paris"))
