@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from clients.terminal.sound import RATE
 from loquent import LoquentError
 
 PIECE = RATE // 25  # samples: 40 ms
-WAITING = 250  # pieces that wait to be sent: ten seconds, and then the oldest go
+WAITING = 250  # pieces that wait to be sent: ten seconds
 
 
 @asynccontextmanager
@@ -26,15 +27,21 @@ async def microphone() -> AsyncIterator[AsyncIterator[bytes]]:
             "To use the microphone install PortAudio (on Debian: apt install libportaudio2); or name a file."
         ) from None
     loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[bytes] = asyncio.Queue(WAITING)
+    pieces: deque[bytes] = deque(maxlen=WAITING)  # what was said long ago is worth least, and goes first
+    there = asyncio.Event()
+    called = False  # the loop, which need not be told piece by piece how much there is
 
-    def put(piece: bytes) -> None:
-        if pieces.full():  # the server or the network is slow: what was said long ago is worth least
-            pieces.get_nowait()
-        pieces.put_nowait(piece)
+    def wake() -> None:
+        nonlocal called
+        called = False
+        there.set()
 
     def take(data: Any, frames: int, time: Any, status: Any) -> None:
-        loop.call_soon_threadsafe(put, bytes(data))
+        nonlocal called
+        pieces.append(bytes(data))
+        if not called:
+            called = True
+            loop.call_soon_threadsafe(wake)
 
     try:
         stream = sounddevice.RawInputStream(samplerate=RATE, channels=1, dtype="int16", blocksize=PIECE, callback=take)
@@ -42,15 +49,18 @@ async def microphone() -> AsyncIterator[AsyncIterator[bytes]]:
     except sounddevice.PortAudioError as error:
         raise LoquentError(f"There is no microphone ({error}); name a file instead.") from None
     try:
-        yield _taken(pieces)
+        yield _taken(pieces, there)
     finally:
         await asyncio.to_thread(stream.abort)
         stream.close()
 
 
-async def _taken(pieces: "asyncio.Queue[bytes]") -> AsyncIterator[bytes]:
+async def _taken(pieces: deque[bytes], there: asyncio.Event) -> AsyncIterator[bytes]:
     while True:
-        yield await pieces.get()
+        await there.wait()
+        there.clear()
+        while pieces:
+            yield pieces.popleft()
 
 
 async def piped() -> AsyncIterator[bytes]:
