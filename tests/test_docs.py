@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import blocks
 from tests.support import ROOT, run
 
 RUNS = {
@@ -14,16 +15,10 @@ RUNS = {
 }
 
 
-def blocks(page: str) -> list[tuple[str, str]]:
-    """The language and the text of each block of code."""
-    text = (ROOT / f"docs/{page}.md").read_text()
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
 @pytest.mark.parametrize("page", RUNS)
 def test_the_programs_of_a_page_run_one_after_the_other(page: str, server_url: str, tmp_path: Path) -> None:
     printed = ""
-    for language, block in blocks(page):
+    for language, block in blocks(f"docs/{page}.md"):
         if language == "sh":
             program = ["bash", "-c", block.replace(".venv/bin/loquent", str(Path(sys.executable).parent / "loquent"))]
         elif language == "python":
@@ -39,7 +34,7 @@ def test_the_programs_of_a_page_run_one_after_the_other(page: str, server_url: s
 
 def test_the_excerpts_are_of_the_page() -> None:
     code = (ROOT / "examples/clients/page/chat.js").read_text()
-    excerpts = [block for language, block in blocks("chat-client") if language == "js"]
+    excerpts = [block for language, block in blocks("docs/chat-client.md") if language == "js"]
     assert len(excerpts) >= 5
     for excerpt in excerpts:
         assert excerpt in code or "openai-insecure-api-key" in excerpt

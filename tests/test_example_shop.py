@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ import aiohttp
 import pytest
 from playwright.async_api import expect
 
+from bench.faults.process import free_port
 from server.access.key_file import change_keys
 from server.access.keys import make_key
 from server.config import ServerSettings, Settings
@@ -20,14 +20,6 @@ from tests.clients.web.shop import CHROMIUM, PATIENCE_MS, Widget, visiting
 from tests.support import PATIENCE, ROOT, ScriptedModel, running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import blocks
 from tests.support import ROOT, run
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS = blocks("README.md")
 COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
 PROGRAMS = [block for language, block in BLOCKS if language == "python"]
 ELSEWHERE = {

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -21,6 +20,7 @@ from pipelines.image.weights import Drawer
 from server.access.keys import new_key
 from server.config import ServerSettings, SessionsSettings, hash_key
 from server.config import Settings as ServerConfig
+from tests.documents import blocks
 from tests.pipelines.listening.fakes import ScriptedRecogniser, hearing_with, tone
 from tests.server.scripts import Scripted, call, calls, text
 from tests.support import (
@@ -533,7 +533,7 @@ async def test_a_session_leaves_no_task_behind() -> None:
 
 
 async def test_the_example_of_the_documentation_runs() -> None:
-    (program,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/clients.md").read_text(), re.MULTILINE | re.DOTALL)
+    (program,) = [block for language, block in blocks("docs/clients.md") if language == "python"]
     assert "http://127.0.0.1:8700" in program
     async with running(ScriptedModel(["Par", "is."])) as server:
         program = program.replace("http://127.0.0.1:8700", server.url)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,13 @@ from websockets.typing import Subprotocol
 
 from server.config import Settings
 from tests.deploy.test_files import UNIT
+from tests.documents import blocks
 from tests.server.commands.test_main import served
 from tests.server.test_tls import signed, trusting
 from tests.support import ROOT, Client, run
 
 PAGE = (ROOT / "docs/internet.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+BLOCKS = blocks("docs/internet.md")
 COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
 CONFIGURATIONS = [block for language, block in BLOCKS if language == "toml"]
 SMALL = '\n[pipeline]\nstages = ["chat"]\n[listening]\nmodel = ""\n[chat]\nmax_tokens = 8\n'

@@ -10,16 +10,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from bench.faults.process import free_port
 from server.config import ServerSettings
 from tests.deploy.test_files import DEPLOY, program
 from tests.server.access.support import bearer, guarded, new_key
 from tests.support import PATIENCE, Client, Running, ScriptedModel, eventually
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

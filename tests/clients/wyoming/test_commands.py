@@ -3,24 +3,18 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from bench.faults.process import free_port
 from server.commands.beside import own_address
 from tests.clients.wyoming import home_assistant
 from tests.support import ROOT, run, started
 
 KEY = "a-key-for-this-test"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager
