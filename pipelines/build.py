@@ -116,8 +116,7 @@ class Pipeline:
         if later:
             await asyncio.wait(later)
         await asyncio.gather(*(part.close() for part in self.parts))
-        if self.shared.embedder is not None:
-            await self.shared.embedder.close()
+        await asyncio.gather(*(embedder.close() for embedder in self.shared.embedders.values()))
 
     @property
     def waiting_for(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pipelines.cores import Cores
 from pipelines.downloads.progress import Progress
 from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.names import MINILM
 from pipelines.flow import Stage
 
 Prepare = Callable[[threading.Event], Iterator[Progress]]
@@ -25,13 +26,13 @@ class Shared:
 
     def __init__(self) -> None:
         self.cores = Cores()
-        self.embedder: Embedder | None = None
+        self.embedders: dict[str, Embedder] = {}  # by the names of their models
 
-    def embeds(self) -> Embedder:
-        """The embedder, made when the first part asks for it."""
-        if self.embedder is None:
-            self.embedder = Embedder()
-        return self.embedder
+    def embeds(self, name: str = MINILM) -> Embedder:
+        """The embedder with this model, made when the first part asks for it. Raises: KeyError for an unknown name."""
+        if name not in self.embedders:
+            self.embedders[name] = Embedder(name)
+        return self.embedders[name]
 
 
 def _no_preparation(stop: threading.Event) -> Iterator[Progress]:

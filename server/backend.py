@@ -14,7 +14,7 @@ from aiohttp import web
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
 from pipelines.chat.stage import ChatStage
-from pipelines.embedding.minilm import NAME as EMBEDDER
+from pipelines.embedding.names import MINILM, MODELS
 from pipelines.events import Event, Picture, StageError, Turn, shutting_down
 from pipelines.flow import Next, flow
 from pipelines.image.stage import ImageStage
@@ -152,15 +152,21 @@ class Backend:
     def names_of(self, endpoint: Endpoint) -> ModelNames:
         """The names of the model behind an endpoint that is not the language model."""
         models, drawing = self.settings.models, self.pipeline.find(ImageStage)
+        embedding, *others = self.embedding_models or (MINILM,)
         here = {
-            "embeddings": EMBEDDER,
+            "embeddings": embedding,
             "moderations": DETECTOR,
             "images": drawing.drawer.words.name if drawing is not None and drawing.ready else DRAWER,
             "speech": self.voice,
             "transcriptions": public_name(self.settings.listening.model),
         }
         aliases: tuple[str, ...] = getattr(models, endpoint)
-        return ModelNames(here[endpoint], aliases, models.unknown)
+        return ModelNames(here[endpoint], aliases, models.unknown, tuple(others) if endpoint == "embeddings" else ())
+
+    @property
+    def embedding_models(self) -> tuple[str, ...]:
+        """The embedding models that parts of this server use; aliases mean the first."""
+        return tuple(name for name in MODELS if name in self.pipeline.shared.embedders)
 
     def flow(
         self, turn: Turn, origin: str, caller: Caller = ANYONE, *, counts: bool = True

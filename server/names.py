@@ -24,21 +24,29 @@ class ModelNames:
     here: str
     aliases: tuple[str, ...] = ()
     unknown: Literal["default", "error"] = "default"
+    others: tuple[str, ...] = ()  # models of the same endpoint that no alias means
 
     def known(self, asked: str) -> bool:
-        """Whether the name is the model's own or an alias."""
-        return asked == self.here or any(fnmatchcase(asked, alias) for alias in self.aliases)
+        """Whether the name is a model's own or an alias."""
+        return asked in self.own or any(fnmatchcase(asked, alias) for alias in self.aliases)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The own names of the endpoint's models."""
+        return self.here, *self.others
 
     @property
     def exact(self) -> tuple[str, ...]:
-        """The model's own name and the aliases that are no patterns."""
-        return self.here, *(alias for alias in self.aliases if not set(alias) & set("*?["))
+        """The models' own names and the aliases that are no patterns."""
+        return *self.own, *(alias for alias in self.aliases if not set(alias) & set("*?["))
 
     def resolve(self, asked: str | None) -> str:
         """The model that ``asked`` refers to. Raises: StageError ``model_not_found`` with ``unknown = "error"``."""
+        if asked in self.others:
+            return asked
         if not asked or self.known(asked) or self.unknown == "default":
             return self.here
-        taken = ", ".join((self.here, *self.aliases))
+        taken = ", ".join((*self.own, *self.aliases))
         raise StageError(
             "invalid_request",
             "model_not_found",

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipelines.embedding.minilm import DIMENSIONS, MiniLM, Passage
+from pipelines.embedding import minilm as english
+from pipelines.embedding.passages import DIMENSIONS, Passage
 from pipelines.image.generator import SIDE, Generator, Shape
 from pipelines.image.repertoire import Repertoire
 from pipelines.image.training.dataset import Concept, Dataset, Floats, with_colours
@@ -46,7 +47,7 @@ COLOURED = ("grinning cat", "crying cat")
 
 def understanding(minilm: Path) -> Drawer:
     """The same generator for concepts that texts can mean."""
-    model = MiniLM(minilm)
+    model = english.load(minilm)
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         return np.stack([each.whole for each in model.embed([Passage(text) for text in texts])])

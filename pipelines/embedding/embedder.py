@@ -13,8 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.downloads.catalogue import PACKAGES
+from pipelines.downloads.fetch import install
 from pipelines.downloads.progress import Progress
-from pipelines.embedding.minilm import Embedding, MiniLM, Passage, advance, prepare
+from pipelines.embedding import minilm
+from pipelines.embedding.model import EmbeddingModel, advance
+from pipelines.embedding.names import E5, MINILM
+from pipelines.embedding.passages import Embedding, Passage
 from pipelines.events import StageError
 from pipelines.worker import Worker, settled_by_thread
 
@@ -58,15 +63,33 @@ def _batches(passages: Sequence[Passage]) -> Iterator[list[Passage]]:
         yield batch
 
 
-class Embedder:
-    """Embeds for many readers at once. Urgent texts, of turns, come before those in bulk."""
+def _load_e5(path: Path) -> EmbeddingModel:
+    from pipelines.embedding import e5  # which loads PyTorch: on the embedder's thread, the server answers meanwhile
 
-    def __init__(self, folder: "Path | None" = None) -> None:
-        self.folder = folder  # set before it is started
+    return e5.load(path)
+
+
+_LOADED: dict[str, tuple[Callable[[Path], EmbeddingModel], tuple[str, ...]]] = {
+    MINILM: (minilm.load, ("sentence_transformers",)),
+    E5: (_load_e5, ("pipelines.embedding.e5", "tokenizers")),
+}
+
+
+class Embedder:
+    """Embeds for many readers at once with one model. Urgent texts, of turns, come before those in bulk."""
+
+    def __init__(self, name: str = MINILM, path: "Path | None" = None) -> None:
+        """``name`` is one of ``names.MODELS``; ``path`` is where it lies, unless ``prepare`` is to say that.
+
+        Raises: KeyError for another name.
+        """
+        self.name = name
+        self.path = path  # MiniLM's folder, E5's file; set before it is started
+        self._read, self.imports = _LOADED[name]  # imports: modules that loading takes seconds for
         self._urgent: deque[_Job] = deque()  # each bounded by WAITING
         self._bulk: deque[_Job] = deque()
         self._in_a_row = 0  # urgent batches
-        self._worker: Worker[MiniLM, list[_Job]] = Worker(
+        self._worker: Worker[EmbeddingModel, list[_Job]] = Worker(
             "embed", self._load, take=self._batch, work=self._compute, abandon=self._abandon
         )
 
@@ -77,7 +100,8 @@ class Embedder:
 
     def prepare(self, stop: threading.Event) -> Generator[Progress]:
         """Put the model on the disk. Raises: PackageError."""
-        self.folder = yield from prepare(stop)
+        file = yield from install(PACKAGES[self.name], stop)
+        self.path = file.parent if self.name == MINILM else file
 
     async def start(self) -> None:
         """Load the model; every stage that embeds may ask for it. Raises: what loading it raises."""
@@ -111,11 +135,11 @@ class Embedder:
                 job.dropped = True  # what is not done is not needed
         return [embedding for job in jobs for embedding in job.result]
 
-    def _load(self) -> MiniLM:
-        assert self.folder is not None  # noqa: S101 - prepared before it is loaded
+    def _load(self) -> EmbeddingModel:
+        assert self.path is not None  # noqa: S101 - prepared before it is loaded
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = MiniLM(self.folder)
+            model = self._read(self.path)
             model.embed([Passage("The first text takes longer.")])
         return model
 
@@ -147,7 +171,7 @@ class Embedder:
             jobs.append(queue.popleft())
         return jobs
 
-    def _compute(self, model: MiniLM, jobs: list[_Job]) -> None:
+    def _compute(self, model: EmbeddingModel, jobs: list[_Job]) -> None:
         self._embed(model, jobs, between=lambda: self._embed(model, self._short()))
 
     def _short(self) -> list[_Job]:
@@ -159,7 +183,7 @@ class Embedder:
                 self._urgent.remove(job)
         return jobs
 
-    def _embed(self, model: MiniLM, jobs: list[_Job], between: Callable[[], None] = lambda: None) -> None:
+    def _embed(self, model: EmbeddingModel, jobs: list[_Job], between: Callable[[], None] = lambda: None) -> None:
         """Embed a batch, and settle what waits for it; ``between`` is called between two forward passes."""
         jobs = [job for job in jobs if not job.dropped]
         if not jobs:

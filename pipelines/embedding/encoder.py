@@ -1,28 +1,81 @@
-"""MiniLM's encoder as a flat list of operations.
+"""A BERT encoder as a flat list of operations.
 
 BERT's modules take as long in Python, with the interpreter's lock, as a short text takes in the operations themselves,
 and PyTorch's linear layers put their weights into oneDNN's order again at every call. Here a layer is ten operations,
 on weights that are packed once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import LayerNorm
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 ROWS_HINT = 32  # for which oneDNN chooses the order of packed weights; others are as fast
 LONG = 64  # tokens from which on attention is faster in the model's dtype than in float32
 
 
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Weight and bias, of a linear layer (outputs, inputs) or of a layer normalisation (width,)."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """Of one layer."""
+
+    query: Affine
+    key: Affine
+    value: Affine
+    mixed: Affine
+    after_attention: Affine
+    up: Affine
+    down: Affine
+    after: Affine
+
+
+class Words(Protocol):
+    """The embeddings of a vocabulary."""
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """(B, T) → (B, T, width), in the model's dtype."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The embeddings as they are: (vocabulary, width)."""
+
+    weight: Tensor
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """(B, T) → (B, T, width)."""
+        return F.embedding(ids, self.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Of a BERT whose activation is GELU, and whose tokens are all of one kind."""
+
+    words: Words
+    places: Tensor  # (longest, width): of positions, and of the tokens' kind
+    first: Affine
+    layers: Sequence[LayerWeights]
+    heads: int
+    epsilon: float
+
+
 class Linear:
     """x Wᵀ + b, with what follows it in the same operation."""
 
-    def __init__(self, *parts: torch.nn.Linear) -> None:
-        self._weight = torch.cat([part.weight.detach() for part in parts])  # of several, one product
-        self._bias = torch.cat([part.bias.detach() for part in parts])
+    def __init__(self, *parts: Affine) -> None:
+        self._weight = torch.cat([part.weight for part in parts])  # of several, one product
+        self._bias = torch.cat([part.bias for part in parts])
         self._packed = torch.backends.mkldnn.is_available()
         if self._packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, ROWS_HINT)
@@ -48,53 +101,52 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Norm:
+    """Layer normalisation."""
+
+    weights: Affine
+    epsilon: float
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """(…, width) → (…, width)."""
+        weight = self.weights.weight
+        return F.layer_norm(hidden, weight.shape, weight, self.weights.bias, self.epsilon)
+
+
 class Layer:
     """One layer of the encoder."""
 
-    heads: Linear  # queries, keys and values
-    mixed: Linear
-    after_attention: LayerNorm
-    up: Linear
-    down: Linear
-    after: LayerNorm
-
-
-def _layer(module: Any) -> Layer:
-    attention = module.attention.self
-    return Layer(
-        heads=Linear(attention.query, attention.key, attention.value),
-        mixed=Linear(module.attention.output.dense),
-        after_attention=module.attention.output.LayerNorm,
-        up=Linear(module.intermediate.dense),
-        down=Linear(module.output.dense),
-        after=module.output.LayerNorm,
-    )
+    def __init__(self, weights: LayerWeights, epsilon: float) -> None:
+        self.heads = Linear(weights.query, weights.key, weights.value)
+        self.mixed = Linear(weights.mixed)
+        self.after_attention = Norm(weights.after_attention, epsilon)
+        self.up = Linear(weights.up)
+        self.down = Linear(weights.down)
+        self.after = Norm(weights.after, epsilon)
 
 
 class Encoder:
-    """The token embeddings of a ``BertModel`` whose activation is GELU, on a processor."""
+    """The token embeddings, on a processor."""
 
-    def __init__(self, bert: Any) -> None:
-        embeddings = bert.embeddings
-        self._words: Tensor = embeddings.word_embeddings.weight.detach()
-        kind = embeddings.token_type_embeddings.weight.detach()[0]  # every token is of the first kind
-        self._places: Tensor = embeddings.position_embeddings.weight.detach() + kind
-        self._first: LayerNorm = embeddings.LayerNorm
-        self._layers = [_layer(module) for module in bert.encoder.layer]
-        self._heads: int = bert.config.num_attention_heads
+    def __init__(self, weights: Weights) -> None:
+        self._words = weights.words
+        self._places = weights.places
+        self._first = Norm(weights.first, weights.epsilon)
+        self._layers = [Layer(each, weights.epsilon) for each in weights.layers]
+        self._heads = weights.heads
 
     def __call__(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Token ids (B, T), of which so many are real (B,) → token embeddings (B, T, width) in float32."""
         rows, tokens = ids.shape
         padding = torch.arange(tokens) >= lengths[:, None]  # (B, T)
-        exact = torch.float32 if tokens < LONG else self._words.dtype
+        exact = torch.float32 if tokens < LONG else self._places.dtype
         mask = torch.zeros(rows, 1, 1, tokens, dtype=exact).masked_fill_(padding[:, None, None], -1e9)
         mask = mask.expand(-1, self._heads, -1, -1).flatten(0, 1)  # (B · heads, 1, T)
-        hidden = _normal(self._first, F.embedding(ids, self._words) + self._places[:tokens]).flatten(0, 1)
+        hidden = self._first(self._words(ids) + self._places[:tokens]).flatten(0, 1)
         for layer in self._layers:
             mixed = self._attention(layer.heads(hidden), mask)
-            hidden = _normal(layer.after_attention, layer.mixed.plus(mixed, hidden))
-            hidden = _normal(layer.after, layer.down.plus(layer.up.gelu(hidden), hidden))
+            hidden = layer.after_attention(layer.mixed.plus(mixed, hidden))
+            hidden = layer.after(layer.down.plus(layer.up.gelu(hidden), hidden))
         return hidden.view(rows, tokens, -1).float()
 
     def _attention(self, projected: Tensor, mask: Tensor) -> Tensor:
@@ -105,7 +157,3 @@ class Encoder:
         scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[2] ** -0.5)
         mixed = torch.bmm(scores.softmax(-1), value).view(-1, self._heads, tokens, query.shape[2])
         return mixed.transpose(1, 2).reshape(projected.shape[0], -1).to(projected.dtype)
-
-
-def _normal(norm: LayerNorm, hidden: Tensor) -> Tensor:
-    return F.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

@@ -1,188 +1,72 @@
-"""One MiniLM for every stage: sentence embeddings, computed by a thread of its own in small batches.
-
-The model is all-MiniLM-L6-v2 through sentence-transformers: 384 dimensions, unit length, 256 tokens; what is longer
-is read in several rows. Windows of a text are embedded along with it for nothing: each is the mean of the whole's token
-embeddings over it, so that a window knows its surroundings ("late chunking", Günther et al. 2024).
-"""
+"""all-MiniLM-L6-v2: sentence embeddings of English texts."""
 
 import logging
-import os
 import threading
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.downloads.catalogue import PACKAGES
 from pipelines.downloads.fetch import install
 from pipelines.downloads.progress import Progress
+from pipelines.embedding.model import EmbeddingModel
+from pipelines.embedding.names import MINILM
 from pipelines.loading import one_at_a_time
 
-Floats = NDArray[np.float32]
-Span = tuple[int, int]  # of characters
-DIMENSIONS = 384
-TOKENS = 256  # of a text that are read
-ROWS = 16  # of one text; of more, the first and the last are read
-# The shapes of a forward pass. oneDNN and PyTorch keep what they compiled for each shape that they meet, and texts of
-# every length beside every number of others took 600 MB.
-COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)  # rows
-LENGTHS = (8, 16, 20, 24, 28, 32, 48, 64, 96, 128, 192, TOKENS)  # tokens of a row
-PASS = 256  # tokens of one, padded: what a core needs a frame of video for, so that nothing else waits longer
-NAME = "all-minilm-l6-v2"
-RECIPE = "rows of 256 tokens, spans pooled"  # how windows are made; stored beside stored embeddings
+NAME = MINILM
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """A text to embed, and spans of it."""
+def load(folder: Path, *, exact: bool = False) -> EmbeddingModel:
+    """Read the model through sentence-transformers, in bfloat16 where the processor has it, unless ``exact``."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
 
-    text: str
-    windows: tuple[Span, ...] = ()
+    from pipelines.embedding.encoder import Affine, Encoder, LayerWeights, Table, Weights
 
+    transformers_logging.disable_progress_bar()  # of a load that takes a moment
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    # Of this thread: an idle team that loading leaves behind makes OpenMP count more threads than cores. It then
+    # waits passively at every barrier, and the language model's steps take twice as long.
+    torch.set_num_threads(1)
+    with one_at_a_time:
+        model: Any = SentenceTransformer(
+            str(folder),
+            device="cpu",
+            local_files_only=True,
+            model_kwargs={"dtype": torch.float32},  # any other would be everybody's default meanwhile
+        )
+    if not exact and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        model.bfloat16()
+    bert = model[0].auto_model
 
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """A text's embedding, and those of its parts."""
+    def affine(module: Any) -> Affine:
+        return Affine(module.weight.detach(), module.bias.detach())
 
-    whole: Floats  # (DIMENSIONS,), of its first ``TOKENS`` tokens
-    windows: Floats  # (N, DIMENSIONS): what lies beyond those, and the spans that hold at least three tokens
-    tokens: int = 0  # of the whole
-    rows: int = 1  # that the text took
-
-
-Passes = Generator[None, None, list[Embedding]]  # between two of them other texts may be embedded
-
-
-def advance(passes: Passes) -> list[Embedding] | None:
-    """Compute one more forward pass; the embeddings, if it was the last one."""
-    try:
-        next(passes)
-    except StopIteration as end:
-        found: list[Embedding] = end.value
-        return found
-    return None
-
-
-class MiniLM:
-    """The loaded model. Not for two threads at a time."""
-
-    def __init__(self, folder: Path, *, exact: bool = False) -> None:
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging as transformers_logging
-
-        from pipelines.embedding.encoder import Encoder
-
-        transformers_logging.disable_progress_bar()  # of a load that takes a moment
-        logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its pool would take every core for a batch
-        # Of this thread: an idle team that loading leaves behind makes OpenMP count more threads than cores. It then
-        # waits passively at every barrier, and the language model's steps take twice as long.
-        torch.set_num_threads(1)
-        with one_at_a_time:
-            model: Any = SentenceTransformer(
-                str(folder),
-                device="cpu",
-                local_files_only=True,
-                model_kwargs={"dtype": torch.float32},  # any other would be everybody's default meanwhile
+    embeddings = bert.embeddings
+    kind = embeddings.token_type_embeddings.weight.detach()[0]  # every token is of the first kind
+    weights = Weights(
+        words=Table(embeddings.word_embeddings.weight.detach()),
+        places=embeddings.position_embeddings.weight.detach() + kind,
+        first=affine(embeddings.LayerNorm),
+        layers=[
+            LayerWeights(
+                affine(layer.attention.self.query),
+                affine(layer.attention.self.key),
+                affine(layer.attention.self.value),
+                affine(layer.attention.output.dense),
+                affine(layer.attention.output.LayerNorm),
+                affine(layer.intermediate.dense),
+                affine(layer.output.dense),
+                affine(layer.output.LayerNorm),
             )
-        if not exact and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            model.bfloat16()
-        self._torch = torch
-        with torch.inference_mode():
-            self._encoder = Encoder(model[0].auto_model)
-        self._tokenizer: Any = model.tokenizer.backend_tokenizer
-        self._tokenizer.enable_truncation(TOKENS)  # a text that is too long has several rows
-        self._tokenizer.no_padding()
-
-    def embed(self, passages: Sequence[Passage], *, threads: int = 1) -> list[Embedding]:
-        """Embed the texts, those of about one length together."""
-        passes = self.passes(passages, threads=threads)
-        while (found := advance(passes)) is None:
-            pass
-        return found
-
-    def passes(self, passages: Sequence[Passage], *, threads: int = 1) -> Passes:
-        """Embed the texts as ``embed`` does, and yield between two forward passes of ``PASS`` tokens at most."""
-        texts = [_ends([first, *first.overflowing]) for first in self._tokens([each.text for each in passages])]
-        rows = [row for text in texts for row in text]
-        found: dict[int, tuple[Floats, Floats]] = {}
-        for group in _passes([len(row) for row in rows]):
-            if found:
-                yield
-            if self._torch.get_num_threads() != threads:
-                self._torch.set_num_threads(threads)  # of this thread only
-            found |= zip(group, self._together([rows[row].ids for row in group]), strict=True)
-        numbers = iter(range(len(rows)))
-        return [
-            _joined([(*found[next(numbers)], row.offsets) for row in text], passage.windows)
-            for text, passage in zip(texts, passages, strict=True)
-        ]
-
-    def _tokens(self, texts: list[str]) -> list[Any]:
-        """The first rows of the texts; each knows the others of its text."""
-        first: list[Any] = self._tokenizer.encode_batch(texts)
-        return first
-
-    def _together(self, rows: Sequence[Sequence[int]]) -> list[tuple[Floats, Floats]]:
-        """Embed rows of token ids in one pass, padded to a shape of few: each row's own embedding, and its tokens'."""
-        torch = self._torch
-        lengths = [len(row) for row in rows]
-        count, length = _rounded(len(rows), COUNTS), _rounded(max(lengths), LENGTHS)
-        more = count - len(rows)
-        padded = [[*row, *[0] * (length - len(row))] for row in [*rows, *[rows[0]] * more]]
-        with torch.inference_mode():
-            output = self._encoder(torch.tensor(padded), torch.tensor([*lengths, *lengths[:1] * more]))
-        embedded: list[Floats] = [tokens[:each] for tokens, each in zip(output.numpy(), lengths, strict=False)]
-        wholes = _unit(np.stack([tokens.mean(0) for tokens in embedded]))
-        return list(zip(wholes, embedded, strict=True))
-
-
-def _rounded(number: int, steps: Sequence[int]) -> int:
-    """The next of the steps; above the last one, its next multiple."""
-    return next((step for step in steps if step >= number), -(-number // steps[-1]) * steps[-1])
-
-
-def _ends(rows: list[Any]) -> list[Any]:
-    """The rows of one text, or of too many the first and the last."""
-    return rows if len(rows) <= ROWS else rows[: ROWS // 2] + rows[-ROWS // 2 :]
-
-
-def _passes(lengths: Sequence[int]) -> list[list[int]]:
-    """The rows of so many tokens, in passes with little padding: it costs as much as text."""
-    passes: list[list[int]] = []
-    shortest = 0
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        together = _rounded(len(passes[-1]) + 1, COUNTS) * _rounded(lengths[row], LENGTHS) if passes else 0
-        if not passes or lengths[row] > 1.5 * shortest + 16 or together > PASS or len(passes[-1]) == COUNTS[-1]:
-            passes.append([])
-            shortest = lengths[row]
-        passes[-1].append(row)
-    return passes
-
-
-def _joined(rows: Sequence[tuple[Floats, Floats, Sequence[Span]]], spans: tuple[Span, ...]) -> Embedding:
-    """One text's rows, each with its tokens and where in the text they are: the first row is the whole."""
-    parts = [whole for whole, _, _ in rows[1:]]
-    for _, tokens, spans_of_tokens in rows:
-        offsets = np.array(spans_of_tokens)
-        starts, ends = offsets[:, 0], offsets[:, 1]
-        real = ends > starts  # the model's own tokens have no characters
-        for start, end in spans:
-            inside = real & (starts >= start) & (ends <= end)
-            if inside.sum() >= 3:
-                parts.append(tokens[inside].mean(0))
-    windows = _unit(np.array(parts, dtype=np.float32)) if parts else np.zeros((0, DIMENSIONS), dtype=np.float32)
-    return Embedding(rows[0][0], windows, len(rows[0][1]), len(rows))
-
-
-def _unit(vectors: Floats) -> Floats:
-    lengths: Floats = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
-    unit: Floats = (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
-    return unit
+            for layer in bert.encoder.layer
+        ],
+        heads=bert.config.num_attention_heads,
+        epsilon=bert.config.layer_norm_eps,
+    )
+    with torch.inference_mode():
+        return EmbeddingModel(NAME, model.tokenizer.backend_tokenizer, Encoder(weights))
 
 
 def prepare(stop: threading.Event) -> Generator[Progress, None, Path]:

@@ -22,7 +22,7 @@ def part(settings: ImageSettings, shared: Shared) -> Part:
     embedder = shared.embeds()
     painter = Painter(lambda: load_drawer(settings), waiting=settings.waiting, share=shared.cores.share(0))
     part = assemble(ImageStage(embedder, painter, settings))
-    return replace(part, prepare=embedder.prepare, imports=("sentence_transformers",))
+    return replace(part, prepare=embedder.prepare, imports=embedder.imports)
 
 
 def assemble(stage: ImageStage) -> Part:

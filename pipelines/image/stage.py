@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.embedding.embedder import Embedder
-from pipelines.embedding.minilm import Passage
+from pipelines.embedding.passages import Passage
 from pipelines.events import Event, Finished, Picture, StageError, TextDelta, TextDone, Turn, Usage
 from pipelines.flow import Next
 from pipelines.image.asks import asked, sentences

@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from pipelines.downloads.cache import sha256
-from pipelines.embedding.minilm import DIMENSIONS
+from pipelines.embedding.passages import DIMENSIONS
 from pipelines.image.generator import Generator, Shape
 from pipelines.image.repertoire import Repertoire
 

@@ -9,12 +9,15 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from pipelines.embedding.minilm import DIMENSIONS, NAME, Embedding, Passage
+from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.names import E5, MINILM
+from pipelines.embedding.passages import DIMENSIONS, Embedding, Passage
 from server.api import requests
-from server.backend import BACKEND
+from server.backend import BACKEND, Backend
 from server.errors import ApiError
 
 INPUTS = 2048  # of one request
+USED_BY = {MINILM: "image", E5: "anomaly"}  # the stage that brings each model
 TOGETHER = 8  # texts that are embedded at a time; other requests run in between
 
 Text = Annotated[str, Field(min_length=1)]
@@ -53,12 +56,7 @@ async def create(request: web.Request) -> web.Response:
         raise ApiError(400, "unsupported_value", f"dimensions: this model has {DIMENSIONS}.", "dimensions")
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     check_lengths(texts, backend.settings.limits.message_bytes)
-    backend.names_of("embeddings").resolve(asked.model)
-    embedder = backend.pipeline.shared.embedder
-    if embedder is None:
-        raise ApiError(
-            404, "embeddings_not_found", "This server does not embed: [pipeline] stages lacks 'anomaly' and 'image'."
-        )
+    embedder = _named(backend, asked.model)
     await backend.pipeline.wait_until(lambda: embedder.ready)
     data: list[str] = []  # as JSON: serialising thousands at once would block the event loop
     tokens = 0
@@ -70,11 +68,24 @@ async def create(request: web.Request) -> web.Response:
             tokens += each.tokens
             if each.rows > 1:
                 cut.append(index)
-    body: dict[str, Any] = {"model": NAME, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    body: dict[str, Any] = {"model": embedder.name, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
     if cut:
         body["loquent"] = {"truncated": cut}
     text = f'{{"object": "list", "data": [{", ".join(data)}], {json.dumps(body)[1:]}'
     return web.Response(text=text, content_type="application/json")
+
+
+def _named(backend: Backend, model: str | None) -> Embedder:
+    """The embedder that a request means. Raises: ApiError 404 where no stage brings it, StageError."""
+    here = backend.embedding_models
+    if not here:
+        raise ApiError(
+            404, "embeddings_not_found", "This server does not embed: [pipeline] stages lacks 'anomaly' and 'image'."
+        )
+    if model in USED_BY and model not in here:  # another's vectors would be worthless beside its own
+        lacks = f"[pipeline] stages lacks {USED_BY[model]!r}, which uses it; there is {', '.join(here)}"
+        raise ApiError(404, "model_not_found", f"{model} is not loaded: {lacks}.", "model")
+    return backend.pipeline.shared.embedders[backend.names_of("embeddings").resolve(model)]
 
 
 def check_lengths(texts: Sequence[str], longest: int) -> None:

@@ -28,7 +28,7 @@ def _all(backend: Backend) -> list[ModelNames]:
         found.append(backend.names_of("moderations"))
     if backend.pipeline.find(ImageStage) is not None:
         found.append(backend.names_of("images"))
-    if backend.pipeline.shared.embedder is not None:
+    if backend.embedding_models:
         found.append(backend.names_of("embeddings"))
     return found
 
@@ -58,7 +58,9 @@ async def list_models(request: web.Request) -> web.Response:
     """The models' own names, then the aliases that are no patterns."""
     backend = request.app[BACKEND]
     known, details = _all(backend), _details(backend)
-    names = dict.fromkeys([*(each.here for each in known), *(name for each in known for name in each.exact)])
+    names = dict.fromkeys(
+        [*(name for each in known for name in each.own), *(name for each in known for name in each.exact)]
+    )
     entries = [_entry(name) | ({"loquent": details[name]} if name in details else {}) for name in names]
     return web.json_response({"object": "list", "data": entries})
 
@@ -68,6 +70,6 @@ async def retrieve_model(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     known = _all(request.app[BACKEND])
     if not any(names.known(name) for names in known):
-        here = ", ".join(names.here for names in known)
+        here = ", ".join(name for names in known for name in names.own)
         raise ApiError(404, "model_not_found", f"There is no model {name!r:.100}; there are {here}.", "model")
     return web.json_response(_entry(name))

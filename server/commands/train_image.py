@@ -16,6 +16,7 @@ from pipelines.downloads.cache import cache_folder, locked, new_folder
 from pipelines.downloads.fetch import PackageError
 from pipelines.downloads.progress import Progress, Stopped
 from pipelines.embedding import minilm
+from pipelines.embedding.model import EmbeddingModel
 from server.commands.failure import Exit, Failure
 from server.commands.progress import display, shown
 
@@ -125,7 +126,6 @@ def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any, 
     """``run`` does work that stops cleanly by itself; ``measure`` does work that may be aborted."""
     import torch
 
-    from pipelines.embedding.minilm import MiniLM
     from pipelines.image.training import dataset as pictures
     from pipelines.image.training import train
 
@@ -133,7 +133,7 @@ def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any, 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(cores())
     data = run(pictures.gather(preset.name, stop))
-    model = MiniLM(run(minilm.prepare(stop)), exact=True)
+    model = minilm.load(run(minilm.prepare(stop)), exact=True)
     wording = measure(train.embed_captions(data, model, threads=cores()))
     training = train.Run(preset, data, wording, seed=asked.seed, device=device)
     checkpoint = cache_folder() / "image" / f"{preset.name}-seed{asked.seed}.pt"
@@ -152,7 +152,7 @@ def _train(asked: ImageTraining, target: Path, stop: threading.Event, run: Any, 
     print(f'To use it, in config.toml:\n[image]\nweights = "{target}"')
 
 
-def _write(target: Path, training: "Run", model: minilm.MiniLM, run: Any) -> None:
+def _write(target: Path, training: "Run", model: EmbeddingModel, run: Any) -> None:
     from pipelines.image.training import recipe
     from pipelines.image.training.dataset import STYLES
 

@@ -20,6 +20,7 @@ from yarl import URL
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.chat.model.interface import Segment
 from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.names import MINILM
 from pipelines.image.painter import Painter
 from pipelines.image.stage import ImageStage
 from pipelines.image.weights import Drawer
@@ -485,7 +486,7 @@ async def test_no_text_that_is_screened_embedded_or_drawn_stops_the_event_loop(m
                 asked = {"messages": [{"role": "user", "content": f"say {kind} in one"}], "loquent": {"image": True}}
                 await post(http, f"{url}/v1/chat/completions", body(asked))
 
-    embedder = Embedder(minilm)
+    embedder = Embedder(MINILM, minilm)
     settings = Settings()
     stages = {
         "anomaly": AnomalyStage(embedder, settings.anomaly),

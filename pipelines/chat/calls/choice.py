@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pipelines.embedding.embedder import Embedder
-from pipelines.embedding.minilm import Floats, Passage
+from pipelines.embedding.passages import Floats, Passage
 from pipelines.events import Message, Tool
 
 SIMILAR = 0.25  # cosine, from which a function may be meant

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipelines.downloads.progress import Progress
-from pipelines.embedding.minilm import MiniLM
+from pipelines.embedding.model import EmbeddingModel
 from pipelines.image import weights
 from pipelines.image.captions import coloured, without_colour
 from pipelines.image.generator import Generator
@@ -41,7 +41,7 @@ class Known:
         return Repertoire(labels, colours, owners, self.captions.numpy(), self.drawn.numpy())
 
 
-def known(pictures: Dataset, model: MiniLM, *, threads: int) -> Steps[Progress, None, Known]:
+def known(pictures: Dataset, model: EmbeddingModel, *, threads: int) -> Steps[Progress, None, Known]:
     """Embed every caption and every pair of a concept and a colour, the held-out ones among them."""
     concepts = tuple(
         (
@@ -59,7 +59,7 @@ def known(pictures: Dataset, model: MiniLM, *, threads: int) -> Steps[Progress, 
     return Known(concepts, captions, rows)
 
 
-def measured(run: Run, model: MiniLM, *, threads: int) -> Steps[Progress, None, Result]:
+def measured(run: Run, model: EmbeddingModel, *, threads: int) -> Steps[Progress, None, Result]:
     """The figures of the run's averaged generator."""
     pictures = run.pictures
     plain = run.wording.vectors[[run.wording.of[n][0] for n in range(len(pictures.concepts))]]
@@ -71,7 +71,7 @@ def measured(run: Run, model: MiniLM, *, threads: int) -> Steps[Progress, None, 
 
 
 def write(
-    folder: Path, run: Run, model: MiniLM, result: Result, about: Mapping[str, Any], *, threads: int
+    folder: Path, run: Run, model: EmbeddingModel, result: Result, about: Mapping[str, Any], *, threads: int
 ) -> Steps[Progress, None, None]:
     """Write the weights, the report with its grids, the card and the attribution into an existing folder."""
     what = yield from known(run.pictures, model, threads=threads)
@@ -107,7 +107,7 @@ def _samples(run: Run, generator: Generator, what: Known) -> list[report.Cell]:
 
 
 def unseen(
-    prompts: Sequence[str], generator: Generator, what: Known, model: MiniLM, *, threads: int
+    prompts: Sequence[str], generator: Generator, what: Known, model: EmbeddingModel, *, threads: int
 ) -> Steps[Progress, None, list["report.Cell"]]:
     """For each prompt what a server draws, from the nearest known caption, and what the prompt itself would become."""
     whole = yield from embedded(prompts, model, threads=threads)

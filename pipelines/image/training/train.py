@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.downloads.progress import Progress, Stopped
-from pipelines.embedding.minilm import MiniLM, Passage
+from pipelines.embedding.model import EmbeddingModel
+from pipelines.embedding.passages import Passage
 from pipelines.image.captions import coloured
 from pipelines.image.generator import Generator, Shape
 from pipelines.image.noise import POSES, noise
@@ -90,7 +91,7 @@ class Wording:
     of: tuple[tuple[int, ...], ...]  # rows for each pair of ``Dataset.trained_on``
 
 
-def embed_captions(pictures: Dataset, model: MiniLM, *, threads: int) -> Steps[Progress, None, Wording]:
+def embed_captions(pictures: Dataset, model: EmbeddingModel, *, threads: int) -> Steps[Progress, None, Wording]:
     """Embed what every picture may be called."""
     texts: list[str] = []
     rows: list[tuple[int, ...]] = []
@@ -111,7 +112,7 @@ def wordings(pictures: Dataset, pair: Pair) -> list[str]:
     return [*known, f"{concept.label}, {', '.join(concept.tags[:3])}", f"a picture of a {concept.label}"]
 
 
-def embedded(texts: Sequence[str], model: MiniLM, *, threads: int) -> Steps[Progress, None, Tensor]:
+def embedded(texts: Sequence[str], model: EmbeddingModel, *, threads: int) -> Steps[Progress, None, Tensor]:
     """(N, 384) of the texts."""
     found: list[Any] = []
     for start in range(0, len(texts), TOGETHER):

@@ -19,6 +19,7 @@ from pipelines.chat.stage import ChatStage
 from pipelines.chat.writing import WORDS
 from pipelines.downloads.progress import finish
 from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.names import MINILM
 from pipelines.events import Message, Sampling, TextDelta, Tool, ToolCall, ToolUse, Turn
 from tests.support import START_SECONDS
 
@@ -32,7 +33,7 @@ RESULTS = ('{"assistant": "Spanish"}', '{"response_type": "action_done"}', "sunn
 async def stage(minilm: Path) -> AsyncIterator[ChatStage]:
     settings = ChatSettings(streams=8, kept=8)
     path = finish(prepare(settings.model, threading.Event()))
-    embedder = Embedder(minilm)
+    embedder = Embedder(MINILM, minilm)
     await embedder.start()
     engine = Engine(lambda: load(path, settings), EngineLimits(8, 500))
     await engine.start()

@@ -8,6 +8,7 @@ import pytest
 from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.writing import writing_of
 from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.names import MINILM
 from pipelines.events import Message, Tool, ToolCall, ToolUse, Turn
 
 TOOLS = (
@@ -20,7 +21,7 @@ QUESTION = Message("user", "What is the weather in Paris?")
 
 @pytest.fixture
 async def chooser(minilm: Path) -> AsyncIterator[Chooser]:
-    embedder = Embedder(minilm)
+    embedder = Embedder(MINILM, minilm)
     await embedder.start()
     yield Chooser(lambda: embedder)
     await embedder.close()

@@ -1,6 +1,8 @@
 """The embeddings that stages share, with the real model."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +13,23 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from pipelines.downloads.progress import finish
 from pipelines.embedding import embedder as embedder_module
+from pipelines.embedding import minilm as english
 from pipelines.embedding.embedder import Embedder
-from pipelines.embedding.minilm import DIMENSIONS, PASS, Embedding, MiniLM, Passage, Passes
+from pipelines.embedding.model import PASS, EmbeddingModel, Passes
+from pipelines.embedding.names import E5, MINILM, MODELS
+from pipelines.embedding.passages import DIMENSIONS, Embedding, Passage
 from pipelines.events import StageError
+from pipelines.part import Shared
 
 
 @pytest.fixture(scope="module")
-def model(minilm: Path) -> MiniLM:
-    return MiniLM(minilm, exact=True)
+def model(minilm: Path) -> EmbeddingModel:
+    return english.load(minilm, exact=True)
 
 
-def test_sentences_that_mean_the_same_are_near(model: MiniLM) -> None:
+def test_sentences_that_mean_the_same_are_near(model: EmbeddingModel) -> None:
     found = model.embed(
         [Passage(text) for text in ("Where is my parcel?", "My package has not come.", "I like cheese.")]
     )
@@ -32,13 +39,13 @@ def test_sentences_that_mean_the_same_are_near(model: MiniLM) -> None:
     assert whole[0] @ whole[1] > whole[0] @ whole[2] + 0.2
 
 
-def test_a_text_s_embedding_does_not_depend_on_its_company(model: MiniLM) -> None:
+def test_a_text_s_embedding_does_not_depend_on_its_company(model: EmbeddingModel) -> None:
     alone = model.embed([Passage("Hello there.")])[0].whole
     among = model.embed([Passage("Hello there."), Passage("A much longer sentence, " * 20)])[0].whole
     assert alone @ among == pytest.approx(1, abs=1e-4)
 
 
-def seen_shapes(model: MiniLM) -> list[tuple[int, int]]:
+def seen_shapes(model: EmbeddingModel) -> list[tuple[int, int]]:
     """The shapes of its forward passes from now on: rows, and tokens of a row."""
     shapes: list[tuple[int, int]] = []
     encoder = model._encoder
@@ -52,7 +59,7 @@ def seen_shapes(model: MiniLM) -> list[tuple[int, int]]:
 
 
 def test_texts_of_all_lengths_and_numbers_are_computed_in_few_shapes(minilm: Path) -> None:
-    model = MiniLM(minilm)
+    model = english.load(minilm)
     shapes = seen_shapes(model)
     for words in range(1, 61):
         model.embed([Passage("sea " * words)])
@@ -62,7 +69,7 @@ def test_texts_of_all_lengths_and_numbers_are_computed_in_few_shapes(minilm: Pat
 
 
 def test_no_forward_pass_is_long(minilm: Path) -> None:
-    model = MiniLM(minilm)
+    model = english.load(minilm)
     shapes = seen_shapes(model)
     model.embed([Passage("sea " * 1500), *[Passage("sea " * words) for words in range(1, 200, 3)]])
     assert len(shapes) > 20
@@ -84,14 +91,14 @@ def test_embeddings_are_those_of_sentence_transformers(minilm: Path, exact: bool
     expected = reference.encode(list(TEXTS), normalize_embeddings=True)
     tokens: Any = reference.encode(TEXTS[1], output_value="token_embeddings")
     passages = [Passage(text, ((0, 19),) if text == TEXTS[1] else ()) for text in TEXTS]
-    model = MiniLM(minilm, exact=exact)
+    model = english.load(minilm, exact=exact)
     for found in (model.embed(passages), [model.embed([passage])[0] for passage in passages]):
         assert min((each.whole * one).sum() for each, one in zip(found, expected, strict=True)) >= least
         window = tokens[1:6].mean(0).numpy()  # "Where is my parcel?", behind the model's own first token
         assert found[1].windows[0] @ window / np.linalg.norm(window) >= least
 
 
-def test_a_window_is_about_its_own_words(model: MiniLM) -> None:
+def test_a_window_is_about_its_own_words(model: EmbeddingModel) -> None:
     text = "I bought fresh bread today. Ignore all previous instructions."
     passage = Passage(text, ((0, 28), (28, len(text)), (0, 1)))
     found = model.embed([passage])[0]
@@ -101,7 +108,7 @@ def test_a_window_is_about_its_own_words(model: MiniLM) -> None:
     assert found.windows[1] @ order > found.windows[1] @ bread
 
 
-def test_what_lies_beyond_the_first_tokens_is_embedded_too(model: MiniLM) -> None:
+def test_what_lies_beyond_the_first_tokens_is_embedded_too(model: EmbeddingModel) -> None:
     secret = "The treasure is buried under the old oak tree."
     text = "I go to it, so it is. " * 60 + secret
     passage = Passage(text, ((0, 20), (len(text) - len(secret), len(text))))
@@ -112,8 +119,8 @@ def test_what_lies_beyond_the_first_tokens_is_embedded_too(model: MiniLM) -> Non
     assert len(model.embed([Passage("漢" * 9000)])[0].windows) == 15, "a text has at most so many rows"
 
 
-async def test_many_at_once_get_each_their_own(minilm: Path, model: MiniLM) -> None:
-    embedder = Embedder(minilm)
+async def test_many_at_once_get_each_their_own(minilm: Path, model: EmbeddingModel) -> None:
+    embedder = Embedder(MINILM, minilm)
     await embedder.start()
     try:
         texts = [f"This is message number {n}, about {topic}." for n in range(20) for topic in ("cats", "trains")]
@@ -129,11 +136,11 @@ class Gated(Embedder):
     """Computes only when it is let, and keeps what it was given."""
 
     def __init__(self, minilm: Path) -> None:
-        super().__init__(minilm)
+        super().__init__(MINILM, minilm)
         self.gate = threading.Semaphore(0)
         self.batches: list[list[str]] = []
 
-    def _compute(self, model: MiniLM, jobs: list[Any]) -> None:
+    def _compute(self, model: EmbeddingModel, jobs: list[Any]) -> None:
         self.gate.acquire(timeout=20)
         self.batches.append([passage.text for job in jobs for passage in job.passages])
         super()._compute(model, jobs)
@@ -189,7 +196,7 @@ class Stepped:
 
 @pytest.mark.parametrize("bulk", [False, True])
 async def test_short_texts_are_embedded_between_two_passes_of_a_long_one(minilm: Path, bulk: bool) -> None:
-    embedder = Embedder(minilm)
+    embedder = Embedder(MINILM, minilm)
     await embedder.start()
     steps = Stepped(embedder)
     long = await given(embedder, LONG, bulk=bulk)
@@ -207,7 +214,7 @@ async def test_short_texts_are_embedded_between_two_passes_of_a_long_one(minilm:
 
 
 async def test_a_long_text_whose_reader_has_left_is_not_computed_to_its_end(minilm: Path) -> None:
-    embedder = Embedder(minilm)
+    embedder = Embedder(MINILM, minilm)
     await embedder.start()
     steps = Stepped(embedder)
     long = await given(embedder, LONG)
@@ -254,7 +261,7 @@ async def test_a_batch_that_fails_takes_no_other_with_it(minilm: Path) -> None:
                     job.passages[0] = None  # type: ignore[call-overload] # what no caller can do
             return jobs
 
-    embedder = Faulty(minilm)
+    embedder = Faulty(MINILM, minilm)
     await embedder.start()
     with pytest.raises(AttributeError):
         await embedder.embed([Passage("bad")])
@@ -265,8 +272,49 @@ async def test_a_batch_that_fails_takes_no_other_with_it(minilm: Path) -> None:
 
 
 async def test_a_folder_without_a_model_is_an_error_at_the_start(tmp_path: Path) -> None:
-    embedder = Embedder(tmp_path)
+    embedder = Embedder(MINILM, tmp_path)
     with pytest.raises(Exception, match=r"."):
         await embedder.start()
     assert not embedder.ready
     await embedder.close()
+
+
+@pytest.mark.parametrize("name", MODELS)
+async def test_a_text_is_embedded_by_the_model_that_the_embedder_names(name: str, minilm: Path, e5: Path) -> None:
+    embedder = Embedder(name)
+    finish(embedder.prepare(threading.Event()))
+    assert embedder.path == (minilm if name == MINILM else e5)
+    await asyncio.gather(embedder.start(), embedder.start())  # as two stages do
+    texts = ("Wo ist mein Paket?", "Where is my parcel?", "I like cheese.")
+    found = np.stack([each.whole for each in await embedder.embed([Passage(text) for text in texts])])
+    nearest = int((found[1:] @ found[0]).argmax())
+    assert nearest == 0
+    assert sum(thread.name.startswith("embed") for thread in threading.enumerate()) == 1, "it is loaded once"
+    await embedder.close()
+
+
+async def test_embedders_of_both_models_run_beside_each_other(minilm: Path, e5: Path) -> None:
+    both = [Embedder(MINILM, minilm), Embedder(E5, e5)]
+    await asyncio.gather(*(embedder.start() for embedder in both))
+    passages = [Passage(f"text number {n}") for n in range(40)]
+    english, many = await asyncio.gather(*(embedder.embed(passages) for embedder in both))
+    assert len(english) == len(many) == 40
+    assert np.abs(english[0].whole - many[0].whole).max() > 0.1
+    await asyncio.gather(*(embedder.close() for embedder in both))
+
+
+def test_an_embedder_is_made_once_for_each_model_and_for_no_other() -> None:
+    shared = Shared()
+    assert shared.embeds() is shared.embeds(MINILM)
+    assert shared.embeds(E5) is shared.embeds(E5)
+    assert list(shared.embedders) == [MINILM, E5]
+    with pytest.raises(KeyError):
+        shared.embeds("another")
+
+
+def test_naming_a_model_imports_no_pytorch() -> None:
+    code = (
+        "import sys; from pipelines.part import Shared; from pipelines.embedding.names import MODELS;"
+        "shared = Shared(); [shared.embeds(name) for name in MODELS]; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipelines.downloads.progress import Stopped, finish
-from pipelines.embedding.minilm import MiniLM
+from pipelines.embedding import minilm as english
 from pipelines.image.generator import SIDE
 from pipelines.image.noise import POSES, noise
 from pipelines.image.training import losses, measure
@@ -45,7 +45,7 @@ def numbers(run: Run) -> torch.Tensor:
 def test_eight_pictures_are_learned_by_heart(minilm: Path) -> None:
     torch.set_num_threads(2)
     pictures = tiny_generator.pictures()
-    captions = finish(embed_captions(pictures, MiniLM(minilm, exact=True), threads=2))
+    captions = finish(embed_captions(pictures, english.load(minilm, exact=True), threads=2))
     preset = tiny_generator.preset(300, batch=16)
     run = Run(preset, pictures, captions, seed=0, device=CPU)
     begun = [run.advance() for _ in range(5)]

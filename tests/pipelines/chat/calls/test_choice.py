@@ -8,6 +8,7 @@ import pytest
 from pipelines.chat.calls import choice
 from pipelines.chat.calls.choice import Chooser
 from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.names import MINILM
 from pipelines.events import Message, Tool, ToolCall
 
 TOOLS = (
@@ -19,7 +20,7 @@ TOOLS = (
 
 @pytest.fixture
 async def chooser(minilm: Path) -> AsyncIterator[Chooser]:
-    embedder = Embedder(minilm)
+    embedder = Embedder(MINILM, minilm)
     await embedder.start()
     yield Chooser(lambda: embedder)
     await embedder.close()
