@@ -131,7 +131,7 @@ def _filled(expression: Any, intents: Intents, rng: random.Random, things: tuple
 def asking_for_none(count: int, seed: int = 3) -> list[str]:
     """Openings of talks of the ChatterBot corpus."""
     openings: dict[str, str] = {}
-    for talk, text in chatterbot(_files("chatterbot-corpus"), english=True):
+    for talk, text, _ in chatterbot(_files("chatterbot-corpus"), english=True):
         openings.setdefault(talk, text)
     texts = sorted(set(openings.values()))
     return random.Random(seed).sample(texts, count)

@@ -43,16 +43,18 @@ class VAE(nn.Module):
         """(N, inputs) → (N,), in nats; one sample of the latent, ``beta`` times the divergence."""
         mean, log_variance = self.encode(inputs)
         latent = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-        reconstruction, divergence = self._terms(inputs, latent, mean, log_variance)
+        reconstruction, divergence = self.terms(inputs, latent, mean, log_variance)
         return reconstruction.sum(1) + beta * divergence
 
     @torch.inference_mode()
     def score(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """(N, inputs) → reconstruction error of each dimension (N, inputs), divergence (N,); nats, without chance."""
         mean, log_variance = self.encode(inputs)
-        return self._terms(inputs, mean, mean, log_variance)
+        return self.terms(inputs, mean, mean, log_variance)
 
-    def _terms(self, inputs: Tensor, latent: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+    def terms(self, inputs: Tensor, latent: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """The two terms of the negative ELBO for a latent (N, latent) of the posterior with this mean and log-variance:
+        reconstruction error of each dimension (N, inputs), divergence (N,); nats."""
         noise = self.noise.clamp(-6, 4)
         error = (inputs - self.decoder(latent)).square() / noise.exp()
         reconstruction = (error + noise + math.log(2 * math.pi)) / 2
