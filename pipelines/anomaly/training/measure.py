@@ -9,7 +9,7 @@ from pipelines.anomaly.detector import Detector
 from pipelines.anomaly.training.results import Area
 from pipelines.anomaly.training.train import Floats, Messages
 from pipelines.anomaly.verdict import Verdict
-from pipelines.embedding.minilm import MiniLM
+from pipelines.embedding.model import EmbeddingModel
 
 
 def verdicts(detector: Detector, messages: Messages) -> list[Verdict]:
@@ -26,7 +26,7 @@ def flagged(detector: Detector, messages: Messages) -> list[bool]:
     return [verdict.anomalous for verdict in verdicts(detector, messages)]
 
 
-def screen(detector: Detector, model: MiniLM, texts: Sequence[str], *, threads: int) -> list[Verdict]:
+def screen(detector: Detector, model: EmbeddingModel, texts: Sequence[str], *, threads: int) -> list[Verdict]:
     """The verdicts of texts as they come, hidden payloads and all."""
     prepared = [detector.prepare(text) for text in texts]
     embeddings = [model.embed(each.passages, threads=threads) for each in prepared]
@@ -34,12 +34,20 @@ def screen(detector: Detector, model: MiniLM, texts: Sequence[str], *, threads: 
     return [detector.judge(each, found) for each, found in zip(prepared, embeddings, strict=True)]
 
 
+def document_verdicts(
+    detector: Detector, model: EmbeddingModel, texts: Sequence[str], *, threads: int
+) -> list[Verdict]:
+    """The verdicts of documents as they come."""
+    prepared = [detector.prepare(text) for text in texts]
+    embeddings = [model.embed(each.passages, threads=threads) for each in prepared]
+    return [detector.judge_document(each, found) for each, found in zip(prepared, embeddings, strict=True)]
+
+
 def compare(measure: str, detector: Detector, normal: Floats, other: Floats, least: float | None = None) -> Area:
     """How well the VAE tells two sets of embeddings apart, and how well its baseline does."""
 
     def vae(whole: Floats) -> Floats:
-        reconstruction, divergence = detector.semantic.score(whole)
-        return np.asarray(reconstruction + divergence, dtype=np.float32)
+        return detector.semantic.score(whole)[0]
 
     def nearest(whole: Floats) -> Floats:
         similarities = np.sort(whole @ detector.examples.embeddings.T, axis=1)

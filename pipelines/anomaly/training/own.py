@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.anomaly.calibrate import CELLS, Calibration, HeadName, cell
+from pipelines.anomaly.calibrate import Calibration, HeadName
 from pipelines.anomaly.detector import Detector, Examples
 from pipelines.anomaly.text import LONGEST
 from pipelines.anomaly.training import generate, measure, train
 from pipelines.anomaly.training.results import Result, Row
-from pipelines.anomaly.training.train import Floats, Messages, Trained, TrainingError
+from pipelines.anomaly.training.train import Floats, Messages, Scores, Trained, TrainingError
 from pipelines.downloads.progress import Progress
-from pipelines.embedding.minilm import MiniLM
+from pipelines.embedding.model import EmbeddingModel
 
 EPOCHS = 200  # at most: few messages make a short epoch
 FEWEST = 100  # messages that are worth training on
 JUDGING, CALIBRATING = 0.1, 0.3  # of the messages; the others are trained on
+FEW = 3  # messages of a language from which on it is spoken
 EACH = 50  # made-up anomalies of a class, to judge by
 
 
@@ -77,7 +79,7 @@ def _can_be_written(text: str) -> bool:
 def run(
     messages: Own,
     base: Detector,
-    model: MiniLM,
+    model: EmbeddingModel,
     stop: threading.Event,
     *,
     narrow: bool,
@@ -105,17 +107,12 @@ def run(
     meant = yield from train.fit(whole, train.SEMANTIC, stop, seed=seed, what="semantic", epochs=EPOCHS)
     detector = replace(base, surface=looked.head, semantic=meant.head, alpha=alpha, narrow=narrow, name="own")
     yield Progress("calibrating")
-    scores = train.score(detector, read_messages.pick(held))
-    cells = [cell(read_messages.texts[n]) for n in held]
-    if narrow:
-        cells = [CELLS[0]] * len(cells)  # one topic is one kind of message: all of them judge together
-    else:
-        _join_examples(scores, cells, kept, detector)
+    scores = train.score(detector, read_messages.pick(held), train.Scores())
+    if not narrow:
+        _join_examples(scores, kept, detector)
     detector = replace(
         detector,
-        calibration=Calibration.of(
-            {head: (values, cells) for head, values in scores.items()}, train.NARROW if narrow else train.OPEN
-        ),
+        calibration=Calibration.fit(scores.scored(), train.NARROW if narrow else train.OPEN, base.calibration),
         examples=_examples(
             [messages.ids[n] for n in (*held, *used)],
             read_messages.pick(np.concatenate([held, used])),
@@ -125,6 +122,7 @@ def run(
             seed,
         ),
     )
+    scarce = _scarce(detector, read_messages)
     yield Progress("looking for attacks among the messages")
     suspicious = _suspicious(messages, read_messages, base)
     yield Progress("judging")
@@ -132,12 +130,13 @@ def run(
         detector,
         {"surface": looked.losses, "semantic": meant.losses},
         suspicious,
+        scarce,
         _judged(detector, read_messages.pick(judged), base, model, narrow=narrow, seed=seed, threads=threads),
     )
 
 
 def _judged(
-    detector: Detector, own: Messages, base: Detector, model: MiniLM, *, narrow: bool, seed: int, threads: int
+    detector: Detector, own: Messages, base: Detector, model: EmbeddingModel, *, narrow: bool, seed: int, threads: int
 ) -> Result:
     """How the detector does on own messages that it has not seen, on made-up anomalies, and on other people's talk."""
     calm = measure.verdicts(detector, own)
@@ -163,6 +162,19 @@ def _judged(
     )
 
 
+def _scarce(detector: Detector, messages: Messages) -> tuple[tuple[str, int], ...]:
+    """Languages that are spoken here and that no calibration knows well enough, each with its number of messages."""
+    kinds = [detector.prepare(text).kind for text in messages.texts]
+    spoken = Counter(kind.languages[0] for kind in kinds if kind.languages)
+    unknown = {
+        kind.languages[0] for kind in kinds if kind.languages and not detector.calibration.knows("semantic", kind)
+    }
+    often = max(FEW, len(kinds) // 200)  # what is rarer is mostly a language that was taken for another one
+    return tuple(
+        (language, count) for language, count in spoken.most_common() if language in unknown and count >= often
+    )
+
+
 def _suspicious(messages: Own, read_messages: Messages, base: Detector) -> tuple[str, ...]:
     """The messages in which ``base`` finds an injection, or what its checks look for."""
     torch.set_num_threads(1)
@@ -177,21 +189,15 @@ def _suspicious(messages: Own, read_messages: Messages, base: Detector) -> tuple
 KEPT: tuple[HeadName, ...] = ("letters", "order", "injection")  # heads whose scores of the examples stay as they are
 
 
-def _join_examples(scores: dict[HeadName, list[float]], cells: list[str], kept: Examples, detector: Detector) -> None:
+def _join_examples(scores: Scores, kept: Examples, detector: Detector) -> None:
     """Add what the base's examples score now."""
     looks, means = detector.surface.score(kept.surface), detector.semantic.score(kept.embeddings)
     for n in np.flatnonzero(kept.held_out):
-        cells.append(kept.cells[n])
-        letters, order, injection = (float(value) for value in kept.scores[n])
-        each: dict[HeadName, float] = {
-            "surface": float(looks[0][n] + looks[1][n]),
-            "letters": letters,
-            "order": order,
-            "injection": injection,
-            "semantic": float(means[0][n] + means[1][n]),
-        }
-        for head, value in each.items():
-            scores[head].append(value)
+        whole, words = kept.kinds[n]
+        for head, value in zip(KEPT, kept.scores[n], strict=True):
+            scores.add(head, float(value), whole if head == "injection" else words)
+        scores.add("surface", float(looks[0][n] + looks[1][n]), words)
+        scores.add("semantic", float(means[0][n]), whole)
 
 
 def _examples(
@@ -199,12 +205,4 @@ def _examples(
 ) -> Examples:
     """At most ``train.EXAMPLES`` of the messages, of which the first ``held`` were not trained on."""
     chosen = np.random.default_rng(seed).permutation(len(messages))[: train.EXAMPLES]
-    scores = train.score(detector, messages.pick(chosen))
-    return Examples(
-        tuple(ids[n] for n in chosen),
-        messages.whole[chosen],
-        numbers[chosen],
-        np.array(list(zip(*(scores[head] for head in KEPT), strict=True)), dtype=np.float32),
-        tuple(cell(messages.texts[n]) for n in chosen),
-        chosen < held,
-    )
+    return train.examples(detector, [ids[n] for n in chosen], messages.pick(chosen), numbers[chosen], chosen < held)

@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -49,7 +49,15 @@ def _text(node: ast.AST, known: dict[str, str]) -> str | None:
             return None
 
 
-# The sources. Each yields texts with a group: what belongs together goes into the same part.
+class Text(NamedTuple):
+    """A text of a source."""
+
+    group: str  # what belongs together goes into the same part
+    text: str
+    language: str = ""  # ISO 639-1; "" is not said
+
+
+# The sources. Those of one language yield pairs of a group and a text, those of several languages a `Text`.
 Texts = Iterator[tuple[str, str]]
 
 
@@ -62,21 +70,32 @@ def chitchat(archive: Files) -> Texts:
                 yield id, message["text"]
 
 
-def chatterbot(archive: Files, *, english: bool) -> Texts:
+SPOKEN = {
+    "bengali": "bn", "chinese": "zh", "dutch": "nl", "french": "fr", "german": "de", "hebrew": "he", "hindi": "hi",
+    "hinglish": "hi", "indonesian": "id", "italian": "it", "japanese": "ja", "korean": "ko", "marathi": "mr",
+    "oriya": "or", "persian": "fa", "portuguese": "pt", "russian": "ru", "spanish": "es", "swedish": "sv",
+    "tamil": "ta", "telugu": "te", "thai": "th", "traditionalchinese": "zh", "turkish": "tr", "ukrainian": "uk",
+    "urdu": "ur", "yoruba": "yo",
+}  # fmt: skip
+
+
+def chatterbot(archive: Files, *, english: bool) -> Iterator[Text]:
     """Questions to chatbots, in English or in other languages."""
     for name, content in archive.matching(r"chatterbot_corpus/data/[^/]+/[^/]+\.yml"):
-        if ("/english/" in name) == english:
+        folder = name.split("/")[2]
+        if (folder == "english") == english:
             for index, conversation in enumerate(yaml.safe_load(content)["conversations"]):
                 for text in conversation:
-                    yield f"{name}{index}", str(text)
+                    yield Text(f"{name}{index}", str(text), SPOKEN.get(folder, ""))
 
 
-def home(archive: Files, *, english: bool) -> Texts:
+def home(archive: Files, *, english: bool) -> Iterator[Text]:
     """Commands to a house, from the grammars of each language."""
     for name, content in archive.matching(r"home_assistant_intents/data/[^/]+\.json"):
         if name.endswith("/en.json") == english:
+            language = re.split("[-_.]", name.rsplit("/", 1)[-1])[0]
             for text in _expanded(json.loads(content), random.Random(name), 3000 if english else 80):
-                yield text, text
+                yield Text(text, text, language)
 
 
 WORDS = (

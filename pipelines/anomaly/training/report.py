@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.anomaly.calibrate import ALL
 from pipelines.anomaly.detector import Detector
+from pipelines.anomaly.training.results import ALIKE
 
 if TYPE_CHECKING:
     from pipelines.anomaly.training.results import Result
@@ -86,12 +88,9 @@ def _latent(result: "Result") -> Any:
 
 
 def _settings(detector: Detector, about: Mapping[str, Any]) -> str:
-    sizes = {
-        head: sum(len(v) for (name, _), v in detector.calibration.scores.items() if name == head)
-        for head in detector.calibration.shares
-    }
+    pools, levels = detector.calibration.pools, detector.calibration.levels
     heads = [
-        (head, f"{share:.2f}", f"{share * detector.alpha:.4f}", str(sizes[head]))
+        (head, f"{share:.2f}", f"{share * detector.alpha:.4f}", str(len(pools[head, ALL])), str(len(levels[head])))
         for head, share in detector.calibration.shares.items()
     ]
     facts = [(str(name), str(value)) for name, value in about.items()]
@@ -99,7 +98,7 @@ def _settings(detector: Detector, about: Mapping[str, Any]) -> str:
         "<h2>What it was made from</h2>"
         + table(("", ""), facts)
         + f"<h2>Heads</h2><p>False alarms allowed: {detector.alpha:.3g}, shared among the heads.</p>"
-        + table(("head", "share", "its p-value must be at most", "calibration scores"), heads)
+        + table(("head", "share", "its p-value must be at most", "calibration scores", "levels"), heads)
     )
 
 
@@ -160,36 +159,44 @@ def markdown(result: "Result") -> str:
     return "\n".join(lines) + "\n"
 
 
+TIMES = "five"  # that the bundled detector's table was made
 CARD = """# The bundled anomaly detector
 
-Five heads over one message, calibrated by split conformal prediction: how its characters are distributed (a VAE over 21
-features), how usual its letters and the order of its words are (counts), whether it is an injection or a jailbreak
-(logistic regression on MiniLM embeddings, of the whole and of its sentences), and what it means (a VAE on the
-embedding). Deterministic checks stand beside them.
+Five heads over one message, calibrated by split conformal prediction: how its characters are distributed (a VAE over
+21 features), how usual its letters and the order of its words are (counts; the order of English words alone), whether
+it is an injection or a jailbreak (three small networks on the embeddings of the whole and of its sentences), and what
+it means (a VAE on the embedding). A sixth head judges documents and tools' results, segment by segment, for
+instructions to the assistant (three networks of their own). The embeddings are multilingual-e5-small's. Letters, order
+and characters are judged without what is pasted (codes, logs, data, programs). Deterministic checks stand beside them.
+
+P-values of letters, order, characters and meaning are taken against messages of the same length, script and language,
+those of languages with few messages with caution; p-values of instructions against messages of the same length.
 
 ## Data and licences
 
 {data}
 
 Divided sources are trained on (60 %), calibrated with (25 %), and looked at while the design was chosen (5 %); the
-rest judges. The sources "tau2", "litellm", "pyrit", "agents" and one half of "persistbench" only judge. The file
-`lookalikes.txt` is trained on, `lookalikes_test.txt` judges; both were written for this project by the same authors,
-which flatters the result.
+rest judges. These sources only judge: {judging}. The file `lookalikes.txt` is trained on, `lookalikes_test.txt` judges;
+both were written for this project by the same authors, which flatters the result. What is pasted comes from a
+generator that nothing was trained on, whose shapes were known to those who wrote the patterns. Most languages of
+"injection, other languages" were told by a program.
 
 ## Figures
 
-Measured once, by `loquent train anomaly`, with {alpha:g} false alarms allowed. Classes of made-up anomalies come from
-generators that no choice was made with. Messages nearer than 0.9 (cosine) to one that was trained on do not count as
-unseen.
+Measured by `loquent train anomaly`, with {alpha:g} false alarms allowed. Classes of made-up anomalies come from
+generators that no choice was made with. Messages nearer than {alike:g} (cosine) to one that was trained on do not count
+as unseen. The table was made {times} times while the design was chosen, and what it missed was read: expect less on
+other people's messages.
 
 {table}
-"Normal, in the words of attacks" follows the default policy of `config.toml`.
+"Flagged" is found by any head or check; "blocked" and "deflected" follow the default policy of `config.toml`.
 
 ## Limits
 
-- English, in what it means: MiniLM knows little of other languages, where only letters, characters and checks hold.
-- Injections in words that it has not seen get through, and so do instructions hidden in documents. It is one layer,
-  not a wall.
+- Instructions in words that it has not seen get through, and so do many that hide in documents. It is one layer, not a
+  wall.
+- Few injections in Arabic, Dutch and Polish were to be had: their rows say little.
 - It does not know what is harmful, false or offensive.
 - The share of false alarms holds for messages like those it was calibrated with. Train it on your own traffic:
   `loquent train anomaly --normal my_messages.jsonl`.
@@ -204,4 +211,12 @@ move the third decimal.
 def card(detector: Detector, about: Mapping[str, Any], result: "Result") -> str:
     """The model card of the bundled detector."""
     data = "\n".join(f"- {each}" for each in str(about["packages"]).split(", "))
-    return CARD.format(data=data, alpha=detector.alpha, table=markdown(result), seed=about["seed"])
+    return CARD.format(
+        data=data,
+        judging=about["only judge"],
+        alpha=detector.alpha,
+        alike=ALIKE,
+        times=TIMES,
+        table=markdown(result),
+        seed=about["seed"],
+    )

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+ALIKE = 0.97  # cosine to a message that was trained on, from which on a message is not unseen
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 import threading
 from collections.abc import Generator, Mapping, Sequence
@@ -13,16 +14,18 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.anomaly import surface
-from pipelines.anomaly.calibrate import Calibration, HeadName, Scored, cell
-from pipelines.anomaly.detector import Detector, Injections, Scaled, passage
+from pipelines.anomaly.calibrate import ALL, EVERY, HEADS, Calibration, HeadName, Level, Scored
+from pipelines.anomaly.detector import Detector, Examples, Scaled, passage
+from pipelines.anomaly.kinds import LENGTHS, Kind
 from pipelines.anomaly.language import Language
+from pipelines.anomaly.pasted import pasted, without
 from pipelines.anomaly.text import normalise, plain, windows
 from pipelines.anomaly.training import generate
 from pipelines.anomaly.vae import VAE, Shape
 from pipelines.downloads.cache import cache_folder
 from pipelines.downloads.progress import Progress, Stopped
-from pipelines.embedding import minilm
-from pipelines.embedding.minilm import DIMENSIONS, Embedding, MiniLM
+from pipelines.embedding.model import RECIPE, EmbeddingModel
+from pipelines.embedding.passages import DIMENSIONS, Embedding
 
 if TYPE_CHECKING:
     from pipelines.anomaly.training.results import Result
@@ -32,7 +35,7 @@ Floats = NDArray[np.float32]
 SURFACE = (64, 6)  # hidden and latent sizes
 SEMANTIC = (128, 32)
 # Of the false alarms, by head. A narrow assistant cares for what is off its topic.
-OPEN: dict[HeadName, float] = {"surface": 0.08, "letters": 0.15, "order": 0.13, "injection": 0.6, "semantic": 0.04}
+OPEN: dict[HeadName, float] = {"surface": 0.05, "letters": 0.12, "order": 0.1, "injection": 0.7, "semantic": 0.03}
 NARROW: dict[HeadName, float] = {"surface": 0.05, "letters": 0.05, "order": 0.05, "injection": 0.05, "semantic": 0.8}
 EXAMPLES = 2048  # normal messages that a detector keeps
 PIECE = 1024  # texts embedded between two looks at the cache
@@ -82,11 +85,12 @@ class Trained:
     detector: Detector
     curves: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()  # ids of messages that another detector takes for attacks
+    scarce: tuple[tuple[str, int], ...] = ()  # languages with too few messages, and how many these are
     result: "Result | None" = None  # what it was measured at
 
 
 def read(
-    texts: Sequence[str], model: MiniLM, stop: threading.Event, *, threads: int, what: str = "messages"
+    texts: Sequence[str], model: EmbeddingModel, stop: threading.Event, *, threads: int, what: str = "messages"
 ) -> Generator[Progress, None, Messages]:
     """Normalise and embed messages; what was embedded before comes from the cache, so that a stopped run goes on.
 
@@ -114,9 +118,9 @@ def join(parts: Sequence[Messages]) -> Messages:
     )
 
 
-def _cached(texts: tuple[str, ...], model: MiniLM, stop: threading.Event, threads: int) -> list[Embedding]:
+def _cached(texts: tuple[str, ...], model: EmbeddingModel, stop: threading.Event, threads: int) -> list[Embedding]:
     read = [(each.text, each.windows) for each in map(passage, texts)]
-    digest = hashlib.sha256(json.dumps([minilm.NAME, minilm.RECIPE, read]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([model.name, RECIPE, read]).encode()).hexdigest()
     path = cache_folder() / "anomaly" / f"{digest[:32]}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as kept:
@@ -180,45 +184,11 @@ def fit(
     return Fitted(Scaled(head.vae.eval(), mean, deviation), tuple(losses))
 
 
-Group = tuple[Floats, bool, float]  # embeddings, whether they are what is looked for, and their weight as a whole
-
-
-def fit_linear(groups: Sequence[Group]) -> tuple[Floats, float]:
-    """Logistic regression: weights (DIMENSIONS,) and bias."""
-    from sklearn.linear_model import LogisticRegression
-
-    groups = [group for group in groups if len(group[0])]
-    embeddings = np.concatenate([group[0] for group in groups])
-    labels = np.concatenate([np.full(len(each), wanted) for each, wanted, _ in groups])
-    weights = np.concatenate([np.full(len(each), weight / len(each)) for each, _, weight in groups]) * len(labels)
-    model = LogisticRegression(max_iter=3000).fit(embeddings, labels, sample_weight=weights)
-    return model.coef_[0].astype(np.float32), float(model.intercept_[0])
-
-
-RARE = 0.995  # of normal messages score below 1 on the common scale; half of them below 0
-
-
-def on_one_scale(linear: Sequence[tuple[Floats, float]], calm: Messages) -> Injections:
-    """The regressions, so scaled that the same score is as rare for each among these normal messages."""
-    scaled = []
-    for weights, bias in linear:
-        scores = [
-            max(float(whole @ weights), float((parts @ weights).max(initial=-np.inf))) + bias
-            for whole, parts in zip(calm.whole, calm.windows, strict=True)
-        ]
-        middle, rare = np.quantile(scores, [0.5, RARE])
-        scaled.append((weights / (rare - middle), (bias - middle) / (rare - middle)))
-    return Injections(
-        np.stack([weights for weights, _ in scaled]).astype(np.float32),
-        np.array([bias for _, bias in scaled], dtype=np.float32),
-    )
-
-
 def hidden_among(
     injections: Sequence[str],
     harmless: Sequence[str],
     count: int,
-    model: MiniLM,
+    model: EmbeddingModel,
     stop: threading.Event,
     *,
     seed: int,
@@ -228,49 +198,106 @@ def hidden_among(
     rng = random.Random(seed)
     told = [normalise(injections[n % len(injections)]) for n in range(count)]
     messages = yield from read([generate.padded(rng, text, harmless) for text in told], model, stop, threads=threads)
-    found = []
-    for injection, text, parts in zip(told, messages.texts, messages.windows, strict=True):
+    return windows_of(messages, told)[0]
+
+
+def windows_of(messages: Messages, told: Sequence[str]) -> tuple[Floats, Floats]:
+    """The embeddings of the windows in which what is ``told`` begins, one text in each message, and of all others."""
+    inside: list[Floats] = []
+    outside: list[Floats] = []
+    for each, text, parts, whole in zip(told, messages.texts, messages.windows, messages.whole, strict=True):
         text = plain(text)
-        at = text.find(injection[:40]) + 5
         spans = windows(text)
-        if len(spans) == len(parts):
-            found += [part for (start, end), part in zip(spans, parts, strict=True) if start <= at < end]
-    return np.array(found, dtype=np.float32).reshape(-1, DIMENSIONS)
+        at = text.find(plain(normalise(each))[:40])
+        if at < 0 or len(spans) != len(parts):
+            continue
+        if not spans:
+            inside.append(whole)
+        for (start, end), part in zip(spans, parts, strict=True):
+            (inside if start <= at + 5 < end else outside).append(part)
+    return (
+        np.array(inside, dtype=np.float32).reshape(-1, DIMENSIONS),
+        np.array(outside, dtype=np.float32).reshape(-1, DIMENSIONS),
+    )
 
 
-READ: tuple[HeadName, ...] = ("surface", "letters", "order")  # heads that need no embedding
+def uncalibrated(shares: Mapping[HeadName, float]) -> Calibration:
+    """What stands in a detector until it has its calibration."""
+    levels = {length: Level(0.0, 1.0, 0) for length in LENGTHS}
+    pools = {(head, ALL): np.zeros(1, dtype=np.float32) for head in EVERY}
+    return Calibration(dict.fromkeys(EVERY, levels), pools, shares)
 
 
-def calibrate(
-    detector: Detector, messages: Messages, texts: Sequence[str], shares: Mapping[HeadName, float]
-) -> Calibration:
-    """From normal messages that no head was trained on; ``texts`` are more, for the heads that need no embedding."""
-    cells = [cell(text) for text in messages.texts]
-    scored: dict[HeadName, Scored] = {head: (values, cells) for head, values in score(detector, messages).items()}
-    more = read_scores(detector, texts)
-    return Calibration.of(scored | {head: (more[head], [cell(text) for text in texts]) for head in READ}, shares)
+class Scores:
+    """Every head's scores of normal messages, and their kinds."""
+
+    def __init__(self) -> None:
+        self.of: dict[HeadName, tuple[list[float], list[Kind]]] = {head: ([], []) for head in EVERY}
+
+    def add(self, head: HeadName, score: float, kind: Kind) -> None:
+        """Take note of a score, unless the head had nothing to judge."""
+        if not math.isnan(score):
+            scores, kinds = self.of[head]
+            scores.append(score)
+            kinds.append(kind)
+
+    def scored(self) -> dict[HeadName, Scored]:
+        """As calibration takes them."""
+        return {head: Scored(*each) for head, each in self.of.items()}
 
 
-def read_scores(detector: Detector, texts: Sequence[str]) -> dict[HeadName, list[float]]:
-    """The scores of the heads that need no embedding, of normalised texts."""
-    looks, apart = detector.surface.score(features(texts, detector.language))
-    return {
-        "surface": (looks + apart).tolist(),
-        "letters": [detector.language.log_perplexity(text) for text in texts],
-        "order": [detector.language.order_score(text) for text in texts],
-    }
-
-
-def score(detector: Detector, messages: Messages) -> dict[HeadName, list[float]]:
-    """Every head's scores of every message."""
+def score(detector: Detector, messages: Messages, scores: Scores, heads: Sequence[HeadName] = HEADS) -> Scores:
+    """Add these heads' scores of every message."""
     torch.set_num_threads(1)  # a message alone is too little for several: they would wait for each other
-    found: dict[HeadName, list[float]] = {}
     for text, embeddings in zip(messages.texts, messages.embeddings, strict=True):
-        for head, value in detector.scores(detector.prepare(text), embeddings).items():
-            found.setdefault(head, []).append(value)
-    return found
+        prepared = detector.prepare(text)
+        found = detector.scores(prepared, embeddings)
+        for head in heads:
+            scores.add(head, found[head], prepared.judged_as(head))
+    return scores
+
+
+def read_scores(detector: Detector, texts: Sequence[str], scores: Scores) -> Scores:
+    """Add the scores of the heads that need no embedding, of normalised texts."""
+    prepared = [detector.prepare(text) for text in texts]
+    looks, apart = detector.surface.score(np.stack([each.features for each in prepared]))
+    for each, looked in zip(prepared, (looks + apart).tolist(), strict=True):
+        found: dict[HeadName, float] = {
+            "surface": looked,
+            "letters": detector.letters(each),
+            "order": detector.language.order_score(each.words),
+        }
+        for head, value in found.items():
+            if not each.says_nothing_to(head):
+                scores.add(head, value, each.judged_as(head))
+    return scores
+
+
+def score_documents(detector: Detector, documents: Messages, scores: Scores) -> Scores:
+    """Add the scores of clean documents."""
+    for text, embeddings in zip(documents.texts, documents.embeddings, strict=True):
+        prepared = detector.prepare(text)
+        scores.add("documents", detector.document_score(prepared, embeddings)[0], prepared.judged_as("documents"))
+    return scores
+
+
+def examples(
+    detector: Detector, ids: Sequence[str], messages: Messages, looks: Floats, held_out: NDArray[np.bool_]
+) -> Examples:
+    """Normal messages as a detector keeps them, without their texts; ``looks`` are their features."""
+    prepared = [detector.prepare(text) for text in messages.texts]
+    found = [detector.scores(*each) for each in zip(prepared, messages.embeddings, strict=True)]
+    return Examples(
+        tuple(ids),
+        messages.whole,
+        looks,
+        np.array([[each["letters"], each["order"], each["injection"]] for each in found], dtype=np.float32),
+        tuple((each.kind, each.kind_of_words) for each in prepared),
+        held_out,
+        (),
+    )
 
 
 def features(texts: Sequence[str], language: Language) -> Floats:
-    """(N, features)."""
-    return np.stack([surface.features(text, language) for text in texts])
+    """(N, features), of what is not pasted in normalised texts."""
+    return np.stack([surface.features(without(text, pasted(text)), language) for text in texts])
