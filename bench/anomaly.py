@@ -22,7 +22,8 @@ from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.downloads.progress import finish
 from pipelines.embedding.embedder import Embedder
-from pipelines.embedding.minilm import TOKENS, prepare
+from pipelines.embedding.model import TOKENS
+from pipelines.embedding.names import E5
 
 TIMES = 200
 SHORT = (
@@ -40,7 +41,9 @@ WATCH = 8.0  # seconds
 @asynccontextmanager
 async def started() -> AsyncIterator[AnomalyStage]:
     """A stage with the bundled detector."""
-    stage = AnomalyStage(Embedder(finish(prepare(threading.Event()))), AnomalySettings())
+    embedder = Embedder(E5)
+    finish(embedder.prepare(threading.Event()))
+    stage = AnomalyStage(embedder, AnomalySettings())
     await stage.start()
     try:
         yield stage

@@ -14,7 +14,7 @@ from hypothesis import settings
 from pipelines.downloads.progress import finish
 from pipelines.embedding.minilm import prepare
 from pipelines.image.weights import Drawer
-from tests.support import PATIENCE, START_SECONDS, started
+from tests.support import PATIENCE, START_SECONDS, e5_file, started
 from tests.tiny_generator import understanding
 
 # An example takes longer than hypothesis expects where another process has the core.
@@ -75,8 +75,14 @@ def loquent() -> str:
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """The folder of the embedding model."""
+    """The folder of the English embedding model."""
     return finish(prepare(threading.Event()))
+
+
+@pytest.fixture(scope="session")
+def e5() -> Path:
+    """The file of the embedding model of many languages."""
+    return e5_file()
 
 
 @pytest.fixture(scope="session")

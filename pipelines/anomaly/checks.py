@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from urllib.parse import unquote_to_bytes
 
+from pipelines.anomaly.pasted import pasted, without
 from pipelines.anomaly.text import MARKS, RAW, UNSEEN, composed
 
 REPEATED_WORDS = 20  # words from which on their repetition is looked at
@@ -27,9 +28,11 @@ JOINED = re.compile(
 FLAGS = re.compile("\U0001f3f4[\U000e0061-\U000e007a]{4,6}\U000e007f")  # of England, Scotland, Wales
 PAYLOADS = 4  # hidden texts of one message that are judged
 DECODED = 2000  # characters of each
+PROSE_WORDS, PROSE_LETTERS = 3, 10  # of a decoded text, from which on it says something
 
 BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
 BASE32 = re.compile(r"\b[A-Z2-7]{32,}={0,6}")
+BASE85 = re.compile(r"(?<!\S)(?=\S{0,200}[^\w/+=.:-])[!-~]{30,}(?!\S)")
 HEXADECIMAL = re.compile(r"(?:\b|\\x|0x)(?:[0-9A-Fa-f]{2}(?:[\s,]{0,2}(?:\\x|0x)?)){16,}")
 PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}){8,}")
 BITS = re.compile(r"(?:[01]{8}\s?){8,}")
@@ -64,7 +67,8 @@ def check(raw: str, *, longest: int, log_likelihood: Callable[[str], float]) -> 
         findings.append(Finding("size", f"{whole} characters, and {longest} are allowed"))
     hidden = []
     for name, payload in _payloads(composed(raw[:longest]), log_likelihood):
-        findings.append(Finding(f"encoded_{name}", f"a readable text of {len(payload)} characters"))
+        if _is_prose(payload):  # tokens, keys and data are encoded for good reasons
+            findings.append(Finding(f"encoded_{name}", f"a readable text of {len(payload)} characters"))
         hidden.append(payload[:DECODED])
     if tags := TAGS.findall(FLAGS.sub("", raw)):
         hidden.append("".join(chr(ord(tag) - 0xE0000) for tag in tags)[:DECODED])
@@ -120,6 +124,8 @@ def _payloads(text: str, log_likelihood: Callable[[str], float]) -> Iterator[tup
         ("hexadecimal", HEXADECIMAL, lambda found: bytes.fromhex(re.sub(r"\\x|0x|[\s,]", "", found))),
         ("base32", BASE32, lambda found: base64.b32decode(found.rstrip("=") + "=" * (-len(found.rstrip("=")) % 8))),
         ("base64", BASE64, _base64),
+        ("base85", BASE85, lambda found: base64.b85decode(found)),
+        ("ascii85", BASE85, lambda found: base64.a85decode(found.removeprefix("<~").removesuffix("~>"))),
     )
     for name, pattern, decode in probes:
         for match in pattern.finditer(text):
@@ -142,12 +148,18 @@ def _base64(found: str) -> bytes:
 
 
 def _readable(payload: str) -> bool:
-    """Whether a decoded text is one: enough of it, and hardly anything but letters, digits, spaces and punctuation."""
+    """Whether decoded bytes are a text: enough of it, a third of it letters, and hardly anything that shows nothing."""
     if len(payload) < 8:
         return False
     odd = sum(unicodedata.category(character)[0] in "CM" and character not in "\n\r\t" for character in payload)
-    words = sum(character.isalpha() or character == " " for character in payload)
-    return odd <= len(payload) // 20 and words >= len(payload) * 0.6
+    return odd <= len(payload) // 20 and sum(map(str.isalpha, payload)) >= len(payload) * 0.3
+
+
+def _is_prose(payload: str) -> bool:
+    """Whether a text says something: it has words besides what people paste, which programs write."""
+    words = without(payload, pasted(payload))
+    letters = sum(map(str.isalpha, words))
+    return letters >= PROSE_LETTERS and (len(words.split()) >= PROSE_WORDS or not words.isascii())
 
 
 # Floods

@@ -1,25 +1,34 @@
 """The detector: from a message, and its embeddings, to a verdict. No thread, no clock, no file."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from pipelines.anomaly import surface
-from pipelines.anomaly.calibrate import HEADS, Calibration, HeadName, cell
+from pipelines.anomaly.calibrate import HEADS, Calibration, HeadName
 from pipelines.anomaly.checks import Checked, Finding, check
+from pipelines.anomaly.kinds import UNLIKELY, Identifier, Kind
 from pipelines.anomaly.language import Language
+from pipelines.anomaly.pasted import pasted, without
 from pipelines.anomaly.text import LONGEST, normalise, plain, windows
 from pipelines.anomaly.vae import VAE
-from pipelines.anomaly.verdict import Cause, Deviation, Judgement, Verdict
-from pipelines.embedding.minilm import Embedding, Passage
+from pipelines.anomaly.verdict import Cause, Deviation, Judgement, Neighbour, Segment, Verdict
+from pipelines.embedding.passages import Embedding, Passage, Span
 
 Floats = NDArray[np.float32]
 
+NEIGHBOURS = 3  # normal messages that a verdict names
 DEVIATIONS = 3  # surface features that a verdict names
 NOTEWORTHY = 3.0  # standard deviations from which on a feature is named
+NOISE = 1.5  # of the logarithm of how likely a text is of no language, in its letters' score
+LEAST_LETTERS = 12  # besides what is pasted, from which on a message is judged by its letters
+# Of a message's head, what is found in a document does not count: data repeats itself for good reasons.
+NOT_IN_DOCUMENTS = ("repetition", "size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +50,29 @@ class Scaled:
 
 
 @dataclass(frozen=True, slots=True)
-class Injections:
-    """Two logistic regressions on embeddings, one of injections and one of jailbreaks, on one scale: 1 is rare."""
+class Classifier:
+    """A few small networks with one hidden layer each, whose mean logit says whether a text gives an assistant
+    instructions that are not its user's to give."""
 
-    weights: Floats  # (2, DIMENSIONS)
-    bias: Floats  # (2,)
+    mean: Floats  # (DIMENSIONS,), of what they were trained on
+    deviation: Floats  # (DIMENSIONS,), nowhere 0
+    hidden: Floats  # (networks, hidden, DIMENSIONS)
+    hidden_bias: Floats  # (networks, hidden)
+    output: Floats  # (networks, hidden)
+    output_bias: Floats  # (networks,)
 
     def score(self, embeddings: Floats) -> Floats:
-        """(N, DIMENSIONS) → (N,), the larger of both."""
-        both: Floats = embeddings @ self.weights.T + self.bias
-        return np.asarray(both.max(1), dtype=np.float32)
+        """(N, DIMENSIONS) → (N,)."""
+        inputs = torch.from_numpy(((embeddings - self.mean) / self.deviation).astype(np.float32))
+        total = torch.zeros(len(inputs))
+        with torch.inference_mode():
+            for hidden, bias, output, output_bias in zip(
+                self.hidden, self.hidden_bias, self.output, self.output_bias, strict=True
+            ):
+                inner = functional.gelu(functional.linear(inputs, torch.from_numpy(hidden), torch.from_numpy(bias)))
+                total += inner @ torch.from_numpy(output) + float(output_bias)
+        found: Floats = (total / len(self.hidden)).numpy()
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +83,15 @@ class Examples:
     embeddings: Floats  # (N, DIMENSIONS)
     surface: Floats  # (N, features), to train on again
     scores: Floats  # (N, 3): letters, order, injection
-    cells: tuple[str, ...]
+    kinds: tuple[tuple[Kind, Kind], ...]  # of the message, and of its words
     held_out: NDArray[np.bool_]  # (N,): not trained on
+    texts: tuple[str, ...]  # their beginnings; empty where they are an operator's
+
+    def nearest(self, embedding: Floats) -> tuple[Neighbour, ...]:
+        """The messages most like the one with this embedding (DIMENSIONS,), the nearest first."""
+        similarities = self.embeddings @ embedding
+        order = np.argsort(-similarities)[:NEIGHBOURS]
+        return tuple(Neighbour(self.ids[n], float(similarities[n]), self.texts[n] if self.texts else "") for n in order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +99,33 @@ class Prepared:
     """A message on its way: what needs no embedding is known."""
 
     text: str
-    cell: str
+    words: str  # besides what is pasted
+    kind: Kind
+    kind_of_words: Kind
+    noise: float  # how likely its words are of no language, in nats above the least
     checked: Checked
     features: Floats
     passages: tuple[Passage, ...]  # the message with its windows; then what was hidden in it
+
+    def judged_as(self, head: HeadName) -> Kind:
+        """The kind of message that this head compares it with."""
+        if head in ("injection", "documents"):  # what means the same lies at the same place, in any language
+            return Kind(self.kind.length, "latin", ())
+        return self.kind if head == "semantic" else self.kind_of_words
+
+    def says_nothing_to(self, head: HeadName) -> bool:
+        """Whether there is nothing here that the head could judge."""
+        if not self.text:
+            return True
+        if head == "order":  # it knows English alone
+            return "en" not in self.kind_of_words.languages
+        return (
+            head in ("surface", "letters") and len(self.words) < len(self.text) and _letters(self.words) < LEAST_LETTERS
+        )
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
 
 
 def passage(text: str) -> Passage:
@@ -84,12 +136,14 @@ def passage(text: str) -> Passage:
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """Five heads, and what calibrates them."""
+    """Five heads for messages and one for documents, and what calibrates them."""
 
+    identifier: Identifier
     language: Language
     surface: Scaled
     semantic: Scaled
-    injections: Injections
+    injections: Classifier  # in what users say
+    documents: Classifier  # in what an assistant reads
     examples: Examples
     calibration: Calibration
     alpha: float = 0.01
@@ -100,52 +154,103 @@ class Detector:
         """Everything about a message that its embedding is not needed for."""
         checked = check(raw, longest=longest, log_likelihood=self.language.log_likelihood)
         text = normalise(raw)
+        words = without(text, pasted(text))
+        kind, noise = self.identifier.identify(words)
         hidden = [passage(normalise(each)) for each in checked.hidden]
-        looks = surface.features(text, self.language)
-        return Prepared(text, cell(text), checked, looks, (passage(text), *hidden))
+        looks = surface.features(words, self.language)
+        passages = (passage(text), *hidden)
+        return Prepared(text, words, kind.as_long_as(text), kind, noise - UNLIKELY, checked, looks, passages)
+
+    def letters(self, prepared: Prepared) -> float:
+        """How unusual a message's letters are, in nats."""
+        return self.language.log_perplexity(prepared.words) + NOISE * prepared.noise
 
     def scores(self, prepared: Prepared, embeddings: Sequence[Embedding]) -> dict[HeadName, float]:
-        """Every head's score; the higher, the less normal."""
+        """Every head's score; the higher, the less normal. NaN where a head has nothing to judge."""
         return self._measure(prepared, embeddings)[0]
 
     def judge(self, prepared: Prepared, embeddings: Sequence[Embedding], findings: Sequence[Finding] = ()) -> Verdict:
         """The verdict; ``findings`` are what checks beyond the message itself found."""
         scores, reconstruction, divergence = self._measure(prepared, embeddings)
-        p_values = {head: self.calibration.p_value(head, prepared.cell, scores[head], self.alpha) for head in HEADS}
+        p_values = {head: self._p_value(head, prepared, scores[head]) for head in HEADS}
         shares = self.calibration.shares
-        if not prepared.text:  # nothing is said, so nothing is unusual
-            p_values = dict.fromkeys(HEADS, 1.0)
         causes: list[Cause] = [head for head in HEADS if p_values[head] <= self.alpha * shares[head]]
         found = (*prepared.checked.findings, *findings)
-        similarities = self.examples.embeddings @ embeddings[0].whole
-        nearest = int(similarities.argmax())
         return Verdict(
             causes=(*causes, *(("checks",) if found else ())),
             p_value=self.calibration.combined(p_values)[0],
-            judgements=tuple(Judgement(head, scores[head], p_values[head]) for head in HEADS),
+            judgements=tuple(
+                Judgement(head, 0.0 if math.isnan(scores[head]) else scores[head], p_values[head]) for head in HEADS
+            ),
             findings=found,
             deviations=self._deviations(prepared.features),
-            nearest=self.examples.ids[nearest],
-            similarity=float(similarities[nearest]),
+            neighbours=self.examples.nearest(embeddings[0].whole),
             reconstruction=reconstruction,
             divergence=divergence,
+            languages=prepared.kind.languages,
+            known=all(self.calibration.knows(head, prepared.judged_as(head)) for head in ("letters", "semantic")),
+            segment=self._segment(prepared, embeddings, self.injections.score)[1] if "injection" in causes else None,
         )
+
+    def judge_document(self, prepared: Prepared, embeddings: Sequence[Embedding]) -> Verdict:
+        """The verdict of a document or a tool's result: whether a part of it gives an assistant instructions."""
+        score, segment = self.document_score(prepared, embeddings)
+        p_value = self._p_value("documents", prepared, score)
+        found = tuple(each for each in prepared.checked.findings if each.check not in NOT_IN_DOCUMENTS)
+        causes: list[Cause] = ["documents"] if p_value <= self.alpha else []
+        return Verdict(
+            causes=(*causes, *(("checks",) if found else ())),
+            p_value=p_value,
+            judgements=(Judgement("documents", score, p_value),),
+            findings=found,
+            languages=prepared.kind.languages,
+            segment=segment if causes else None,
+        )
+
+    def document_score(self, prepared: Prepared, embeddings: Sequence[Embedding]) -> tuple[float, Segment]:
+        """The score of the segment that is most like an instruction, and which one that is."""
+        return self._segment(prepared, embeddings, self.documents.score)
+
+    @staticmethod
+    def _segment(
+        prepared: Prepared, embeddings: Sequence[Embedding], score: Callable[[Floats], Floats]
+    ) -> tuple[float, Segment]:
+        """The highest score of a text's segments and of what is hidden in it, and the segment: of one that is hidden,
+        the whole."""
+        spans: Sequence[Span] = prepared.passages[0].windows
+        whole = Segment(0, len(prepared.passages[0].text))
+        parts = embeddings[0].windows if len(embeddings[0].windows) else embeddings[0].whole[None]
+        scores = score(parts)
+        place = int(scores.argmax())
+        of_spans = place - (len(parts) - len(spans))  # what lies beyond the first row stands before the spans
+        hidden = max((float(score(each.whole[None])[0]) for each in embeddings[1:]), default=-math.inf)
+        if hidden > scores[place]:
+            return hidden, whole
+        return float(scores[place]), Segment(*spans[of_spans]) if 0 <= of_spans < len(spans) else whole
+
+    def _p_value(self, head: HeadName, prepared: Prepared, score: float) -> float:
+        if prepared.says_nothing_to(head):
+            return 1.0
+        return self.calibration.p_value(head, prepared.judged_as(head), score)
 
     def _measure(
         self, prepared: Prepared, embeddings: Sequence[Embedding]
     ) -> tuple[dict[HeadName, float], float, float]:
-        """The scores, and the two parts of the semantic one: reconstruction error and divergence."""
+        """The scores, and the terms of the semantic VAE: reconstruction error, which is its score, and divergence."""
         whole = embeddings[0].whole[None]
         parts = np.concatenate([part for each in embeddings for part in (each.whole[None], each.windows)])
         looked, looks_apart = self.surface.score(prepared.features[None])
         reconstruction, divergence = (float(term[0]) for term in self.semantic.score(whole))
         scores: dict[HeadName, float] = {
             "surface": float(looked[0] + looks_apart[0]),
-            "letters": self.language.log_perplexity(prepared.text),
-            "order": self.language.order_score(prepared.text),
+            "letters": self.letters(prepared),
+            "order": self.language.order_score(prepared.words),
             "injection": float(self.injections.score(parts).max()),
-            "semantic": reconstruction + divergence,
+            "semantic": reconstruction,  # without the divergence, which finds nothing of its own
         }
+        for head in HEADS:
+            if prepared.says_nothing_to(head):
+                scores[head] = math.nan
         return scores, reconstruction, divergence
 
     def _deviations(self, features: Floats) -> tuple[Deviation, ...]:

@@ -61,15 +61,19 @@ class Language:
         object.__setattr__(self, "_numbers", {word: number for number, word in enumerate(self.vocabulary, 1)})
 
     @classmethod
-    def count(cls, texts: Sequence[str]) -> "Language":
-        """The counts of these texts, of which each says something once."""
+    def count(cls, texts: Sequence[str], others: Sequence[str] = ()) -> "Language":
+        """The counts of these texts, of which each says something once; ``others`` count for their letters alone.
+
+        Word pairs of many languages in one table find no heap of words any more.
+        """
         vocabulary = _vocabulary(texts)
         runs = {length: np.zeros(buckets) for length, buckets in LETTER_BUCKETS.items()}
         words, pairs = np.zeros(len(vocabulary) + 1), np.zeros(PAIR_BUCKETS)
         numbers = {word: number for number, word in enumerate(vocabulary, 1)}
-        for text in texts:
+        for text in (*texts, *others):
             for length, counts in runs.items():
                 np.add.at(counts, _runs(text, length), 1 / max(len(text), 1) ** 0.5)  # a long text is not worth many
+        for text in texts:
             said = np.array([numbers.get(word, 0) for word in _tokens(text)])
             np.add.at(words, said, 1)
             np.add.at(pairs, _pairs(said), 1)

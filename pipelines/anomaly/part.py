@@ -9,6 +9,7 @@ from pipelines.anomaly.calibrate import HEADS
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.anomaly.verdict import Action, Verdict
+from pipelines.embedding.names import E5
 from pipelines.metrics import counter, gauge, gauges, latency
 from pipelines.part import Part, Shared
 
@@ -17,9 +18,9 @@ P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 def part(settings: AnomalySettings, shared: Shared) -> Part:
     """The anomaly stage, with the detector that the settings name, or the bundled one."""
-    embedder = shared.embeds()
+    embedder = shared.embeds(E5)
     part = assemble(AnomalyStage(embedder, settings, urgent=lambda: shared.cores.urgent))
-    return replace(part, prepare=embedder.prepare, imports=("sentence_transformers",))
+    return replace(part, prepare=embedder.prepare, imports=(*embedder.imports, "py3langid"))
 
 
 def assemble(stage: AnomalyStage) -> Part:

@@ -19,11 +19,12 @@ class AnomalySettings(BaseModel):
     detector: str = ""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     checks: Action = "flag"
-    surface: Action = "block"
-    letters: Action = "block"
+    surface: Action = "flag"
+    letters: Action = "flag"
     order: Action = "flag"
     injection: Action = "deflect"
     semantic: Mild = "flag"
+    documents: Action = "flag"
     deflection: Annotated[str, Field(min_length=1)] = "I'm sorry, I can't help with that. Is there something else?"
     on_failure: Literal["open", "closed"] = "open"
     deadline: Annotated[float, Field(gt=0)] = 2.0

@@ -135,7 +135,7 @@ class AnomalyStage:
         """Whether texts can be screened."""
         return self.detector is not None and self.embedder.ready
 
-    async def ask(self, text: str) -> Verdict:
+    async def ask(self, text: str, *, document: bool = False) -> Verdict:
         """Screen a text of the API. Messages of turns come first, and the verdict is not counted.
 
         Raises: StageError when the detector is not ready, or too many ask; what a head raises.
@@ -144,42 +144,55 @@ class AnomalyStage:
             raise StageError("overloaded", "server_overloaded", f"{ASKED} texts are being screened already.")
         self._asked += 1
         try:
-            return await self._verdict(text, bulk=True)
+            return await self._verdict(text, document=document, bulk=True)
         finally:
             self._asked -= 1
 
-    async def screen(self, text: str, session: str = "", message_id: str = "") -> Verdict:
+    async def screen(self, text: str, session: str = "", message_id: str = "", *, document: bool = False) -> Verdict:
         """Screen an input; ``session`` is its conversation, for rates and repetitions, "" where there is none.
 
-        A message with an id counts once for these, however often it is screened.
+        A message with an id counts once for these, however often it is screened. A ``document``, as a tool's result,
+        is screened for instructions to the assistant, and counts for neither.
 
         Raises: StageError when the detector is not ready; what a head raises.
         """
         begun = self._clock()
-        verdict = await self._verdict(text, session, message_id, bulk=False)
+        verdict = await self._verdict(text, session, message_id, document=document)
         self._recent.append(verdict)
         self.on_verdict(verdict, self.action(verdict), self._clock() - begun)
         return verdict
 
-    async def _verdict(self, text: str, session: str = "", message_id: str = "", *, bulk: bool) -> Verdict:
+    async def _verdict(
+        self, text: str, session: str = "", message_id: str = "", *, document: bool, bulk: bool = False
+    ) -> Verdict:
         if self._broken:
             raise StageError("unavailable", "screening_failed", f"The anomaly detector can't be used: {self._broken}")
         if self.detector is None:
             raise StageError("unavailable", "screening_not_ready", "The anomaly detector is not ready; try again.")
-        return await self._judged(self.detector, text, session, message_id, bulk=bulk)
+        return await self._judged(self.detector, text, session, message_id, document=document, bulk=bulk)
 
     async def _judged(
-        self, detector: "Detector", text: str, session: str = "", message_id: str = "", *, bulk: bool = False
+        self,
+        detector: "Detector",
+        text: str,
+        session: str = "",
+        message_id: str = "",
+        *,
+        document: bool = False,
+        bulk: bool = False,
     ) -> Verdict:
         """Prepare a text on the worker, embed it, and judge it on the worker."""
         begun, loop = self._clock(), asyncio.get_running_loop()
 
         def prepare() -> "tuple[Prepared, tuple[Finding, ...]]":
             prepared = detector.prepare(text, longest=self.settings.longest)
-            return prepared, self._floods.check(session, prepared.text, begun, message_id) if session else ()
+            counts = session and not document
+            return prepared, self._floods.check(session, prepared.text, begun, message_id) if counts else ()
 
         prepared, findings = await loop.run_in_executor(self._worker, prepare)
         embeddings = await self.embedder.embed(prepared.passages, bulk=bulk)
+        if document:
+            return await loop.run_in_executor(self._worker, detector.judge_document, prepared, embeddings)
         return await loop.run_in_executor(self._worker, detector.judge, prepared, embeddings, findings)
 
     def action(self, verdict: Verdict) -> Action:
@@ -243,7 +256,7 @@ class AnomalyStage:
     async def _verdicts(self, messages: Sequence[Message], session: str) -> tuple[Verdict, ...]:
         """The verdicts of a turn's new messages. Raises: TimeoutError, StageError, what a head raises."""
         async with asyncio.timeout(self.settings.deadline):
-            tasks = [asyncio.ensure_future(self.screen(each.content, session, each.id)) for each in messages]
+            tasks = [asyncio.ensure_future(self._one(each, session)) for each in messages]
             try:
                 return tuple(await asyncio.gather(*tasks))
             finally:
@@ -251,6 +264,9 @@ class AnomalyStage:
                     task.cancel()
                 if tasks:
                     await asyncio.wait(tasks)
+
+    def _one(self, message: Message, session: str) -> Coroutine[Any, Any, Verdict]:
+        return self.screen(message.content, session, message.id, document=message.role == "tool")
 
     def _failed(self, error: Exception) -> None:
         """Count a screening that has no verdict; nothing of the message gets into the log."""

@@ -31,6 +31,23 @@ class Deviation:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a document, in characters of its normalised text without ornaments."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A normal message that is like the one which was judged."""
+
+    id: str
+    similarity: float  # cosine
+    text: str = ""  # its beginning; "" where it is an operator's own, whose words are stored nowhere
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """A message's verdict, and why. It holds nothing of the message itself."""
 
@@ -39,10 +56,12 @@ class Verdict:
     judgements: tuple[Judgement, ...]
     findings: tuple[Finding, ...] = ()
     deviations: tuple[Deviation, ...] = ()  # the largest ones
-    nearest: str = ""  # id of the normal message that is most like it
-    similarity: float = 0.0  # cosine, to that message
+    neighbours: tuple[Neighbour, ...] = ()  # the nearest one first
     reconstruction: float = 0.0  # nats, of the semantic head's VAE
     divergence: float = 0.0  # nats, likewise: Kullback-Leibler, of the latent from its prior
+    languages: tuple[str, ...] = ()  # ISO 639-1, those that it may be in, the likeliest first
+    known: bool = True  # enough messages of such a language calibrate; else the p-values are cautious ones
+    segment: Segment | None = None  # what reads like instructions to the assistant, where that is found
 
     @property
     def anomalous(self) -> bool:
@@ -68,9 +87,15 @@ class Verdict:
                 {"feature": each.feature, "value": round(each.value, 4), "deviations": round(each.deviations, 2)}
                 for each in self.deviations
             ],
-            "nearest": {"id": self.nearest, "similarity": round(self.similarity, 4)},
+            "nearest": [
+                {"id": each.id, "similarity": round(each.similarity, 4)} | ({"text": each.text} if each.text else {})
+                for each in self.neighbours
+            ],
             "reconstruction_error": round(self.reconstruction, 3),
             "kl_divergence": round(self.divergence, 3),
+            "languages": list(self.languages),
+            "language_known": self.known,
+            **({"segment": {"start": self.segment.start, "end": self.segment.end}} if self.segment else {}),
         }
 
 

@@ -1,6 +1,7 @@
 """A detector's files: numbers in ``detector.safetensors``, words in ``detector.json``. Nothing of it is run."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,16 @@ import torch
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from pipelines.anomaly.calibrate import CELLS, HEADS, Calibration, CalibrationError
-from pipelines.anomaly.detector import Detector, Examples, Injections, Scaled
+from pipelines.anomaly.calibrate import ALL, EVERY, HEADS, Calibration, CalibrationError, Level
+from pipelines.anomaly.detector import Classifier, Detector, Examples, Scaled
+from pipelines.anomaly.kinds import LENGTHS, Identifier, Kind
 from pipelines.anomaly.language import LETTER_BUCKETS, PAIR_BUCKETS, Language
 from pipelines.anomaly.surface import FEATURES
 from pipelines.anomaly.vae import VAE, Shape
 from pipelines.downloads.cache import sha256
-from pipelines.embedding.minilm import DIMENSIONS
+from pipelines.embedding.passages import DIMENSIONS
 
-FORMAT = 1
+FORMAT = 2
 NUMBERS, WORDS = "detector.safetensors", "detector.json"
 BUNDLED = Path(__file__).parent / "bundled"
 LARGEST = 64 << 20  # bytes of either file
@@ -28,8 +30,6 @@ def save(detector: Detector, folder: Path, *, about: dict[str, Any]) -> None:
     arrays: dict[str, np.ndarray[Any, Any]] = {
         "language.words": detector.language.words,
         "language.pairs": detector.language.pairs,
-        "injections.weights": detector.injections.weights,
-        "injections.bias": detector.injections.bias,
         "examples.embeddings": detector.examples.embeddings.astype(np.float16),
         "examples.surface": detector.examples.surface.astype(np.float32),
         "examples.scores": detector.examples.scores.astype(np.float32),
@@ -40,8 +40,9 @@ def save(detector: Detector, folder: Path, *, about: dict[str, Any]) -> None:
     for name, head in (("surface", detector.surface), ("semantic", detector.semantic)):
         arrays |= {f"{name}.mean": head.mean, f"{name}.deviation": head.deviation}
         arrays |= {f"{name}.vae.{key}": value.numpy() for key, value in head.vae.state_dict().items()}
-    for (head_name, cell), scores in detector.calibration.scores.items():
-        arrays[f"calibration.{head_name}.{cell}"] = scores
+    for name, classifier in (("injections", detector.injections), ("documents", detector.documents)):
+        arrays |= {f"{name}.{field.name}": getattr(classifier, field.name) for field in fields(classifier)}
+    arrays |= {f"calibration.{head}.{length}": pool for (head, length), pool in detector.calibration.pools.items()}
     (folder / NUMBERS).write_bytes(save_arrays({key: np.ascontiguousarray(value) for key, value in arrays.items()}))
     words = {
         "format": FORMAT,
@@ -53,7 +54,15 @@ def save(detector: Detector, folder: Path, *, about: dict[str, Any]) -> None:
         "features": list(FEATURES),
         "sha256": sha256(folder / NUMBERS),
         "about": about,
-        "examples": {"ids": list(detector.examples.ids), "cells": list(detector.examples.cells)},
+        "examples": {
+            "ids": list(detector.examples.ids),
+            "texts": list(detector.examples.texts),
+            "kinds": [[str(kind) for kind in kinds] for kinds in detector.examples.kinds],
+        },
+        "levels": {
+            head: {key: [level.middle, level.spread, level.count] for key, level in levels.items()}
+            for head, levels in detector.calibration.levels.items()
+        },
         "vocabulary": list(detector.language.vocabulary),
     }
     (folder / WORDS).write_text(json.dumps(words, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -69,7 +78,7 @@ def load(folder: Path = BUNDLED) -> Detector:
             raise CalibrationError(f"{folder} holds files that are too large to be a detector's.")
         words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
         if words["format"] != FORMAT or words["features"] != list(FEATURES):
-            raise CalibrationError(f"{folder} was made by another version: run loquent train anomaly again.")
+            raise CalibrationError(f"{folder} was made by another version of Loquent: run loquent train anomaly again.")
         if sha256(folder / NUMBERS) != words["sha256"]:
             raise CalibrationError(f"{folder / NUMBERS} is not the file that {WORDS} was written with.")
         return _read(words, load_arrays((folder / NUMBERS).read_bytes()))
@@ -83,7 +92,8 @@ def load(folder: Path = BUNDLED) -> Detector:
 
 def _read(words: dict[str, Any], arrays: dict[str, Any]) -> Detector:
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        known = array if name != "examples.scores" else array[~np.isnan(array)]  # a head may have nothing to judge
+        if array.dtype.kind == "f" and not np.isfinite(known).all():
             raise CalibrationError(f"{name} holds what is no number")
     vocabulary = tuple(str(word) for word in words["vocabulary"])
     language = Language(
@@ -93,8 +103,11 @@ def _read(words: dict[str, Any], arrays: dict[str, Any]) -> Detector:
         _sized(arrays["language.pairs"], PAIR_BUCKETS, kind="u"),
     )
     count = len(words["examples"]["ids"])
-    if len(words["examples"]["cells"]) != count or not set(words["examples"]["cells"]) <= set(CELLS):
-        raise CalibrationError("the kinds of the examples are not those of messages")
+    if len(words["examples"]["kinds"]) != count:
+        raise CalibrationError("not every example has a kind")
+    texts = tuple(str(text) for text in words["examples"]["texts"])
+    if len(texts) not in (0, count):
+        raise CalibrationError("not every example has its text")
     if not count:
         raise CalibrationError("there are no examples of normal messages")
     examples = Examples(
@@ -102,26 +115,56 @@ def _read(words: dict[str, Any], arrays: dict[str, Any]) -> Detector:
         _sized(arrays["examples.embeddings"], count, DIMENSIONS).astype(np.float32),
         _sized(arrays["examples.surface"], count, len(FEATURES)),
         _sized(arrays["examples.scores"], count, 3),
-        tuple(str(cell) for cell in words["examples"]["cells"]),
+        tuple((Kind.of(whole), Kind.of(said)) for whole, said in words["examples"]["kinds"]),
         _sized(arrays["examples.held_out"], count, kind="b"),
+        texts,
     )
     calibration = Calibration(
-        {(head, cell): arrays[f"calibration.{head}.{cell}"] for head in HEADS for cell in CELLS},
+        {
+            head: {
+                str(key): Level(float(middle), float(spread), int(known))
+                for key, (middle, spread, known) in words["levels"][head].items()
+            }
+            for head in EVERY
+        },
+        {
+            (head, length): arrays[f"calibration.{head}.{length}"]
+            for head in EVERY
+            for length in (ALL, *LENGTHS)
+            if f"calibration.{head}.{length}" in arrays
+        },
         {head: float(words["shares"][head]) for head in HEADS},
     )
     alpha = float(words["alpha"])
     if not 0 < alpha < 0.5:
         raise CalibrationError("alpha is not between 0 and 0.5")
     return Detector(
+        Identifier(),
         language,
         _scaled("surface", words, arrays, len(FEATURES)),
         _scaled("semantic", words, arrays, DIMENSIONS),
-        Injections(_sized(arrays["injections.weights"], 2, DIMENSIONS), _sized(arrays["injections.bias"], 2)),
+        _classifier("injections", arrays),
+        _classifier("documents", arrays),
         examples,
         calibration,
         alpha,
         str(words["name"]),
         bool(words["narrow"]),
+    )
+
+
+def _classifier(name: str, arrays: dict[str, Any]) -> Classifier:
+    networks, hidden = arrays[f"{name}.output"].shape
+    deviation = _sized(arrays[f"{name}.deviation"], DIMENSIONS)
+    if (deviation <= 0).any():
+        raise CalibrationError(f"a deviation of the {name} classifier is not above 0")
+    return Classifier(
+        _sized(arrays[f"{name}.mean"], DIMENSIONS),
+        deviation,
+        _sized(arrays[f"{name}.hidden"], networks, hidden, DIMENSIONS),
+        _sized(arrays[f"{name}.hidden_bias"], networks, hidden),
+        _sized(arrays[f"{name}.output"], networks, hidden),
+        _sized(arrays[f"{name}.output_bias"], networks),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.anomaly.calibrate import HEADS
+from pipelines.anomaly.calibrate import EVERY
+from pipelines.anomaly.explain import explain
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.anomaly.verdict import Cause, Verdict
 from server.api import requests
@@ -34,7 +35,7 @@ OPENAI = (
     "violence",
     "violence/graphic",
 )
-OURS: tuple[Cause, ...] = (*HEADS, "checks")
+OURS: tuple[Cause, ...] = (*EVERY, "checks")
 
 
 class TextPart(BaseModel):
@@ -49,6 +50,15 @@ class TextPart(BaseModel):
 Text = Annotated[str, Field(min_length=1)]
 
 
+class ModerationExtension(BaseModel):
+    """What OpenAI's endpoint does not have."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    documents: bool = False  # the inputs are documents or tools' results, not what a user says
+    explain: bool = False  # each verdict in sentences, too
+
+
 class ModerationRequest(BaseModel):
     """The supported parameters."""
 
@@ -60,6 +70,7 @@ class ModerationRequest(BaseModel):
         | Annotated[list[TextPart], Field(min_length=1, max_length=INPUTS, fail_fast=True)]
     )
     model: str | None = None
+    loquent: ModerationExtension = ModerationExtension()
 
     def texts(self) -> list[str]:
         """The inputs as a list."""
@@ -74,12 +85,12 @@ async def create(request: web.Request) -> web.Response:
     check_lengths(asked.texts(), backend.settings.limits.message_bytes)
     backend.names_of("moderations").resolve(asked.model)
     stage = await screening(backend)
-    verdicts = [await stage.ask(text) for text in asked.texts()]
+    verdicts = [await stage.ask(text, document=asked.loquent.documents) for text in asked.texts()]
     return web.json_response(
         {
             "id": f"modr-{secrets.token_hex(12)}",
             "model": DETECTOR,
-            "results": [_result(verdict, stage) for verdict in verdicts],
+            "results": [_result(verdict, stage, asked.loquent) for verdict in verdicts],
         }
     )
 
@@ -92,14 +103,16 @@ async def screening(backend: Backend) -> AnomalyStage:
     return stage
 
 
-def _result(verdict: Verdict, stage: AnomalyStage) -> dict[str, Any]:
+def _result(verdict: Verdict, stage: AnomalyStage, asked: ModerationExtension) -> dict[str, Any]:
     ours = {f"anomaly/{cause}": cause in verdict.causes for cause in OURS}
-    scores = {f"anomaly/{head}": 1 - verdict.p(head) for head in HEADS}
+    scores = {f"anomaly/{head}": 1 - verdict.p(head) for head in EVERY}
     scores["anomaly/checks"] = float("checks" in verdict.causes)
     return {
         "flagged": verdict.anomalous,
         "categories": dict.fromkeys(OPENAI, False) | ours,
         "category_scores": dict.fromkeys(OPENAI, 0.0) | scores,
         "category_applied_input_types": {name: ["text"] for name in (*OPENAI, *ours)},
-        "loquent": verdict.to_json() | {"action": stage.action(verdict)},
+        "loquent": verdict.to_json()
+        | {"action": stage.action(verdict)}
+        | ({"explanation": explain(verdict)} if asked.explain else {}),
     }

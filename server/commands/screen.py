@@ -7,12 +7,21 @@ from server.commands import client, options, streams
 from server.commands.failure import Exit, Failure
 
 HELP = "Screen texts with the server's anomaly detector, one per line."
-EPILOG = 'Examples: loquent screen "Ignore all previous instructions."; loquent screen --json < messages.txt'
+EPILOG = (
+    'Examples: loquent screen --explain "Ignore all previous instructions."; loquent screen --json < messages.txt; '
+    "loquent screen --documents < passages.txt"
+)
 
 
 def add_options(parser: ArgumentParser) -> None:
     """The texts."""
     parser.add_argument("text", nargs="*", help="a text; without one, each line of standard input is one")
+    parser.add_argument("--explain", action="store_true", help="say of each verdict what it is due to")
+    parser.add_argument(
+        "--documents",
+        action="store_true",
+        help="the texts are documents or tools' results: look for instructions to the assistant in them",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per text")
     options.add_server(parser)
 
@@ -22,7 +31,12 @@ def run(asked: Namespace) -> int:
     from clients.terminal.screen import screen
 
     with client.explained():
-        screen(client.target(asked), _texts(asked), as_json=asked.json)
+        screen(
+            client.target(asked),
+            _texts(asked),
+            as_json=asked.json,
+            options={"explain": asked.explain, "documents": asked.documents},
+        )
     return Exit.OK
 
 

@@ -12,13 +12,12 @@ from pipelines.downloads.archives import ArchiveError
 from pipelines.downloads.cache import new_folder
 from pipelines.downloads.fetch import PackageError
 from pipelines.downloads.progress import Progress
-from pipelines.embedding import minilm
 from server.commands.failure import Exit, Failure
 from server.commands.progress import display, shown
 
 if TYPE_CHECKING:
     from pipelines.anomaly.training.train import Trained
-    from pipelines.embedding.minilm import MiniLM
+    from pipelines.embedding.model import EmbeddingModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +68,14 @@ def _train(asked: Training, target: Path, run: Any) -> None:
 
     from pipelines.anomaly.calibrate import CalibrationError
     from pipelines.anomaly.training.train import TrainingError
-    from pipelines.embedding.minilm import MiniLM
+    from pipelines.embedding import e5
 
     torch.set_num_threads(cores())
     torch.use_deterministic_algorithms(True)
     stop = threading.Event()
     try:
         messages = _read_own(asked)  # before anything is fetched
-        model = MiniLM(run(minilm.prepare(stop)), exact=True)
+        model = e5.load(run(e5.prepare(stop)))
         if messages is None:
             trained, about = _bundled(asked, model, stop, run)
         else:
@@ -94,24 +93,27 @@ def _read_own(asked: Training) -> Any:
     return None if asked.normal is None else own.read_own(Path(asked.normal))
 
 
-def _bundled(asked: Training, model: "MiniLM", stop: threading.Event, run: Any) -> "tuple[Trained, dict[str, Any]]":
-    from pipelines.anomaly.training import corpora, recipe
+def _bundled(
+    asked: Training, model: "EmbeddingModel", stop: threading.Event, run: Any
+) -> "tuple[Trained, dict[str, Any]]":
+    from pipelines.anomaly.training import corpora, judging, recipe
 
-    corpus = run(recipe.gather(model, stop, threads=cores()))
+    corpus = run(recipe.gather(model, stop, seed=asked.seed, threads=cores()))
     trained = run(recipe.run(corpus, model, stop, alpha=asked.alpha, seed=asked.seed, threads=cores()))
-    result = run(recipe.judge(corpus, trained.detector, model, stop, seed=asked.seed, threads=cores()))
+    result = run(judging.judge(corpus, trained.detector, model, stop, seed=asked.seed, threads=cores()))
     about = {
         "recipe": "loquent train anomaly",
         "seed": asked.seed,
         "messages trained on": len(corpus.normal("train")),
         "messages calibrated on": len(corpus.normal("calibrate")),
+        "only judge": ", ".join(source.name for source in corpora.SOURCES if source.part == "test"),
         "packages": ", ".join(f"{each.name} {each.version} ({each.licence})" for each in corpora.ARCHIVES.values()),
     }
     return replace(trained, result=result), about
 
 
 def _own(
-    asked: Training, messages: Any, model: "MiniLM", stop: threading.Event, run: Any
+    asked: Training, messages: Any, model: "EmbeddingModel", stop: threading.Event, run: Any
 ) -> "tuple[Trained, dict[str, Any]]":
     from pipelines.anomaly.training import own
     from pipelines.anomaly.weights import load
@@ -127,6 +129,9 @@ def _own(
             "train again:"
         )
         print("  " + ", ".join(odd[:20]) + (", …" if len(odd) > 20 else ""))
+    if trained.scarce:
+        few = ", ".join(f"{language} ({count} messages)" for language, count in trained.scarce)
+        print(f"Too few to know what is normal: {few}. Messages in these languages are judged with caution; add some.")
     if (least := trained.detector.calibration.least_alpha()) > asked.alpha:
         print(
             f"With so few messages some heads detect nothing below alpha = {least:.2g}. Add messages, or choose a "

@@ -142,9 +142,7 @@ async def test_functions_are_called_and_answered() -> None:
 
 
 async def test_pictures_and_verdicts_come_before_the_end(minilm: Path, drawer: Drawer) -> None:
-    pipeline = scripted_pipeline(
-        ScriptedModel(echo), anomaly=screening(minilm, mode="enforce"), image=drawing(minilm, drawer)
-    )
+    pipeline = scripted_pipeline(ScriptedModel(echo), anomaly=screening(mode="enforce"), image=drawing(minilm, drawer))
     config = ServerConfig(anomaly=AnomalySettings(verdicts=True))
     async with running(pipeline, config) as server:
         await pipeline.wait_until(lambda: all(part.ready() for part in pipeline.parts))

@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -88,3 +89,17 @@ def test_it_starts_answers_and_ends(loquent: str, environment: dict[str, str]) -
             assert called(address, "Who wrote Hamlet?") is None
         if environment.get("LOQUENT__ANOMALY__MODE") == "enforce":
             assert ask(address, ATTACK)["choices"][0]["finish_reason"] == "content_filter"
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(START_SECONDS)
+@pytest.mark.parametrize(
+    "beside", [beside for n in range(4) for beside in combinations(("speech", "image", "tools"), n)]
+)
+def test_it_enforces_from_a_clean_start_beside_any_stages(loquent: str, beside: tuple[str, ...]) -> None:
+    """Parts load at the same time, and some import the same modules."""
+    stages = [each for each in ("speech", "anomaly", "image", "tools") if each in (*beside, "anomaly")]
+    environment = {"LOQUENT__PIPELINE__STAGES": json.dumps([*stages, "chat"]), "LOQUENT__ANOMALY__MODE": "enforce"}
+    with started([loquent], environment) as address:
+        assert ask(address, ATTACK)["choices"][0]["finish_reason"] == "content_filter"
+        assert ask(address, "Say hello.")["choices"][0]["finish_reason"] != "content_filter"

@@ -39,7 +39,7 @@ async def strict(minilm: Path, drawer: Drawer) -> AsyncIterator[Running]:
     pipeline = scripted_pipeline(
         ScriptedModel(["Hi."]),
         speech=scripted_speech(ScriptedVoice()),
-        anomaly=screening(minilm),
+        anomaly=screening(),
         image=drawing(minilm, drawer),
     )
     async with running(pipeline, Settings(models=ModelsSettings(unknown="error"))) as server:

@@ -49,7 +49,7 @@ async def everything(minilm: Path, drawer: Drawer, **sections: Any) -> AsyncIter
     pipeline = scripted_pipeline(
         ScriptedModel(["One ", "two ", "three."]),
         speech=scripted_speech(ScriptedVoice()),
-        anomaly=screening(minilm),
+        anomaly=screening(),
         image=drawing(minilm, drawer),
         hearing=hearing_with(ScriptedRecogniser()),
     )

@@ -94,7 +94,7 @@ async def test_a_spoken_turn_with_a_picture_has_a_span_for_each_stage(
     pipeline = scripted_pipeline(
         ScriptedModel(["I am a happy cat. ", "So very happy."]),
         speech=scripted_speech(ScriptedVoice()),
-        anomaly=screening(minilm, mode="enforce"),
+        anomaly=screening(mode="enforce"),
         image=drawing(minilm, drawer, mood_similarity=0.0, when="mood"),
     )
     async with running(pipeline) as server:
@@ -142,7 +142,7 @@ async def test_no_text_of_a_turn_is_in_its_spans(collector: Collector, minilm: P
     pipeline = scripted_pipeline(
         ScriptedModel([f"{MARKER} is ", "the answer."]),
         speech=scripted_speech(ScriptedVoice()),
-        anomaly=screening(minilm),
+        anomaly=screening(),
         image=drawing(minilm, drawer),
     )
     async with running(pipeline) as server:

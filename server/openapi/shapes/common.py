@@ -116,11 +116,19 @@ class Deviation(TypedDict):
     deviations: float
 
 
-class Nearest(TypedDict):
-    """The most similar normal message."""
+class Neighbour(TypedDict):
+    """A normal message that is similar."""
 
     id: str
     similarity: float
+    text: NotRequired[str]
+
+
+class SegmentOf(TypedDict):
+    """A stretch of the text, in characters, without what shows nothing."""
+
+    start: int
+    end: int
 
 
 class Verdict(TypedDict):
@@ -132,9 +140,13 @@ class Verdict(TypedDict):
     heads: dict[str, Head]
     findings: list[Finding]
     deviations: list[Deviation]
-    nearest: Nearest
+    nearest: list[Neighbour]
     reconstruction_error: float
     kl_divergence: float
+    languages: list[str]
+    language_known: bool
+    segment: NotRequired[SegmentOf]
+    explanation: NotRequired[list[str]]
     action: NotRequired[Literal["allow", "flag", "deflect", "block"]]
 
 

@@ -14,7 +14,7 @@ from pipelines.anomaly import stage as stage_module
 from pipelines.anomaly.stage import AnomalyStage, new_messages
 from pipelines.chat.stage import ChatStage
 from pipelines.embedding.embedder import Embedder
-from pipelines.embedding.minilm import Embedding, Passage
+from pipelines.embedding.passages import Embedding, Passage
 from pipelines.events import Event, Finished, Message, Screened, StageError, Started, TextDelta, Turn, Usage
 from pipelines.flow import Next, flow
 from tests.support import PATIENCE, ScriptedModel, echo, engine_of, eventually, screening, scripted_pipeline, stage_of
@@ -44,15 +44,15 @@ def said(events: Sequence[Event]) -> str:
 
 
 @pytest.fixture
-async def shadow(minilm: Path) -> Any:
-    stage = screening(minilm)
+async def shadow() -> Any:
+    stage = screening()
     await stage.start()
     yield stage
     await stage.close()
 
 
-async def enforcing(minilm: Path, **settings: Any) -> AnomalyStage:
-    stage = screening(minilm, mode="enforce", **settings)
+async def enforcing(**settings: Any) -> AnomalyStage:
+    stage = screening(mode="enforce", **settings)
     await stage.start()
     return stage
 
@@ -127,7 +127,7 @@ async def test_in_the_shadow_screening_makes_way_for_the_first_text(shadow: Anom
         await asyncio.wait([rest])
 
 
-async def test_in_the_shadow_screening_makes_way_for_the_first_texts_of_others(minilm: Path) -> None:
+async def test_in_the_shadow_screening_makes_way_for_the_first_texts_of_others() -> None:
     async def speaks(turn: Turn, next: Next) -> AsyncGenerator[Event]:
         yield TextDelta("Hello")
         yield Finished("stop", Usage())
@@ -138,7 +138,7 @@ async def test_in_the_shadow_screening_makes_way_for_the_first_texts_of_others(m
         looked.append(len(texts))
         return len(looked) < 4
 
-    stage = screening(minilm)
+    stage = screening()
     stage._urgent = urgent
     await stage.start()
     texts = noting(stage)
@@ -174,8 +174,8 @@ async def test_in_the_shadow_a_turn_that_wants_its_verdict_is_screened_at_once(s
         await eventually(lambda: bool(texts), "its verdict has to come with the reply")
 
 
-async def test_a_deflected_message_gets_the_configured_answer_and_the_model_does_not_run(minilm: Path) -> None:
-    stage = await enforcing(minilm, deflection="Let's talk about something else.")
+async def test_a_deflected_message_gets_the_configured_answer_and_the_model_does_not_run() -> None:
+    stage = await enforcing(deflection="Let's talk about something else.")
     model = ScriptedModel(echo)
     events = await run(stage, turn(INJECTION), model)
     assert said(events) == "Let's talk about something else."
@@ -185,8 +185,8 @@ async def test_a_deflected_message_gets_the_configured_answer_and_the_model_does
     await stage.close()
 
 
-async def test_a_blocked_message_is_an_error(minilm: Path) -> None:
-    stage = await enforcing(minilm)
+async def test_a_blocked_message_is_an_error() -> None:
+    stage = await enforcing(letters="block")
     model = ScriptedModel(echo)
     with pytest.raises(StageError) as caught:
         await run(stage, turn(MASH), model)
@@ -195,8 +195,14 @@ async def test_a_blocked_message_is_an_error(minilm: Path) -> None:
     await stage.close()
 
 
-async def test_a_flagged_message_is_answered(minilm: Path) -> None:
-    stage = await enforcing(minilm, injection="flag")
+async def test_what_only_looks_odd_is_not_blocked_unless_somebody_says_so() -> None:
+    stage = await enforcing()
+    assert said(await run(stage, turn(MASH))) == MASH + " "
+    await stage.close()
+
+
+async def test_a_flagged_message_is_answered() -> None:
+    stage = await enforcing(injection="flag")
     events = await run(stage, turn(INJECTION, verdicts=True))
     assert said(events) == INJECTION + " "
     screened = next(event for event in events if isinstance(event, Screened))
@@ -205,8 +211,8 @@ async def test_a_flagged_message_is_answered(minilm: Path) -> None:
     await stage.close()
 
 
-async def test_verdicts_are_told_before_the_end_and_only_to_who_asked(minilm: Path) -> None:
-    stage = await enforcing(minilm)
+async def test_verdicts_are_told_before_the_end_and_only_to_who_asked() -> None:
+    stage = await enforcing()
     events = await run(stage, turn(CALM, verdicts=True))
     assert [type(event) for event in events[-2:]] == [Screened, Finished]
     screened = events[-2]
@@ -214,7 +220,7 @@ async def test_verdicts_are_told_before_the_end_and_only_to_who_asked(minilm: Pa
     verdict = screened.verdicts[0]
     assert not verdict["anomalous"]
     assert set(verdict["heads"]) == {"surface", "letters", "order", "injection", "semantic"}
-    assert verdict["nearest"]["id"]
+    assert verdict["nearest"][0]["id"]
     assert not any(isinstance(event, Screened) for event in await run(stage, turn(CALM)))
     await stage.close()
 
@@ -253,15 +259,15 @@ class Slow(Embedder):
 
 @pytest.mark.parametrize(("kind", "reason"), [(Crashing, "RuntimeError"), (Slow, "deadline")])
 async def test_a_head_that_fails_obeys_the_policy(
-    minilm: Path, kind: type[Embedder], reason: str, caplog: pytest.LogCaptureFixture
+    kind: type[Embedder], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for policy in ("open", "closed", "shadow"):
         settings: dict[str, Any] = (
             {"mode": "shadow"} if policy == "shadow" else {"on_failure": policy, "mode": "enforce"}
         )
-        stage = screening(minilm, deadline=0.2, **settings)
+        stage = screening(deadline=0.2, **settings)
         await stage.start()
-        broken = kind(minilm)
+        broken = kind()
         stage.embedder, real = broken, stage.embedder
         with caplog.at_level(logging.DEBUG):
             if policy == "closed":
@@ -276,9 +282,9 @@ async def test_a_head_that_fails_obeys_the_policy(
     assert CALM not in caplog.text, "no message gets into the log"
 
 
-async def test_a_cancelled_turn_leaves_nothing_behind(minilm: Path) -> None:
-    stage = await enforcing(minilm, deadline=60)
-    real, stage.embedder = stage.embedder, Slow(minilm)
+async def test_a_cancelled_turn_leaves_nothing_behind() -> None:
+    stage = await enforcing(deadline=60)
+    real, stage.embedder = stage.embedder, Slow()
     async with flow(turn(CALM), [stage]) as screened:
         waiting = asyncio.ensure_future(anext(screened))
         await asyncio.sleep(0.05)
@@ -288,10 +294,10 @@ async def test_a_cancelled_turn_leaves_nothing_behind(minilm: Path) -> None:
     await stage.close()
 
 
-async def test_closing_ends_what_is_screened_in_the_shadow(minilm: Path) -> None:
-    stage = screening(minilm, deadline=60)
+async def test_closing_ends_what_is_screened_in_the_shadow() -> None:
+    stage = screening(deadline=60)
     await stage.start()
-    real, stage.embedder = stage.embedder, Slow(minilm)
+    real, stage.embedder = stage.embedder, Slow()
     await run(stage, turn(CALM))
     assert stage._shadows
     stage.embedder = real
@@ -299,8 +305,8 @@ async def test_closing_ends_what_is_screened_in_the_shadow(minilm: Path) -> None
     assert not stage._shadows
 
 
-async def test_too_many_shadows_are_not_cast(shadow: AnomalyStage, minilm: Path) -> None:
-    real, shadow.embedder = shadow.embedder, Slow(minilm)
+async def test_too_many_shadows_are_not_cast(shadow: AnomalyStage) -> None:
+    real, shadow.embedder = shadow.embedder, Slow()
 
     async def says(turn: Turn, next: Next) -> AsyncGenerator[Event]:
         yield Finished("stop", Usage())
@@ -313,8 +319,8 @@ async def test_too_many_shadows_are_not_cast(shadow: AnomalyStage, minilm: Path)
     shadow.embedder = real
 
 
-async def test_a_session_that_floods_is_found_and_others_are_not(minilm: Path) -> None:
-    stage = await enforcing(minilm, rate=2, checks="deflect")
+async def test_a_session_that_floods_is_found_and_others_are_not() -> None:
+    stage = await enforcing(rate=2, checks="deflect")
     answers = [said(await run(stage, turn(CALM, session="one"))) for _ in range(3)]
     assert answers[:2] == [CALM + " "] * 2
     assert answers[2] == stage.settings.deflection
@@ -352,8 +358,8 @@ def test_a_turn_may_say_which_of_its_messages_are_new() -> None:
     assert new_messages(Turn("t", messages, new=())) == ()
 
 
-async def test_several_replies_to_one_message_are_no_flood(minilm: Path) -> None:
-    stage = await enforcing(minilm, repeats=2, checks="deflect")
+async def test_several_replies_to_one_message_are_no_flood() -> None:
+    stage = await enforcing(repeats=2, checks="deflect")
     long = "Could you tell me at what time the library opens on Saturday, and whether it is open on Sunday?"
 
     async def answer(id: str) -> str:
@@ -374,15 +380,15 @@ async def test_drift_and_the_rate_of_flags_follow_what_comes_in(shadow: AnomalyS
     assert shadow.flag_rate == 1.0
 
 
-async def test_a_detector_that_is_not_there_is_an_error_that_names_the_folder(minilm: Path, tmp_path: Path) -> None:
-    stage = screening(minilm, detector=str(tmp_path / "nowhere"))
+async def test_a_detector_that_is_not_there_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
+    stage = screening(detector=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="nowhere holds no detector"):
         await stage.start()
     await stage.close()
 
 
-async def test_a_detector_that_can_not_be_loaded_beside_turns_is_said_so_for_good(minilm: Path, tmp_path: Path) -> None:
-    stage = screening(minilm, detector=str(tmp_path))
+async def test_a_detector_that_can_not_be_loaded_beside_turns_is_said_so_for_good(tmp_path: Path) -> None:
+    stage = screening(detector=str(tmp_path))
     with pytest.raises(ValueError, match="holds no detector"):
         await stage.start()
     assert stage.failures["not_started"] == 1
