@@ -119,7 +119,26 @@ def _read(words: dict[str, Any], arrays: dict[str, Any]) -> Detector:
         _sized(arrays["examples.held_out"], count, kind="b"),
         texts,
     )
-    calibration = Calibration(
+    alpha = float(words["alpha"])
+    if not 0 < alpha < 0.5:
+        raise CalibrationError("alpha is not between 0 and 0.5")
+    return Detector(
+        Identifier(),
+        language,
+        _scaled("surface", words, arrays, len(FEATURES)),
+        _scaled("semantic", words, arrays, DIMENSIONS),
+        _classifier("injections", arrays),
+        _classifier("documents", arrays),
+        examples,
+        _calibration(words, arrays),
+        alpha,
+        str(words["name"]),
+        bool(words["narrow"]),
+    )
+
+
+def _calibration(words: dict[str, Any], arrays: dict[str, Any]) -> Calibration:
+    return Calibration(
         {
             head: {
                 str(key): Level(float(middle), float(spread), int(known))
@@ -134,22 +153,6 @@ def _read(words: dict[str, Any], arrays: dict[str, Any]) -> Detector:
             if f"calibration.{head}.{length}" in arrays
         },
         {head: float(words["shares"][head]) for head in HEADS},
-    )
-    alpha = float(words["alpha"])
-    if not 0 < alpha < 0.5:
-        raise CalibrationError("alpha is not between 0 and 0.5")
-    return Detector(
-        Identifier(),
-        language,
-        _scaled("surface", words, arrays, len(FEATURES)),
-        _scaled("semantic", words, arrays, DIMENSIONS),
-        _classifier("injections", arrays),
-        _classifier("documents", arrays),
-        examples,
-        calibration,
-        alpha,
-        str(words["name"]),
-        bool(words["narrow"]),
     )
 
 

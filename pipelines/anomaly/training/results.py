@@ -32,7 +32,7 @@ class Row:
             return 0.0, 1.0
         z, n, p = 1.96, self.of, self.share
         middle, spread = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-        return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
+        return max((middle - spread) / (1 + z * z / n), 0.0), (middle + spread) / (1 + z * z / n)
 
     @property
     def met(self) -> bool:
