@@ -8,20 +8,20 @@ probability of at most α.
 Long and foreign messages have higher scores by nature and must not take up everybody's false alarms, but no language
 has the hundreds of messages that a calibration of its own would need. So a score is first measured against its
 language: by how many spreads it lies above the middle. Where few messages of a language are known, its middle and
-spread lean on those of its script ("borrowing strength", Efron and Morris 1975); where none are, the spread is as wide
-as languages of this script lie apart. What is measured so is comparable, and calibrated together, or with what is about
-as long where there is enough of it.
+spread lean on those of its script ("borrowing strength", Efron and Morris 1975); where hardly any are, they are those
+of its script, which are as wide as its languages lie apart. What is measured so is comparable, and calibrated together,
+or with what is about as long where there is enough of it.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.anomaly.kinds import LENGTHS, SCRIPTS, Kind
+from pipelines.anomaly.kinds import LENGTHS, Kind
 
 Floats = NDArray[np.float32]
 
@@ -85,7 +85,6 @@ class Calibration:
     levels: Mapping[HeadName, Mapping[str, Level]]  # by what ``keys`` and ``lean`` yield
     pools: Mapping[tuple[HeadName, str], Floats]  # by length or ``ALL``: spreads above their middles, ascending
     shares: Mapping[HeadName, float]  # of α, of the heads that judge a message; their sum is 1
-    _apart: Mapping[tuple[HeadName, str], float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raises: CalibrationError when the numbers can't come from a calibration."""
@@ -105,12 +104,6 @@ class Calibration:
                     raise CalibrationError(f"the {head} head's level of messages that are {key} is none")
             if not set(levels).issuperset(LENGTHS):
                 raise CalibrationError(f"the {head} head lacks the level of a length")
-        apart = {
-            (head, key): _between(key, self.levels[head])
-            for head in EVERY
-            for key in (f"{length} {script}" for length in LENGTHS for script in SCRIPTS)
-        }
-        object.__setattr__(self, "_apart", apart)
 
     @classmethod
     def fit(
@@ -136,7 +129,7 @@ class Calibration:
             levels[head] = _levels(first)
             above: dict[str, list[float]] = {ALL: []}
             for score, kind in zip(second.scores, second.kinds, strict=True):
-                found = _above(levels[head], kind, score)[0]
+                found = _above(levels[head], kind, score)
                 above[ALL].append(found)
                 above.setdefault(kind.length, []).append(found)
             for length, values in above.items():
@@ -153,13 +146,11 @@ class Calibration:
         pool = self.pools.get((head, kind.length), self.pools[head, ALL])
         if not math.isfinite(score):  # no number is more unusual
             return 1 / (len(pool) + 1)
-        above, key = _above(self.levels[head], kind, score)
-        if not known(self.levels[head], key):
-            above /= self._apart[head, f"{kind.length} {kind.script}"]
+        above = _above(self.levels[head], kind, score)
         return (1 + len(pool) - int(np.searchsorted(pool, np.float32(above), side="left"))) / (len(pool) + 1)
 
     def knows(self, head: HeadName, kind: Kind) -> bool:
-        """Whether enough messages of one of its languages are known; else its p-value is a cautious one."""
+        """Whether enough messages of one of its languages are known; else it is compared with all of its script."""
         return any(known(self.levels[head], key) for key in keys(kind))
 
     def combined(self, p_values: Mapping[HeadName, float]) -> tuple[float, HeadName]:
@@ -170,7 +161,8 @@ class Calibration:
 
     def least_alpha(self) -> float:
         """The smallest α at which every head with a share can find anything, given how many scores there are."""
-        return max(1 / (len(self.pools[head, ALL]) + 1) / share for head, share in self.shares.items() if share > 0)
+        fewest = {head: min(len(pool) for (of, _), pool in self.pools.items() if of == head) for head in HEADS}
+        return max(1 / (fewest[head] + 1) / share for head, share in self.shares.items() if share > 0)
 
 
 def known(levels: Mapping[str, Level], key: str) -> bool:
@@ -178,11 +170,10 @@ def known(levels: Mapping[str, Level], key: str) -> bool:
     return key in levels and levels[key].count >= ENOUGH
 
 
-def _above(levels: Mapping[str, Level], kind: Kind, score: float) -> tuple[float, str]:
-    """How many spreads a score lies above its middle, and by which level: the known one that makes it most usual."""
+def _above(levels: Mapping[str, Level], kind: Kind, score: float) -> float:
+    """How many spreads a score lies above its middle, by the known level that makes it most usual."""
     near = [key for key in keys(kind) if known(levels, key)] or [key for key in lean(kind) if key in levels][:1]
-    found = [((score - levels[key].middle) / levels[key].spread, key) for key in near]
-    return min(found)
+    return min((score - levels[key].middle) / levels[key].spread for key in near)
 
 
 def _levels(scored: Scored) -> dict[str, Level]:
@@ -220,14 +211,3 @@ def _leaning(scores: NDArray[np.float64], on: Level) -> Level:
 def _middle(scores: NDArray[np.float64]) -> tuple[float, float]:
     middle, upper = (float(value) for value in np.quantile(scores, [0.5, UPPER]))
     return middle, max(upper - middle, NARROWEST)
-
-
-def _between(script: str, levels: Mapping[str, Level]) -> float:
-    """How much wider the spread must be for a language that is not known: as languages of this script lie apart."""
-    if script not in levels:
-        return 3.0
-    languages = [level for key, level in levels.items() if key.startswith(f"{script} ") and level.count >= ENOUGH]
-    if len(languages) < 3:
-        return 3.0
-    highest = max(level.middle + level.spread for level in languages)
-    return max(1.0, (highest - levels[script].middle) / levels[script].spread)

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import codecs
+import json
 import re
 import unicodedata
 from array import array
@@ -10,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from pipelines.anomaly.pasted import pasted, without
@@ -29,6 +31,7 @@ FLAGS = re.compile("\U0001f3f4[\U000e0061-\U000e007a]{4,6}\U000e007f")  # of Eng
 PAYLOADS = 4  # hidden texts of one message that are judged
 DECODED = 2000  # characters of each
 PROSE_WORDS, PROSE_LETTERS = 3, 10  # of a decoded text, from which on it says something
+SENTENCE_WORDS = 5  # of a value in JSON
 
 BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
 BASE32 = re.compile(r"\b[A-Z2-7]{32,}={0,6}")
@@ -156,10 +159,27 @@ def _readable(payload: str) -> bool:
 
 
 def _is_prose(payload: str) -> bool:
-    """Whether a text says something: it has words besides what people paste, which programs write."""
-    words = without(payload, pasted(payload))
-    letters = sum(map(str.isalpha, words))
-    return letters >= PROSE_LETTERS and (len(words.split()) >= PROSE_WORDS or not words.isascii())
+    """Whether a text says something: it has words besides codes; of JSON, a value that is a sentence."""
+    try:
+        values = list(_strings(json.loads(payload)))
+    except (ValueError, RecursionError):
+        words = without(payload, pasted(payload, lines=False))
+        letters = sum(map(str.isalpha, words))
+        return letters >= PROSE_LETTERS and (len(words.split()) >= PROSE_WORDS or not words.isascii())
+    return any(len(value.split()) >= SENTENCE_WORDS or not value.isascii() for value in values)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The texts in what JSON may hold."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for each in value.values():
+                yield from _strings(each)
+        case list():
+            for each in value:
+                yield from _strings(each)
 
 
 # Floods

@@ -27,8 +27,8 @@ DEVIATIONS = 3  # surface features that a verdict names
 NOTEWORTHY = 3.0  # standard deviations from which on a feature is named
 NOISE = 1.5  # of the logarithm of how likely a text is of no language, in its letters' score
 LEAST_LETTERS = 12  # besides what is pasted, from which on a message is judged by its letters
-# Of a message's head, what is found in a document does not count: data repeats itself for good reasons.
-NOT_IN_DOCUMENTS = ("repetition", "size")
+# What the checks find in a message, and does not count in a document: data repeats itself for good reasons.
+NOT_IN_DOCUMENTS = ("repetition",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ class Prepared:
 
     text: str
     words: str  # besides what is pasted
+    pasted: bool  # whether anything is
     kind: Kind
     kind_of_words: Kind
     noise: float  # how likely its words are of no language, in nats above the least
@@ -115,13 +116,13 @@ class Prepared:
 
     def says_nothing_to(self, head: HeadName) -> bool:
         """Whether there is nothing here that the head could judge."""
+        if head in ("injection", "documents"):  # a message that shows nothing may hide something
+            return not any(each.text for each in self.passages)
         if not self.text:
             return True
         if head == "order":  # it knows English alone
             return "en" not in self.kind_of_words.languages
-        return (
-            head in ("surface", "letters") and len(self.words) < len(self.text) and _letters(self.words) < LEAST_LETTERS
-        )
+        return head in ("surface", "letters") and self.pasted and _letters(self.words) < LEAST_LETTERS
 
 
 def _letters(text: str) -> int:
@@ -154,12 +155,15 @@ class Detector:
         """Everything about a message that its embedding is not needed for."""
         checked = check(raw, longest=longest, log_likelihood=self.language.log_likelihood)
         text = normalise(raw)
-        words = without(text, pasted(text))
+        spans = pasted(text)
+        words = without(text, spans)
         kind, noise = self.identifier.identify(words)
         hidden = [passage(normalise(each)) for each in checked.hidden]
         looks = surface.features(words, self.language)
         passages = (passage(text), *hidden)
-        return Prepared(text, words, kind.as_long_as(text), kind, noise - UNLIKELY, checked, looks, passages)
+        return Prepared(
+            text, words, bool(spans), kind.as_long_as(text), kind, noise - UNLIKELY, checked, looks, passages
+        )
 
     def letters(self, prepared: Prepared) -> float:
         """How unusual a message's letters are, in nats."""
@@ -183,7 +187,7 @@ class Detector:
                 Judgement(head, 0.0 if math.isnan(scores[head]) else scores[head], p_values[head]) for head in HEADS
             ),
             findings=found,
-            deviations=self._deviations(prepared.features),
+            deviations=() if prepared.says_nothing_to("surface") else self._deviations(prepared.features),
             neighbours=self.examples.nearest(embeddings[0].whole),
             reconstruction=reconstruction,
             divergence=divergence,

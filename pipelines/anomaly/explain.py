@@ -50,8 +50,6 @@ def explain(verdict: Verdict) -> list[str]:
         f"{_capital(HEADS[each.head])}: {_rarity(each)}." for each in verdict.judgements if each.head in verdict.causes
     ]
     found += [f"A check found {finding.check.replace('_', ' ')}: {finding.detail}." for finding in verdict.findings]
-    if verdict.segment is not None:
-        found.append(f"Most of that is due to its characters {verdict.segment.start} to {verdict.segment.end}.")
     found += [f"{_capital(_feature(each))} ({each.deviations:+.1f} deviations)." for each in verdict.deviations]
     if "semantic" in verdict.causes:
         found.append(
@@ -72,7 +70,7 @@ def _feature(deviation: Deviation) -> str:
 
 def _compared(verdict: Verdict) -> Iterator[str]:
     if not verdict.known:
-        yield "Few messages of its language are known, so it was judged with caution."
+        yield "Few messages of its language are known, so it was compared with all of its script."
     for each in verdict.neighbours:
         told = f"“{each.text}”" if each.text else each.id
         yield f"A normal message that is like it ({each.similarity:.2f}): {told}"

@@ -12,6 +12,9 @@ from itertools import pairwise
 
 TOKEN = 400  # characters of a word that its shape is looked for in; a longer one is pasted by its length
 LONG_TOKEN = 60  # characters from which on an ASCII word with a digit, or of several cases, is no word of a language
+DIGITS = (
+    0.3  # of a word's characters, from which on it is a code; with fewer it may be a word with a digit for a letter
+)
 LINES = 2000  # lines that are looked at
 
 
@@ -26,10 +29,14 @@ class Pasted:
 
 # What may hold spaces, or is known by how it begins. The first that fits is taken.
 SHAPES = (
-    ("key", r"-----BEGIN [A-Z0-9 ]{1,40}-----[^-]{0,8000}(?:-----END [A-Z0-9 ]{1,40}-----)?"),
+    (
+        "key",
+        r"-----BEGIN [A-Z0-9 ]{1,40}-----(?:\s+[A-Za-z0-9+/=]{20,}){0,200}(?:\s+[A-Za-z0-9+/=]{1,19}(?=\s*-))?"
+        r"(?:\s*-----END [A-Z0-9 ]{1,40}-----)?",
+    ),
     ("key", r"\b(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-\S{1,30}) [A-Za-z0-9+/=]{20,}(?: [\w.@-]{1,80})?"),
     ("data URL", r"\bdata:[\w.+-]{1,40}/[\w.+-]{1,60}(?:;[\w=.-]{1,40}){0,4},\S+"),
-    ("token", r"\beyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?"),
+    ("token", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?"),
     ("address", r"\b[a-z][a-z0-9+.-]{1,20}://[^\s<>\"]+"),
     ("address", r"\bwww\.[^\s<>\"]+"),
     ("address", r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}"),
@@ -69,11 +76,15 @@ _SQL = re.compile(
     r"(?i)\s*(?:explain\s+)?(?:select\b.*\bfrom\b|insert\s+into\b|update\b.*\bset\b|delete\s+from\b"
     r"|(?:create|alter|drop|truncate)\s+(?:table|index|view|database|user|schema)\b|with\s+\w+\s+as\s*\("
     r"|(?:left|right|inner|outer|cross)?\s*join\b.*\bon\b|where\b.*(?:=|<|>|\bin\b|\blike\b|\bis\b)"
-    r"|(?:group|order)\s+by\b|values\s*\(|select\s+[\w.*]+(?:\(.*\))?\s*(?:,|$)"
-    r"|\w+\s+(?:(?:var)?char|(?:big|small)?int(?:eger)?|text|timestamp|date|boolean|numeric|decimal|serial)\b.*,?\s*$)"
+    r"|(?:group|order)\s+by\b|values\s*\(|select\s+[\w.*]+(?:\(.*\))?\s*(?:,|$))"
+)
+_UPPER = r"\b(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|FROM|WHERE|JOIN|VALUES|GROUP BY|ORDER BY)\b"
+_COLUMN = re.compile(
+    r"\s*\w+\s+(?:(?:VAR)?CHAR|(?:BIG|SMALL)?INT(?:EGER)?|TEXT|TIMESTAMP|DATE|BOOLEAN|NUMERIC|DECIMAL|SERIAL)\b[^.?!]*$"
+    r"|\s*\w+\s+(?:(?:var)?char|(?:big|small)?int(?:eger)?|text|timestamp|date|boolean|numeric|serial)\b[^.?!]*,\s*$"
 )
 _SHELL = re.compile(
-    r"\s*(?:\$|#|>|%|PS [^>]*>|[A-Z]:\\[^>]*>|\w+@[\w-]+:\S*[$#])\s+\w[\w./-]*(?:\s|$)"
+    r"\s*(?:\$|PS [^>]*>|[A-Z]:\\[^>]*>|\w+@[\w-]+:\S*[$#])\s+\w[\w./-]*(?:\s|$)"
     r"|\s*(?:sudo|apt|apt-get|yum|brew|pip3?|npm|npx|yarn|git|docker|kubectl|curl|wget|ssh|scp|chmod|chown|systemctl|make"
     r"|cargo|python3?|node|java|mvn|gradle|export|cd|ls|cat|grep|sed|awk|tar|ping|traceroute)\s+[\w./~$-]*[-./=~$:]"
 )
@@ -91,17 +102,20 @@ _SYNTAX = re.compile(
 _SETTING = re.compile(
     r"\s*(?:export\s+)?[\"']?[A-Za-z_][\w.\-/ ]{0,40}[\"']?\s*[=:]\s*\S.*$|\s*\[[\w. -]+\]\s*$|\s*[\w-]+:\s*$"
 )
-_DATA = re.compile(r"\s*[\[{].*[:,].*[\]}],?\s*$|\s*<\w[^>]*>.*")
+_DATA = re.compile(r"\s*[\[{].*[:,].*[\]}],?\s*$|\s*<\w[^<>]*>(?:.*</?\w[^<>]*>)?\s*$")
 _QUOTED = re.compile(r"\s*[\"'][^\"']{0,200}[\"']\s*[,:;)\]}]*\s*$")  # an entry of a list
 _DIFF = re.compile(r"(?:diff --git|index [0-9a-f]{7,}|@@ -\d|\+\+\+ |--- [ab/])")
 _DUMP = re.compile(r"\s*(?:0x)?[0-9A-Fa-f]{4,16}:?\s+(?:[0-9A-Fa-f]{2,8}\s+){3,}")
 _COLUMNS = re.compile(r"[,;|\t]")
 
 
-def pasted(text: str) -> tuple[Pasted, ...]:
-    """The stretches of a text that are pasted, in order; none overlaps another one."""
+def pasted(text: str, *, lines: bool = True) -> tuple[Pasted, ...]:
+    """The stretches of a text that are pasted, in order; none overlaps another one.
+
+    Without ``lines`` only what is no word by its own shape, not whole lines of programs, logs and data.
+    """
     found: list[Pasted] = []
-    for start, end, kind in _blocks(text):
+    for start, end, kind in _blocks(text) if lines else ():
         _add(found, Pasted(kind, start, end))
     for match in _SHAPES.finditer(text):
         kind = SHAPES[int(str(match.lastgroup)[1:])][0]
@@ -148,7 +162,8 @@ def _word(word: str) -> str | None:
     if not word.isascii() or len(word) < 4:
         return None
     digits = sum(map(str.isdigit, word[:TOKEN]))
-    if digits and (digits >= 5 or any(map(str.isalpha, word[:TOKEN])) or len(word) > LONG_TOKEN):
+    capitals = sum(map(str.isupper, word[:TOKEN]))
+    if digits and (digits >= 5 or digits >= DIGITS * len(word) or capitals >= 2 or len(word) > LONG_TOKEN):
         return "code"
     if len(word) <= TOKEN and _IDENTIFIER.fullmatch(word):
         return "identifier"
@@ -188,7 +203,7 @@ def _line(line: str) -> str | None:
         return "trace"
     if _LOG.match(line):
         return "log"
-    if _SQL.match(line) and (line.isupper() or re.search(r"[=*;(,<>]|\b(?:SELECT|FROM|WHERE|BY)\b|\b[A-Z]{4,}$", line)):
+    if _COLUMN.match(line) or (_SQL.match(line) and re.search(rf"[=*;<>]|{_UPPER}", line)):
         return "query"
     if _DUMP.match(line):
         return "hexadecimal"

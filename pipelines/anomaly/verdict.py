@@ -32,7 +32,7 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a document, in characters of its normalised text without ornaments."""
+    """A stretch of a text, in characters of it as it is embedded: normalised, without ornaments."""
 
     start: int
     end: int
@@ -60,7 +60,7 @@ class Verdict:
     reconstruction: float = 0.0  # nats, of the semantic head's VAE
     divergence: float = 0.0  # nats, likewise: Kullback-Leibler, of the latent from its prior
     languages: tuple[str, ...] = ()  # ISO 639-1, those that it may be in, the likeliest first
-    known: bool = True  # enough messages of such a language calibrate; else the p-values are cautious ones
+    known: bool = True  # enough messages of such a language calibrate; else those of its script do
     segment: Segment | None = None  # what reads like instructions to the assistant, where that is found
 
     @property

@@ -158,6 +158,8 @@ def _calibration(words: dict[str, Any], arrays: dict[str, Any]) -> Calibration:
 
 def _classifier(name: str, arrays: dict[str, Any]) -> Classifier:
     networks, hidden = arrays[f"{name}.output"].shape
+    if networks < 1:
+        raise CalibrationError(f"the {name} classifier has no network")
     deviation = _sized(arrays[f"{name}.deviation"], DIMENSIONS)
     if (deviation <= 0).any():
         raise CalibrationError(f"a deviation of the {name} classifier is not above 0")

@@ -1,4 +1,4 @@
-"""What the bundled detector is worth: judged once, on sources that no part of it has seen."""
+"""What the bundled detector is worth, on sources that no part of it has seen."""
 
 import random
 import threading
@@ -27,7 +27,7 @@ CATALOGUES = "shop and accounts, 46 languages"
 def judge(
     corpus: Corpus, detector: Detector, model: EmbeddingModel, stop: threading.Event, *, seed: int, threads: int
 ) -> Generator[Progress, None, Result]:
-    """Score the sources that are for this alone, once. Raises: Stopped."""
+    """Score the sources that are for this alone. Raises: Stopped."""
     yield Progress("judging: false alarms")
     normal = corpus.normal("test", divided=True)
     calm = verdicts(detector, corpus.messages.pick(normal))

@@ -12,6 +12,7 @@ import torch
 
 from pipelines.anomaly.calibrate import Calibration, HeadName
 from pipelines.anomaly.detector import Detector, Examples
+from pipelines.anomaly.kinds import Kind
 from pipelines.anomaly.text import LONGEST
 from pipelines.anomaly.training import generate, measure, train
 from pipelines.anomaly.training.results import Result, Row
@@ -62,7 +63,7 @@ def read_own(path: Path) -> Own:
         raise TrainingError(f"{path} is not UTF-8.") from None
     if len(texts) < FEWEST:
         raise TrainingError(
-            f"{path} has {len(texts)} different messages; it takes {FEWEST} at least, and 500 for a calibration "
+            f"{path} has {len(texts)} different messages; it takes {FEWEST} at least, and 1,000 for a calibration "
             "that can be trusted at 1 % false alarms."
         )
     return Own(tuple(texts), tuple(texts.values()))
@@ -195,8 +196,9 @@ def _join_examples(scores: Scores, kept: Examples, detector: Detector) -> None:
     for n in np.flatnonzero(kept.held_out):
         whole, words = kept.kinds[n]
         for head, value in zip(KEPT, kept.scores[n], strict=True):
-            scores.add(head, float(value), whole if head == "injection" else words)
-        scores.add("surface", float(looks[0][n] + looks[1][n]), words)
+            scores.add(head, float(value), Kind(whole.length, "latin", ()) if head == "injection" else words)
+        if not np.isnan(kept.scores[n][0]):  # else there were no letters to look at
+            scores.add("surface", float(looks[0][n] + looks[1][n]), words)
         scores.add("semantic", float(means[0][n]), whole)
 
 

@@ -143,6 +143,18 @@ def test_an_injection_does_not_get_past_in_a_disguise(detector: Detector, model:
     assert verdict.p("injection") < 0.1
 
 
+def test_what_shows_nothing_is_judged_by_what_it_hides(detector: Detector, model: EmbeddingModel) -> None:
+    tags = "".join(chr(0xE0000 + ord(character)) for character in INJECTION)
+    (verdict,) = screen(detector, model, [tags], threads=1)
+    assert set(verdict.causes) == {"injection", "checks"}
+
+
+def test_what_is_no_message_for_a_head_is_not_described_by_it(detector: Detector, model: EmbeddingModel) -> None:
+    (verdict,) = screen(detector, model, ["6fc4f3db-4ff2-6d99-fdaa-6d3279a3a520"], threads=1)
+    assert verdict.p("surface") == verdict.p("letters") == 1.0
+    assert not verdict.deviations
+
+
 def test_precision_makes_no_difference_to_speak_of(detector: Detector, e5: Path, model: EmbeddingModel) -> None:
     """Calibration is computed in float32, verdicts in bfloat16 where the processor has it."""
     texts = [
@@ -167,7 +179,7 @@ def test_a_head_is_blind_to_no_kind_of_message(detector: Detector) -> None:
 
 
 def test_a_verdict_says_why(detector: Detector, model: EmbeddingModel) -> None:
-    (verdict,) = screen(detector, model, ["!!!! $$$$ CALL 0800 NOW !!!! $$$$ 100% FREE $$$$ !!!!"], threads=1)
+    (verdict,) = screen(detector, model, ["!!!! $$$$ CALL ME RIGHT NOW !!!! $$$$ ALL OF IT IS FREE $$$$ !!!!"], threads=1)
     told = verdict.to_json()
     assert set(told["heads"]) == set(HEADS)
     assert told["deviations"]
@@ -247,7 +259,7 @@ def test_a_damaged_detector_is_refused(spoil: Callable[[Path], object], why: str
         load(folder)
 
 
-@pytest.mark.parametrize("head", ["letters", "surface", "injection"])
+@pytest.mark.parametrize("head", ["letters", "surface", "injection", "documents"])
 async def test_a_calibration_that_lets_attacks_pass_is_refused(head: str, tmp_path: Path) -> None:
     """Every number is well formed, and still whoever poisoned what was calibrated with gets nothing by it."""
     folder = tmp_path / "poisoned"
@@ -260,7 +272,7 @@ async def test_a_calibration_that_lets_attacks_pass_is_refused(head: str, tmp_pa
     _scores(folder, poison)
     load(folder)
     stage = anomaly_stage(detector=str(folder))
-    with pytest.raises(CalibrationError, match=f"the {head} head must find"):
+    with pytest.raises(CalibrationError, match=f"the {head} head must find|gives the assistant orders"):
         await stage.start()
     await stage.close()
 
