@@ -179,7 +179,7 @@ def test_a_head_is_blind_to_no_kind_of_message(detector: Detector) -> None:
 
 
 def test_a_verdict_says_why(detector: Detector, model: EmbeddingModel) -> None:
-    (verdict,) = screen(detector, model, ["!!!! $$$$ CALL ME RIGHT NOW !!!! $$$$ ALL OF IT IS FREE $$$$ !!!!"], threads=1)
+    (verdict,) = screen(detector, model, ["!!!! $$$$ CALL ME RIGHT NOW !!!! $$$$ IT IS FREE $$$$ !!!!"], threads=1)
     told = verdict.to_json()
     assert set(told["heads"]) == set(HEADS)
     assert told["deviations"]
