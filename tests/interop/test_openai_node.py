@@ -1,8 +1,5 @@
 """The openai package in JavaScript, over TLS: its Realtime speaks wss alone."""
 
-import ssl
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +7,7 @@ import pytest
 
 from tests.interop.peers import Cases, cases, fits_weather
 from tests.server.test_tls import signed
-from tests.support import START_SECONDS, started
+from tests.support import started
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +21,11 @@ def secure_url(loquent: str, certificate: tuple[Path, Path]) -> Iterator[str]:
     environment = {
         "LOQUENT__SERVER__TLS_CERT": str(certificate[0]),
         "LOQUENT__SERVER__TLS_KEY": str(certificate[1]),
-        "LOQUENT__PIPELINE__STAGES": '["anomaly", "chat"]',
+        "LOQUENT__PIPELINE__STAGES": '["chat"]',
+        "LOQUENT__CHAT__TOOLS": "guided",
         "PYTHONASYNCIODEBUG": "",
     }
     with started([loquent], environment) as address:
-        trust = ssl.create_default_context(cafile=str(certificate[0]))
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until:
-            with urllib.request.urlopen(f"{address}/metrics", timeout=10, context=trust) as answer:  # noqa: S310 - ours
-                if "loquent_anomaly_ready 1.0" in answer.read().decode():
-                    break
-            time.sleep(0.1)
         yield address
 
 
