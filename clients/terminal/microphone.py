@@ -61,6 +61,7 @@ async def _taken(pieces: deque[bytes], there: asyncio.Event) -> AsyncIterator[by
         there.clear()
         while pieces:
             yield pieces.popleft()
+            await asyncio.sleep(0)  # sending may not wait at all, and a Ctrl-C needs a turn of the loop
 
 
 async def piped() -> AsyncIterator[bytes]:
