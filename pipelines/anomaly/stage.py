@@ -134,6 +134,7 @@ class AnomalyStage:
         if self._shadows:
             await asyncio.wait(self._shadows)
         self._worker.shutdown(wait=False, cancel_futures=True)
+        self.detector = None
 
     @property
     def waited_for(self) -> bool:

@@ -108,8 +108,9 @@ class Embedder:
         await self._worker.start()
 
     async def close(self) -> None:
-        """End the thread; what waits for it gets an error."""
+        """End the thread, and let go of the model; what waits for it gets an error."""
         await self._worker.close()
+        self._worker.model = None
 
     async def embed(self, passages: Sequence[Passage], *, bulk: bool = False) -> list[Embedding]:
         """Embed the passages, in as many batches as they are worth.
