@@ -20,7 +20,7 @@ from yarl import URL
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.chat.model.interface import Segment
 from pipelines.embedding.embedder import Embedder
-from pipelines.embedding.names import MINILM
+from pipelines.embedding.names import E5, MINILM
 from pipelines.image.painter import Painter
 from pipelines.image.stage import ImageStage
 from pipelines.image.weights import Drawer
@@ -465,7 +465,9 @@ async def structure(socket: ClientConnection, stalls: Stalls, kind: str, place: 
                 break
 
 
-async def test_no_text_that_is_screened_embedded_or_drawn_stops_the_event_loop(minilm: Path, drawer: Drawer) -> None:
+async def test_no_text_that_is_screened_embedded_or_drawn_stops_the_event_loop(
+    minilm: Path, e5: Path, drawer: Drawer
+) -> None:
     async def run(url: str, stalls: Stalls) -> None:
         async with aiohttp.ClientSession() as http:
             for kind, unit in list(AWKWARD.items())[::3]:  # what reads them is not on the event loop
@@ -489,7 +491,7 @@ async def test_no_text_that_is_screened_embedded_or_drawn_stops_the_event_loop(m
     embedder = Embedder(MINILM, minilm)
     settings = Settings()
     stages = {
-        "anomaly": AnomalyStage(embedder, settings.anomaly),
+        "anomaly": AnomalyStage(Embedder(E5, e5), settings.anomaly),
         "image": ImageStage(embedder, Painter(lambda: drawer, waiting=settings.image.waiting), settings.image),
     }
     (await measure(run, **stages)).check()
