@@ -185,7 +185,7 @@ def _levels(scored: Scored) -> dict[str, Level]:
         own = f"{script} {kind.languages[0]}" if kind.languages else script
         above |= {script: length} | ({own: script} if own != script else {})
         for key in dict.fromkeys((length, script, own)):
-            groups[key].append(score) if key in groups else groups.setdefault(key, [score])
+            groups.setdefault(key, []).append(score)
     everything = Level(*_middle(np.array(scored.scores)), len(scored.scores))
     found: dict[str, Level] = {}
     for key in sorted(groups, key=lambda key: key.count(" ")):
