@@ -24,8 +24,16 @@ def part(settings: ToolsSettings, shared: Shared) -> Part:
             text = f"[tools.mcp] needs the extra `tools`: pip install 'loquent[tools]' ({error})"
             raise FunctionError(text) from None
         sources += [McpSource(name, server, settings.timeout) for name, server in settings.mcp.items()]
-    part = assemble(ToolsStage(sources, settings))
-    return part if sources else replace(part, required=False, missing="[tools] names no functions")
+    stage = ToolsStage(sources, settings)
+    if not sources:
+        return replace(assemble(stage), required=False, missing="[tools] names no functions")
+    guide = shared.embeds()  # small models are told by it when to call
+
+    async def start() -> None:
+        await guide.start()
+        await stage.start()
+
+    return replace(assemble(stage), prepare=guide.prepare, imports=guide.imports, start=start)
 
 
 def assemble(stage: ToolsStage) -> Part:
