@@ -1,24 +1,24 @@
 """The detector: from a message, and its embeddings, to a verdict. No thread, no clock, no file."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from pipelines.anomaly import surface
 from pipelines.anomaly.calibrate import HEADS, Calibration, HeadName
 from pipelines.anomaly.checks import Checked, Finding, check
+from pipelines.anomaly.classifier import Classifier
 from pipelines.anomaly.kinds import UNLIKELY, Identifier, Kind
 from pipelines.anomaly.language import Language
-from pipelines.anomaly.pasted import pasted, without
+from pipelines.anomaly.pasted import opaque, pasted, without
 from pipelines.anomaly.text import LONGEST, normalise, plain, windows
 from pipelines.anomaly.vae import VAE
 from pipelines.anomaly.verdict import Cause, Deviation, Judgement, Neighbour, Segment, Verdict
-from pipelines.embedding.passages import Embedding, Passage, Span
+from pipelines.embedding.passages import Embedding, Passage
 
 Floats = NDArray[np.float32]
 
@@ -27,6 +27,8 @@ DEVIATIONS = 3  # surface features that a verdict names
 NOTEWORTHY = 3.0  # standard deviations from which on a feature is named
 NOISE = 1.5  # of the logarithm of how likely a text is of no language, in its letters' score
 LEAST_LETTERS = 12  # besides what is pasted, from which on a message is judged by its letters
+# Of alpha, that a document is judged by: documents from elsewhere than those it was calibrated with have more alarms.
+OF_DOCUMENTS = 0.5
 # What the checks find in a message, and does not count in a document: data repeats itself for good reasons.
 NOT_IN_DOCUMENTS = ("repetition",)
 
@@ -47,32 +49,6 @@ class Scaled:
         """(N, inputs) → reconstruction error (N,) and divergence (N,), in nats; their sum is the negative ELBO."""
         reconstruction, divergence = self.vae.score(torch.from_numpy(self.standard(inputs)))
         return reconstruction.sum(1).numpy(), divergence.numpy()
-
-
-@dataclass(frozen=True, slots=True)
-class Classifier:
-    """A few small networks with one hidden layer each, whose mean logit says whether a text gives an assistant
-    instructions that are not its user's to give."""
-
-    mean: Floats  # (DIMENSIONS,), of what they were trained on
-    deviation: Floats  # (DIMENSIONS,), nowhere 0
-    hidden: Floats  # (networks, hidden, DIMENSIONS)
-    hidden_bias: Floats  # (networks, hidden)
-    output: Floats  # (networks, hidden)
-    output_bias: Floats  # (networks,)
-
-    def score(self, embeddings: Floats) -> Floats:
-        """(N, DIMENSIONS) → (N,)."""
-        inputs = torch.from_numpy(((embeddings - self.mean) / self.deviation).astype(np.float32))
-        total = torch.zeros(len(inputs))
-        with torch.inference_mode():
-            for hidden, bias, output, output_bias in zip(
-                self.hidden, self.hidden_bias, self.output, self.output_bias, strict=True
-            ):
-                inner = functional.gelu(functional.linear(inputs, torch.from_numpy(hidden), torch.from_numpy(bias)))
-                total += inner @ torch.from_numpy(output) + float(output_bias)
-        found: Floats = (total / len(self.hidden)).numpy()
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +111,12 @@ def passage(text: str) -> Passage:
     return Passage(text, tuple(windows(text)))
 
 
+def passage_of_message(text: str) -> Passage:
+    """A normalised message as it is embedded: without codes, unless it is nothing else. Documents keep theirs."""
+    said = without(text, opaque(text))
+    return passage(said if _letters(said) else text)
+
+
 @dataclass(frozen=True, slots=True)
 class Detector:
     """Five heads for messages and one for documents, and what calibrates them."""
@@ -151,16 +133,16 @@ class Detector:
     name: str = "bundled"
     narrow: bool = False
 
-    def prepare(self, raw: str, *, longest: int = LONGEST) -> Prepared:
-        """Everything about a message that its embedding is not needed for."""
+    def prepare(self, raw: str, *, longest: int = LONGEST, document: bool = False) -> Prepared:
+        """Everything about a message, or a piece of a document, that its embedding is not needed for."""
         checked = check(raw, longest=longest, log_likelihood=self.language.log_likelihood)
         text = normalise(raw)
         spans = pasted(text)
         words = without(text, spans)
         kind, noise = self.identifier.identify(words)
         hidden = [passage(normalise(each)) for each in checked.hidden]
-        looks = surface.features(words, self.language)
-        passages = (passage(text), *hidden)
+        looks = np.zeros(0, np.float32) if document else surface.features(words, self.language)
+        passages = (passage(text) if document else passage_of_message(text), *hidden)
         return Prepared(
             text, words, bool(spans), kind.as_long_as(text), kind, noise - UNLIKELY, checked, looks, passages
         )
@@ -193,15 +175,17 @@ class Detector:
             divergence=divergence,
             languages=prepared.kind.languages,
             known=all(self.calibration.knows(head, prepared.judged_as(head)) for head in ("letters", "semantic")),
-            segment=self._segment(prepared, embeddings, self.injections.score)[1] if "injection" in causes else None,
+            segment=_segment(prepared, embeddings, self.injections)[1] if "injection" in causes else None,
         )
 
-    def judge_document(self, prepared: Prepared, embeddings: Sequence[Embedding]) -> Verdict:
+    def judge_document(
+        self, prepared: Prepared, embeddings: Sequence[Embedding], findings: Sequence[Finding] = ()
+    ) -> Verdict:
         """The verdict of a document or a tool's result: whether a part of it gives an assistant instructions."""
         score, segment = self.document_score(prepared, embeddings)
         p_value = self._p_value("documents", prepared, score)
-        found = tuple(each for each in prepared.checked.findings if each.check not in NOT_IN_DOCUMENTS)
-        causes: list[Cause] = ["documents"] if p_value <= self.alpha else []
+        found = tuple(each for each in (*prepared.checked.findings, *findings) if each.check not in NOT_IN_DOCUMENTS)
+        causes: list[Cause] = ["documents"] if p_value <= self.alpha * OF_DOCUMENTS else []
         return Verdict(
             causes=(*causes, *(("checks",) if found else ())),
             p_value=p_value,
@@ -213,24 +197,7 @@ class Detector:
 
     def document_score(self, prepared: Prepared, embeddings: Sequence[Embedding]) -> tuple[float, Segment]:
         """The score of the segment that is most like an instruction, and which one that is."""
-        return self._segment(prepared, embeddings, self.documents.score)
-
-    @staticmethod
-    def _segment(
-        prepared: Prepared, embeddings: Sequence[Embedding], score: Callable[[Floats], Floats]
-    ) -> tuple[float, Segment]:
-        """The highest score of a text's segments and of what is hidden in it, and the segment: of one that is hidden,
-        the whole."""
-        spans: Sequence[Span] = prepared.passages[0].windows
-        whole = Segment(0, len(prepared.passages[0].text))
-        parts = embeddings[0].windows if len(embeddings[0].windows) else embeddings[0].whole[None]
-        scores = score(parts)
-        place = int(scores.argmax())
-        of_spans = place - (len(parts) - len(spans))  # what lies beyond the first row stands before the spans
-        hidden = max((float(score(each.whole[None])[0]) for each in embeddings[1:]), default=-math.inf)
-        if hidden > scores[place]:
-            return hidden, whole
-        return float(scores[place]), Segment(*spans[of_spans]) if 0 <= of_spans < len(spans) else whole
+        return _segment(prepared, embeddings, self.documents)
 
     def _p_value(self, head: HeadName, prepared: Prepared, score: float) -> float:
         if prepared.says_nothing_to(head):
@@ -242,20 +209,29 @@ class Detector:
     ) -> tuple[dict[HeadName, float], float, float]:
         """The scores, and the terms of the semantic VAE: reconstruction error, which is its score, and divergence."""
         whole = embeddings[0].whole[None]
-        parts = np.concatenate([part for each in embeddings for part in (each.whole[None], each.windows)])
         looked, looks_apart = self.surface.score(prepared.features[None])
         reconstruction, divergence = (float(term[0]) for term in self.semantic.score(whole))
         scores: dict[HeadName, float] = {
             "surface": float(looked[0] + looks_apart[0]),
             "letters": self.letters(prepared),
             "order": self.language.order_score(prepared.words),
-            "injection": float(self.injections.score(parts).max()),
+            "injection": self._injection(prepared, embeddings),
             "semantic": reconstruction,  # without the divergence, which finds nothing of its own
         }
         for head in HEADS:
             if prepared.says_nothing_to(head):
                 scores[head] = math.nan
         return scores, reconstruction, divergence
+
+    def _injection(self, prepared: Prepared, embeddings: Sequence[Embedding]) -> float:
+        """The highest score of the message, its windows, what is hidden in it, and the windows of that."""
+        parts = np.concatenate([part for each in embeddings for part in (each.whole[None], each.windows)])
+        texts = [
+            text
+            for passage, each in zip(prepared.passages, embeddings, strict=False)  # training embeds nothing hidden
+            for text in (passage.text, *(passage.text[start:end] for start, end in each.spans))
+        ]
+        return float(self.injections.score(parts, texts).max())
 
     def _deviations(self, features: Floats) -> tuple[Deviation, ...]:
         apart = self.surface.standard(features[None])[0]
@@ -269,3 +245,23 @@ class Detector:
     def at(self, alpha: float) -> "Detector":
         """The same with another budget of false alarms."""
         return replace(self, alpha=alpha)
+
+
+def _segment(prepared: Prepared, embeddings: Sequence[Embedding], classifier: Classifier) -> tuple[float, Segment]:
+    """The highest score of a text's segments and of what is hidden in it, and the segment: of one that is hidden, the
+    whole."""
+    text, first = prepared.passages[0].text, embeddings[0]
+    spans = first.spans or ((0, len(text)),)
+    parts = first.windows if first.spans else first.whole[None]
+    scores = classifier.score(parts, [text[start:end] for start, end in spans])
+    place = int(scores.argmax())
+    hidden = max(
+        (
+            float(classifier.score(each.whole[None], [passage.text])[0])
+            for passage, each in zip(prepared.passages[1:], embeddings[1:], strict=False)
+        ),
+        default=-math.inf,
+    )
+    if hidden > scores[place]:
+        return hidden, Segment(0, len(text))
+    return float(scores[place]), Segment(*spans[place])

@@ -40,7 +40,7 @@ SHAPES = (
     ("address", r"\b[a-z][a-z0-9+.-]{1,20}://[^\s<>\"]+"),
     ("address", r"\bwww\.[^\s<>\"]+"),
     ("address", r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}"),
-    ("identifier", r"\b[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\b"),
+    ("uuid", r"\b[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\b"),
     ("account", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
     ("hash", r"\b(?:[0-9A-Fa-f]{2}[:-]){3,63}[0-9A-Fa-f]{2}\b"),
     ("hash", r"\b(?=[A-Fa-f]{0,200}\d)[0-9A-Fa-f]{7,}\b"),
@@ -49,6 +49,7 @@ SHAPES = (
     ("tag", r"</?[A-Za-z][\w:-]{0,40}(?:\s[^<>]{0,400})?/?>"),
     ("number", r"(?<!\w)[+(#№]?\d[\d().,:/–-]*(?: ?[\d().,:/xX+–-]+){0,12}"),
 )
+OPAQUE = frozenset({"key", "data URL", "token", "uuid", "account", "hash", "hexadecimal", "code"})  # say nothing at all
 _SHAPES = re.compile("|".join(f"(?P<s{n}>{pattern})" for n, (_, pattern) in enumerate(SHAPES)))
 _FENCED = re.compile(r"^(?:```|~~~)[^\n]*\n.*?(?:^(?:```|~~~)[^\S\n]*$|\Z)", re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"\S+")
@@ -126,6 +127,11 @@ def pasted(text: str, *, lines: bool = True) -> tuple[Pasted, ...]:
             start = match.start() + len(match.group()) - len(match.group().lstrip(_AROUND))
             _add(found, Pasted(kind_of, start, max(start + 1, match.start() + len(match.group().rstrip(_AROUND)))))
     return _apart(found)
+
+
+def opaque(text: str) -> tuple[Pasted, ...]:
+    """Those that say nothing to a reader, whatever they mean to a machine."""
+    return tuple(span for span in pasted(text, lines=False) if span.kind in OPAQUE)
 
 
 def without(text: str, spans: Sequence[Pasted]) -> str:

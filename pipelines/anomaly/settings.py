@@ -1,11 +1,13 @@
 """What ``[anomaly]`` in ``config.toml`` may say."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.anomaly.calibrate import HeadName
 from pipelines.anomaly.text import LONGEST
-from pipelines.anomaly.verdict import Action, Cause
+from pipelines.anomaly.verdict import Action, Cause, Verdict, worst
 
 Mild = Literal["allow", "flag", "deflect"]
 
@@ -18,6 +20,7 @@ class AnomalySettings(BaseModel):
     mode: Literal["shadow", "enforce"] = "shadow"
     detector: str = ""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    certain: Annotated[float, Field(gt=0, le=1)] = 0.2
     checks: Action = "flag"
     surface: Action = "flag"
     letters: Action = "flag"
@@ -33,7 +36,12 @@ class AnomalySettings(BaseModel):
     repeats: Annotated[int, Field(ge=1)] = 5
     verdicts: bool = False
 
-    def action(self, cause: Cause) -> Action:
-        """What follows when this says that a message is not normal."""
+    def action(self, verdict: Verdict, shares: Mapping[HeadName, float]) -> Action:
+        """What follows a verdict, where the heads have these shares of alpha; one that is less than certain flags."""
+        return worst([self._of(cause, verdict, shares) for cause in verdict.causes])
+
+    def _of(self, cause: Cause, verdict: Verdict, shares: Mapping[HeadName, float]) -> Action:
         action: Action = getattr(self, cause)
-        return action
+        if cause == "checks" or verdict.p(cause) <= self.alpha * shares.get(cause, 1.0) * self.certain:
+            return action
+        return "flag" if action in ("deflect", "block") else action

@@ -9,9 +9,10 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ import numpy as np
 
 from pipelines.anomaly.calibrate import HEADS, CalibrationError, HeadName
 from pipelines.anomaly.checks import Finding, FloodLimits, Floods
+from pipelines.anomaly.incoming import new_messages
 from pipelines.anomaly.settings import AnomalySettings
+from pipelines.anomaly.text import DOCUMENT, pieces
 from pipelines.anomaly.verdict import Action, Verdict, worst
 from pipelines.embedding.embedder import Embedder
 from pipelines.events import Event, Finished, Message, Screened, StageError, TextDelta, TextDone, Turn, Usage
@@ -35,8 +38,6 @@ log = logging.getLogger(__name__)
 AT_ONCE = 64  # turns that are screened in the shadow of their replies; for more there is no verdict
 MAKES_WAY = 1.0  # seconds that a shadow makes way for the first texts of its turn and of others
 LOOKS_AGAIN = 0.02  # seconds until it looks again whether somebody waits for one
-ROLES = ("user", "tool")  # whose messages are screened
-MESSAGES = 8  # new messages of one turn that are screened; the older ones of more are screened as one
 ASKED = 32  # texts that are asked about at a time
 RECENT = 1000  # verdicts by which drift is measured
 
@@ -194,22 +195,35 @@ class AnomalyStage:
         bulk: bool = False,
     ) -> Verdict:
         """Prepare a text on the worker, embed it, and judge it on the worker."""
+        if document:
+            return await self._judged_document(detector, text, bulk=bulk)
         begun, loop = self._clock(), asyncio.get_running_loop()
 
         def prepare() -> "tuple[Prepared, tuple[Finding, ...]]":
             prepared = detector.prepare(text, longest=self.settings.longest)
-            counts = session and not document
-            return prepared, self._floods.check(session, prepared.text, begun, message_id) if counts else ()
+            return prepared, self._floods.check(session, prepared.text, begun, message_id) if session else ()
 
         prepared, findings = await loop.run_in_executor(self._worker, prepare)
         embeddings = await self.embedder.embed(prepared.passages, bulk=bulk)
-        if document:
-            return await loop.run_in_executor(self._worker, detector.judge_document, prepared, embeddings)
         return await loop.run_in_executor(self._worker, detector.judge, prepared, embeddings, findings)
+
+    async def _judged_document(self, detector: "Detector", text: str, *, bulk: bool) -> Verdict:
+        """The verdict of the piece in which most is found; of a document that is too long, that it is."""
+        loop = asyncio.get_running_loop()
+        size = f"{len(text)} characters, of which {DOCUMENT} are read"
+        findings = (Finding("size", size),) if len(text) > DOCUMENT else ()
+        verdicts = []
+        for start, piece in pieces(text):
+            prepared = await loop.run_in_executor(self._worker, partial(detector.prepare, piece, document=True))
+            embeddings = await self.embedder.embed(prepared.passages, bulk=bulk)
+            judge = partial(detector.judge_document, prepared, embeddings, findings)
+            verdicts.append((await loop.run_in_executor(self._worker, judge)).moved(start))
+        return min(verdicts, key=lambda verdict: (-len(verdict.causes), verdict.p_value))
 
     def action(self, verdict: Verdict) -> Action:
         """What the policy wants for this verdict."""
-        return worst([self.settings.action(cause) for cause in verdict.causes])
+        shares: Mapping[HeadName, float] = self.detector.calibration.shares if self.detector else {}
+        return self.settings.action(verdict, shares)
 
     async def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         """The reply, or in ``enforce`` mode a deflection.
@@ -323,39 +337,6 @@ def _load(settings: AnomalySettings) -> "Detector":
     with one_at_a_time:
         detector = load(Path(settings.detector).expanduser() if settings.detector else BUNDLED)
     return detector.at(settings.alpha)
-
-
-def new_messages(turn: Turn) -> tuple[Message, ...]:
-    """What is to be screened, of users and of tools: what the turn says is new, or else what came in since the last
-    reply. Of more than ``MESSAGES`` the older ones are joined, those of users and those of tools.
-
-    Where the assistant's words are the last ones, a client put them there, and what stands before them counts as new.
-    """
-    if turn.new is None:
-        found = _since_reply(turn.messages)
-    else:
-        found = [turn.messages[index] for index in turn.new if _can_be_screened(turn.messages[index])]
-    if len(found) <= MESSAGES:
-        return tuple(found)
-    kept = MESSAGES - len({message.role for message in found[: -MESSAGES + 1]})
-    joined = {message.role: "" for message in found[:-kept]}
-    for message in found[:-kept]:
-        joined[message.role] += message.content + "\n"
-    return (*(Message(role, text[:-1]) for role, text in joined.items()), *found[-kept:])
-
-
-def _since_reply(messages: Sequence[Message]) -> list[Message]:
-    found: list[Message] = []
-    for message in reversed(messages):
-        if message.role == "assistant" and found:
-            break
-        if _can_be_screened(message):
-            found.append(message)
-    return found[::-1]
-
-
-def _can_be_screened(message: Message) -> bool:
-    return message.role in ROLES and bool(message.content.strip())
 
 
 class _Screening:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 LONGEST = 8192  # characters that are looked at; a message beyond this is judged by its beginning and its end
+DOCUMENT = 4 * LONGEST  # characters of a document that are looked at, likewise
 SHORTEST = 25  # characters of a window; shorter sentences join the next
 LARGEST = 200  # likewise; longer ones are cut between words
 
@@ -38,6 +39,24 @@ def normalise(text: str) -> str:
 def _ends(text: str, room: int) -> str:
     """A text that is too long without its midst."""
     return text if len(text) <= room else f"{text[: room // 2]}\n{text[-room // 2 + 1 :]}"
+
+
+def pieces(text: str) -> list[tuple[int, str]]:
+    """A document in pieces of at most ``LONGEST`` characters, cut where lines or words end, each with its beginning's
+    place; of one that is longer than ``DOCUMENT`` the first and the last."""
+    if len(text) > DOCUMENT:
+        half = DOCUMENT // 2
+        at = len(text) - half
+        return [*pieces(text[:half]), *((at + start, piece) for start, piece in pieces(text[at:]))]
+    found: list[tuple[int, str]] = []
+    start = 0
+    while len(text) - start > LONGEST:
+        end = start + LONGEST
+        cut = max(text.rfind("\n", start + LONGEST // 2, end), text.rfind(" ", end - LARGEST, end))
+        cut = cut + 1 if cut > 0 else end
+        found.append((start, text[start:cut]))
+        start = cut
+    return [*found, (start, text[start:])]
 
 
 def plain(text: str) -> str:

@@ -1,7 +1,7 @@
 """What the detector says of a message."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pipelines.anomaly.calibrate import HeadName
@@ -32,7 +32,10 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a text, in characters of it as it is embedded: normalised, without ornaments."""
+    """A stretch of a text, in characters of it as it is embedded: normalised, without ornaments.
+
+    Of a long document that is embedded in pieces, what lies before the piece counts as it came.
+    """
 
     start: int
     end: int
@@ -71,6 +74,12 @@ class Verdict:
     def p(self, head: HeadName) -> float:
         """One head's p-value."""
         return next((each.p_value for each in self.judgements if each.head == head), 1.0)
+
+    def moved(self, by: int) -> "Verdict":
+        """The same of a text that begins so many characters earlier."""
+        if self.segment is None or not by:
+            return self
+        return replace(self, segment=Segment(self.segment.start + by, self.segment.end + by))
 
     def to_json(self) -> dict[str, Any]:
         """For clients and for people, as JSON has it."""

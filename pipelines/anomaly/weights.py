@@ -11,15 +11,17 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from pipelines.anomaly.calibrate import ALL, EVERY, HEADS, Calibration, CalibrationError, Level
-from pipelines.anomaly.detector import Classifier, Detector, Examples, Scaled
+from pipelines.anomaly.classifier import Classifier
+from pipelines.anomaly.detector import Detector, Examples, Scaled
 from pipelines.anomaly.kinds import LENGTHS, Identifier, Kind
 from pipelines.anomaly.language import LETTER_BUCKETS, PAIR_BUCKETS, Language
 from pipelines.anomaly.surface import FEATURES
 from pipelines.anomaly.vae import VAE, Shape
+from pipelines.anomaly.wording import BUCKETS, Wording
 from pipelines.downloads.cache import sha256
 from pipelines.embedding.passages import DIMENSIONS
 
-FORMAT = 2
+FORMAT = 3
 NUMBERS, WORDS = "detector.safetensors", "detector.json"
 BUNDLED = Path(__file__).parent / "bundled"
 LARGEST = 64 << 20  # bytes of either file
@@ -41,7 +43,12 @@ def save(detector: Detector, folder: Path, *, about: dict[str, Any]) -> None:
         arrays |= {f"{name}.mean": head.mean, f"{name}.deviation": head.deviation}
         arrays |= {f"{name}.vae.{key}": value.numpy() for key, value in head.vae.state_dict().items()}
     for name, classifier in (("injections", detector.injections), ("documents", detector.documents)):
-        arrays |= {f"{name}.{field.name}": getattr(classifier, field.name) for field in fields(classifier)}
+        networks = [field.name for field in fields(classifier) if field.name != "wording"]
+        arrays |= {f"{name}.{field}": getattr(classifier, field) for field in networks}
+        arrays |= {
+            f"{name}.wording": classifier.wording.weights.astype(np.float16),
+            f"{name}.wording_bias": np.array([classifier.wording.bias], dtype=np.float32),
+        }
     arrays |= {f"calibration.{head}.{length}": pool for (head, length), pool in detector.calibration.pools.items()}
     (folder / NUMBERS).write_bytes(save_arrays({key: np.ascontiguousarray(value) for key, value in arrays.items()}))
     words = {
@@ -170,6 +177,10 @@ def _classifier(name: str, arrays: dict[str, Any]) -> Classifier:
         _sized(arrays[f"{name}.hidden_bias"], networks, hidden),
         _sized(arrays[f"{name}.output"], networks, hidden),
         _sized(arrays[f"{name}.output_bias"], networks),
+        Wording(
+            _sized(arrays[f"{name}.wording"], 2 * BUCKETS).astype(np.float32),
+            float(_sized(arrays[f"{name}.wording_bias"], 1)[0]),
+        ),
     )
 
 

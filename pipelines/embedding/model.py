@@ -23,7 +23,7 @@ ROWS = 16  # of one text; of more, the first and the last are read
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)  # rows
 LENGTHS = (8, 16, 20, 24, 28, 32, 48, 64, 96, 128, 192, TOKENS)  # tokens of a row
 PASS = 256  # tokens of one, padded: what a core needs a frame of video for, so that nothing else waits longer
-RECIPE = "rows of 256 tokens, spans pooled"  # how windows are made; stored beside stored embeddings
+RECIPE = "rows of 256 tokens, spans pooled by where tokens end"  # how windows are made; stored beside stored embeddings
 
 Passes = Generator[None, None, list[Embedding]]  # between two of them other texts may be embedded
 
@@ -121,17 +121,20 @@ def _passes(lengths: Sequence[int]) -> list[list[int]]:
 
 def _joined(rows: Sequence[tuple[Floats, Floats, Sequence[Span]]], spans: tuple[Span, ...]) -> Embedding:
     """One text's rows, each with its tokens and where in the text they are: the first row is the whole."""
-    parts = [whole for whole, _, _ in rows[1:]]
-    for _, tokens, spans_of_tokens in rows:
-        offsets = np.array(spans_of_tokens)
-        starts, ends = offsets[:, 0], offsets[:, 1]
-        real = ends > starts  # the model's own tokens have no characters
-        for start, end in spans:
-            inside = real & (starts >= start) & (ends <= end)
-            if inside.sum() >= 3:
-                parts.append(tokens[inside].mean(0))
-    windows = _unit(np.array(parts, dtype=np.float32)) if parts else np.zeros((0, DIMENSIONS), dtype=np.float32)
-    return Embedding(rows[0][0], windows, len(rows[0][1]), len(rows))
+    offsets = [np.array(each) for _, _, each in rows]
+    found: list[tuple[Span, Floats]] = []
+    for (whole, _, _), of_row in zip(rows[1:], offsets[1:], strict=True):
+        real = of_row[of_row[:, 1] > of_row[:, 0]]
+        found.append(((int(real[0, 0]), int(real[-1, 1])) if len(real) else (0, 0), whole))
+    tokens, everywhere = np.concatenate([each for _, each, _ in rows]), np.concatenate(offsets)
+    starts, ends = everywhere[:, 0], everywhere[:, 1]
+    real = ends > starts  # the model's own tokens have no characters
+    for start, end in spans:
+        inside = real & (ends > start) & (ends <= end)  # a token may begin with the space before its word
+        if inside.sum() >= 3:
+            found.append(((start, end), tokens[inside].mean(0)))
+    parts = np.array([part for _, part in found], dtype=np.float32).reshape(-1, DIMENSIONS)
+    return Embedding(rows[0][0], _unit(parts), len(rows[0][1]), len(rows), tuple(span for span, _ in found))
 
 
 def _unit(vectors: Floats) -> Floats:

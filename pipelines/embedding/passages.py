@@ -23,6 +23,7 @@ class Embedding:
     """A text's embedding, and those of its parts."""
 
     whole: Floats  # (DIMENSIONS,), of its first ``TOKENS`` tokens
-    windows: Floats  # (N, DIMENSIONS): what lies beyond those, and the spans that hold at least three tokens
+    windows: Floats  # (N, DIMENSIONS): rows that lie beyond those, and the spans that hold at least three tokens
     tokens: int = 0  # of the whole
     rows: int = 1  # that the text took
+    spans: tuple[Span, ...] = ()  # of the text, which the windows are of

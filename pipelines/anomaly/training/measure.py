@@ -38,7 +38,7 @@ def document_verdicts(
     detector: Detector, model: EmbeddingModel, texts: Sequence[str], *, threads: int
 ) -> list[Verdict]:
     """The verdicts of documents as they come."""
-    prepared = [detector.prepare(text) for text in texts]
+    prepared = [detector.prepare(text, document=True) for text in texts]
     embeddings = [model.embed(each.passages, threads=threads) for each in prepared]
     return [detector.judge_document(each, found) for each, found in zip(prepared, embeddings, strict=True)]
 

@@ -21,7 +21,7 @@ from pipelines.downloads.progress import Progress
 from pipelines.embedding.model import EmbeddingModel
 
 EPOCHS = 200  # at most: few messages make a short epoch
-FEWEST = 100  # messages that are worth training on
+FEWEST = 150  # messages: a sixth of them calibrate, and of fewer no p-value is as low as the stage's canaries must have
 JUDGING, CALIBRATING = 0.1, 0.3  # of the messages; the others are trained on
 FEW = 3  # messages of a language from which on it is spoken
 EACH = 50  # made-up anomalies of a class, to judge by

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipelines.anomaly.calibrate import Calibration
-from pipelines.anomaly.detector import Classifier, Detector, Examples, Scaled
+from pipelines.anomaly.classifier import Classifier
+from pipelines.anomaly.detector import Detector, Examples, Scaled
 from pipelines.anomaly.kinds import Identifier
 from pipelines.anomaly.language import Language
 from pipelines.anomaly.pasted import pasted, without
@@ -16,7 +17,7 @@ from pipelines.anomaly.text import normalise
 from pipelines.anomaly.training import classifier, corpora, documents, generate, multilingual, train
 from pipelines.anomaly.training.classifier import Group
 from pipelines.anomaly.training.corpora import Part, Sample
-from pipelines.anomaly.training.train import Floats, Messages, Trained
+from pipelines.anomaly.training.train import Excerpts, Messages, Trained
 from pipelines.downloads.progress import Progress
 from pipelines.embedding.model import EmbeddingModel
 
@@ -70,7 +71,9 @@ def gather(
     for part, count in DOCUMENTS.items():
         prose = yield from corpora.passages(part, stop)
         clean = documents.documents(prose, count, seed)
-        made[part] = yield from train.read(clean, model, stop, threads=threads, what=f"documents, {part}")
+        made[part] = yield from train.read(
+            clean, model, stop, threads=threads, what=f"documents, {part}", documents=True
+        )
     return Corpus(samples, train.join(parts), made)
 
 
@@ -121,38 +124,37 @@ class Instructions:
 
     def train(self) -> Generator[Progress, None, tuple[Classifier, Classifier]]:
         """Both. Raises: Stopped."""
-        corpus, whole = self.corpus, self.corpus.messages.whole
+        corpus, whole = self.corpus, self.corpus.messages.excerpts
         normal = corpus.normal("train")
         made = generate.injections(INJECTIONS, self.seed)
         embedded = yield from self._read(made, "made-up injections")
         among = yield from self._among(made, normal)
         foreign, foreign_among, foreign_calm = yield from self._foreign()
-        every_window = np.concatenate([corpus.messages.windows[n] for n in normal])
-        windows = every_window[np.random.default_rng(self.seed).permutation(len(every_window))[:HARMLESS_WINDOWS]]
-        jailbreaks = corpus.where(kind="jailbreak", part="train")
+        every_window = corpus.messages.pick(normal).every_window
+        chosen = np.random.default_rng(self.seed).permutation(len(every_window.texts))[:HARMLESS_WINDOWS]
+        windows = every_window.pick(chosen)
         addressed = [n for n in normal if corpus.samples[n].source in ("courtesies", "lookalikes")]
-        published = whole[corpus.where(kind="injection", part="train")]
         harmless = (
-            Group(whole[normal], False, 0.5),
-            Group(whole[addressed], False, 0.2),  # few, and what people say to an assistant
+            Group(whole.pick(normal), False, 0.5),
+            Group(whole.pick(addressed), False, 0.2),  # few, and what people say to an assistant
             Group(foreign_calm, False, 0.15),
-            Group(whole[corpus.where(source="S-Labs, harmless")], False, 0.2),
-            Group(whole[corpus.where(source="catalogues", part="train")], False, 0.2),
-            Group(whole[corpus.of(("pieces", "code"), "train")], False, 0.15),
-            Group(whole[corpus.where(kind="spam")], False, 0.04),
+            Group(whole.pick(corpus.where(source="S-Labs, harmless")), False, 0.2),
+            Group(whole.pick(corpus.where(source="catalogues", part="train")), False, 0.5),
+            Group(whole.pick(corpus.of(("pieces", "code"), "train")), False, 0.15),
+            Group(whole.pick(corpus.where(kind="spam")), False, 0.04),
             Group(windows, False, 0.2),
         )
         attacks = (
-            Group(whole[jailbreaks], True, 0.15),
-            Group(published, True, 0.3),
-            Group(embedded.whole, True, 0.2),
+            Group(whole.pick(corpus.where(kind="jailbreak", part="train")), True, 0.15),
+            Group(whole.pick(corpus.where(kind="injection", part="train")), True, 0.3),
+            Group(embedded.excerpts, True, 0.2),
             Group(among, True, 0.15),
             Group(foreign, True, 0.2),
             Group(foreign_among, True, 0.1),
         )
         messages = yield from classifier.fit(
             (*harmless, *attacks),
-            np.concatenate([whole[normal], every_window]),
+            np.concatenate([whole.pick(normal).embeddings, every_window.embeddings]),
             self.stop,
             seed=self.seed,
             what="classifier of messages",
@@ -160,10 +162,12 @@ class Instructions:
         documents = yield from self._documents((*harmless, *attacks), windows)
         return messages, documents
 
-    def _read(self, texts: Sequence[str], what: str) -> Generator[Progress, None, Messages]:
-        return (yield from train.read(texts, self.model, self.stop, threads=self.threads, what=what))
+    def _read(self, texts: Sequence[str], what: str, *, documents: bool = False) -> Generator[Progress, None, Messages]:
+        return (
+            yield from train.read(texts, self.model, self.stop, threads=self.threads, what=what, documents=documents)
+        )
 
-    def _among(self, made: Sequence[str], normal: Sequence[int]) -> Generator[Progress, None, Floats]:
+    def _among(self, made: Sequence[str], normal: Sequence[int]) -> Generator[Progress, None, Excerpts]:
         texts = self.corpus.messages.texts
         brief = [texts[n] for n in normal if 15 < len(texts[n]) < 160 and texts[n].isascii()]
         return (
@@ -172,15 +176,15 @@ class Instructions:
             )
         )
 
-    def _foreign(self) -> Generator[Progress, None, tuple[Floats, Floats, Floats]]:
-        """Embeddings in other languages: of injections alone, of injections among harmless sentences, of harmless
-        messages in the words of attacks."""
+    def _foreign(self) -> Generator[Progress, None, tuple[Excerpts, Excerpts, Excerpts]]:
+        """In other languages: injections alone, injections among harmless sentences, harmless messages in the words of
+        attacks."""
         made, among, calm = [], [], []
         for language in multilingual.languages():
             attacks = multilingual.injections(language, FOREIGN, self.seed)
-            made.append((yield from self._read(attacks, f"injections, {language}")).whole)
+            made.append((yield from self._read(attacks, f"injections, {language}")).excerpts)
             quiet = multilingual.harmless(language)
-            calm.append((yield from self._read(quiet, f"harmless messages, {language}")).whole)
+            calm.append((yield from self._read(quiet, f"harmless messages, {language}")).excerpts)
             spoken = [
                 sample.text
                 for sample in self.corpus.samples
@@ -194,9 +198,9 @@ class Instructions:
                     )
                 )
             )
-        return np.concatenate(made), np.concatenate(among), np.concatenate(calm)
+        return Excerpts.join(made), Excerpts.join(among), Excerpts.join(calm)
 
-    def _documents(self, talk: Sequence[Group], windows: Floats) -> Generator[Progress, None, Classifier]:
+    def _documents(self, talk: Sequence[Group], windows: Excerpts) -> Generator[Progress, None, Classifier]:
         clean = self.corpus.documents["train"]
         told = documents.instructions(POISONED * 2 // 3, self.seed)
         each = POISONED // 3 // len(multilingual.languages())
@@ -205,23 +209,23 @@ class Instructions:
             documents.poisoned(clean.texts[n % len(clean)], instruction, self.seed)
             for n, instruction in enumerate(told)
         ]
-        read = yield from self._read([text for text, _ in poisoned], "documents with instructions")
+        read = yield from self._read([text for text, _ in poisoned], "documents with instructions", documents=True)
         inside, outside = train.windows_of(read, [text[start:end] for text, (start, end) in poisoned])
-        alone = yield from self._read(told, "instructions")
+        alone = yield from self._read(told, "instructions", documents=True)
         mails = self.corpus.messages.pick(self.corpus.where(kind="hidden", part="train"))
         real = self.corpus.messages.pick(self.corpus.of(READ_LIKE_DOCUMENTS, "train"))
-        calm = np.concatenate([*clean.windows, clean.whole, *real.windows])
+        calm = Excerpts.join([clean.every_window, clean.excerpts, real.every_window])
         return (
             yield from classifier.fit(
                 (
-                    *(Group(group.embeddings, group.wanted, group.weight / 4) for group in talk),
+                    *(group._replace(weight=group.weight / 4) for group in talk),
                     Group(calm, False, 0.6),
                     Group(outside, False, 0.3),
                     Group(inside, True, 0.6),
-                    Group(alone.whole, True, 0.15),
-                    Group(np.concatenate([mails.whole, *mails.windows]), True, 0.15),
+                    Group(alone.excerpts, True, 0.15),
+                    Group(Excerpts.join([mails.excerpts, mails.every_window]), True, 0.15),
                 ),
-                np.concatenate([calm, outside, windows]),
+                np.concatenate([calm.embeddings, outside.embeddings, windows.embeddings]),
                 self.stop,
                 seed=self.seed,
                 what="classifier of documents",

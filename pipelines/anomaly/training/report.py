@@ -159,15 +159,16 @@ def markdown(result: "Result") -> str:
     return "\n".join(lines) + "\n"
 
 
-TIMES = "six"  # that the bundled detector's table was made
+TIMES = "eight"  # that the bundled detector's table was made
 CARD = """# The bundled anomaly detector
 
 Five heads over one message, calibrated by split conformal prediction: how its characters are distributed (a VAE over
 21 features), how usual its letters and the order of its words are (counts; the order of English words alone), whether
-it is an injection or a jailbreak (three small networks on the embeddings of the whole and of its sentences), and what
-it means (a VAE on the embedding). A sixth head judges documents and tools' results, segment by segment, for
-instructions to the assistant (three networks of their own). The embeddings are multilingual-e5-small's. Letters, order
-and characters are judged without what is pasted (codes, logs, data, programs). Deterministic checks stand beside them.
+it is an injection or a jailbreak (five small networks on the embeddings of the whole and of its sentences, beside a
+linear model of their words and letters), and what it means (a VAE on the embedding). A sixth head judges documents and
+tools' results, segment by segment, for instructions to the assistant (networks and a linear model of their own). The
+embeddings are multilingual-e5-small's. Letters, order and characters are judged without what is pasted (codes, logs,
+data, programs), meaning and instructions without codes. Deterministic checks stand beside them.
 
 P-values of letters, order, characters and meaning are taken against messages of the same length, script and language,
 those of languages with few messages with caution; p-values of instructions against messages of the same length.
@@ -186,11 +187,12 @@ generator that nothing was trained on, whose shapes were known to those who wrot
 
 Measured by `loquent train anomaly`, with {alpha:g} false alarms allowed. Classes of made-up anomalies come from
 generators that no choice was made with. Messages nearer than {alike:g} (cosine) to one that was trained on do not count
-as unseen. The table was made {times} times while the design was chosen, and what it missed was read: expect less on
-other people's messages.
+as unseen. The table was made {times} times while the design was chosen, single rows of it more often, and what it
+missed was read; shares and thresholds were chosen on it: expect less on other people's messages.
 
 {table}
-"Flagged" is found by any head or check; "blocked" and "deflected" follow the default policy of `config.toml`.
+"Flagged" and "found" is by any head or check; "blocked" and "deflected" follow the default policy of `config.toml`,
+which acts only on what a head is certain of.
 
 ## Limits
 

@@ -7,7 +7,8 @@ import random
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,17 +16,17 @@ from numpy.typing import NDArray
 
 from pipelines.anomaly import surface
 from pipelines.anomaly.calibrate import ALL, EVERY, HEADS, Calibration, HeadName, Level, Scored
-from pipelines.anomaly.detector import Detector, Examples, Scaled, passage
+from pipelines.anomaly.detector import Detector, Examples, Scaled, passage, passage_of_message
 from pipelines.anomaly.kinds import LENGTHS, Kind
 from pipelines.anomaly.language import Language
 from pipelines.anomaly.pasted import pasted, without
-from pipelines.anomaly.text import normalise, plain, windows
+from pipelines.anomaly.text import normalise, plain
 from pipelines.anomaly.training import generate
 from pipelines.anomaly.vae import VAE, Shape
 from pipelines.downloads.cache import cache_folder
 from pipelines.downloads.progress import Progress, Stopped
 from pipelines.embedding.model import RECIPE, EmbeddingModel
-from pipelines.embedding.passages import DIMENSIONS, Embedding
+from pipelines.embedding.passages import DIMENSIONS, Embedding, Passage, Span
 
 if TYPE_CHECKING:
     from pipelines.anomaly.training.results import Result
@@ -35,7 +36,7 @@ Floats = NDArray[np.float32]
 SURFACE = (64, 6)  # hidden and latent sizes
 SEMANTIC = (128, 32)
 # Of the false alarms, by head. A narrow assistant cares for what is off its topic.
-OPEN: dict[HeadName, float] = {"surface": 0.05, "letters": 0.12, "order": 0.1, "injection": 0.7, "semantic": 0.03}
+OPEN: dict[HeadName, float] = {"surface": 0.08, "letters": 0.25, "order": 0.12, "injection": 0.5, "semantic": 0.05}
 NARROW: dict[HeadName, float] = {"surface": 0.05, "letters": 0.05, "order": 0.05, "injection": 0.05, "semantic": 0.8}
 EXAMPLES = 2048  # normal messages that a detector keeps
 PIECE = 1024  # texts embedded between two looks at the cache
@@ -47,13 +48,35 @@ class TrainingError(Exception):
     """There is nothing to train on; the message says what to do."""
 
 
+class Excerpts(NamedTuple):
+    """Texts, or windows of such, as classifiers read them."""
+
+    texts: tuple[str, ...]
+    embeddings: Floats  # (N, DIMENSIONS)
+
+    def pick(self, where: Sequence[int] | NDArray[np.int64]) -> "Excerpts":
+        """Some of them."""
+        return Excerpts(tuple(self.texts[n] for n in where), self.embeddings[list(where)])
+
+    @staticmethod
+    def join(parts: Sequence["Excerpts"]) -> "Excerpts":
+        """Several as one."""
+        none = np.zeros((0, DIMENSIONS), dtype=np.float32)
+        return Excerpts(
+            tuple(text for part in parts for text in part.texts),
+            np.concatenate([none, *(part.embeddings for part in parts)]),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Messages:
     """Messages as the heads read them."""
 
     texts: tuple[str, ...]  # normalised
+    embedded: tuple[str, ...]  # as they are embedded
     whole: Floats  # (N, DIMENSIONS)
     windows: tuple[Floats, ...]  # of each: (windows, DIMENSIONS)
+    spans: tuple[tuple[Span, ...], ...]  # of each: where its windows are
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -61,13 +84,33 @@ class Messages:
     def pick(self, where: Sequence[int] | NDArray[np.int64]) -> "Messages":
         """Some of them."""
         return Messages(
-            tuple(self.texts[n] for n in where), self.whole[list(where)], tuple(self.windows[n] for n in where)
+            tuple(self.texts[n] for n in where),
+            tuple(self.embedded[n] for n in where),
+            self.whole[list(where)],
+            tuple(self.windows[n] for n in where),
+            tuple(self.spans[n] for n in where),
         )
+
+    @property
+    def excerpts(self) -> Excerpts:
+        """Each as a whole."""
+        return Excerpts(self.embedded, self.whole)
+
+    @property
+    def every_window(self) -> Excerpts:
+        """The windows of all of them."""
+        texts = tuple(
+            text[start:end] for text, spans in zip(self.embedded, self.spans, strict=True) for start, end in spans
+        )
+        return Excerpts(texts, np.concatenate([np.zeros((0, DIMENSIONS), dtype=np.float32), *self.windows]))
 
     @property
     def embeddings(self) -> list[list[Embedding]]:
         """As the detector takes them."""
-        return [[Embedding(whole, parts, 0)] for whole, parts in zip(self.whole, self.windows, strict=True)]
+        return [
+            [Embedding(whole, parts, spans=spans)]
+            for whole, parts, spans in zip(self.whole, self.windows, self.spans, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,53 +133,70 @@ class Trained:
 
 
 def read(
-    texts: Sequence[str], model: EmbeddingModel, stop: threading.Event, *, threads: int, what: str = "messages"
+    texts: Sequence[str],
+    model: EmbeddingModel,
+    stop: threading.Event,
+    *,
+    threads: int,
+    what: str = "messages",
+    documents: bool = False,
 ) -> Generator[Progress, None, Messages]:
-    """Normalise and embed messages; what was embedded before comes from the cache, so that a stopped run goes on.
+    """Normalise and embed messages, or documents; what was embedded before comes from the cache, so that a stopped run
+    goes on.
 
     Raises: Stopped.
     """
     normal = [normalise(text) for text in texts]
+    passages = [passage(text) if documents else passage_of_message(text) for text in normal]
     order = sorted(range(len(normal)), key=lambda n: (len(normal[n]), normal[n]))
     whole = np.zeros((len(normal), DIMENSIONS), dtype=np.float32)
     parts: list[Floats] = [np.zeros((0, DIMENSIONS), dtype=np.float32)] * len(normal)
+    spans: list[tuple[Span, ...]] = [()] * len(normal)
     for start in range(0, len(order), PIECE):
         yield Progress(f"embedding {what}", start, len(order))
         piece = order[start : start + PIECE]
-        embeddings = _cached(tuple(normal[n] for n in piece), model, stop, threads)
+        embeddings = _cached([passages[n] for n in piece], model, stop, threads)
         for n, embedding in zip(piece, embeddings, strict=True):
-            whole[n], parts[n] = embedding.whole, embedding.windows
-    return Messages(tuple(normal), whole, tuple(parts))
+            whole[n], parts[n], spans[n] = embedding.whole, embedding.windows, embedding.spans
+    return Messages(tuple(normal), tuple(each.text for each in passages), whole, tuple(parts), tuple(spans))
 
 
 def join(parts: Sequence[Messages]) -> Messages:
     """Several sets of messages as one."""
     return Messages(
         tuple(text for part in parts for text in part.texts),
+        tuple(text for part in parts for text in part.embedded),
         np.concatenate([part.whole for part in parts]),
         tuple(window for part in parts for window in part.windows),
+        tuple(spans for part in parts for spans in part.spans),
     )
 
 
-def _cached(texts: tuple[str, ...], model: EmbeddingModel, stop: threading.Event, threads: int) -> list[Embedding]:
-    read = [(each.text, each.windows) for each in map(passage, texts)]
+def _cached(passages: Sequence[Passage], model: EmbeddingModel, stop: threading.Event, threads: int) -> list[Embedding]:
+    read = [(each.text, each.windows) for each in passages]
     digest = hashlib.sha256(json.dumps([model.name, RECIPE, read]).encode()).hexdigest()
     path = cache_folder() / "anomaly" / f"{digest[:32]}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as kept:
-            whole, parts, ends = kept["whole"], kept["windows"], kept["ends"]
-        return [Embedding(whole[n], parts[ends[n - 1] if n else 0 : ends[n]], 0) for n in range(len(texts))]
+            whole, parts, spans, ends = kept["whole"], kept["windows"], kept["spans"], [0, *kept["ends"]]
+        return [
+            Embedding(
+                whole[n], parts[start:end], spans=tuple((int(left), int(right)) for left, right in spans[start:end])
+            )
+            for n, (start, end) in enumerate(pairwise(ends))
+        ]
     found: list[Embedding] = []
-    for start in range(0, len(texts), TOGETHER):
+    for start in range(0, len(passages), TOGETHER):
         if stop.is_set():
             raise Stopped
-        found += model.embed([passage(text) for text in texts[start : start + TOGETHER]], threads=threads)
+        found += model.embed(passages[start : start + TOGETHER], threads=threads)
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_suffix(".making.npz")
     np.savez(
         making,
         whole=np.stack([each.whole for each in found]),
         windows=np.concatenate([each.windows for each in found]),
+        spans=np.array([span for each in found for span in each.spans], dtype=np.int32).reshape(-1, 2),
         ends=np.cumsum([len(each.windows) for each in found]),
     )
     making.replace(path)
@@ -193,32 +253,32 @@ def hidden_among(
     *,
     seed: int,
     threads: int,
-) -> Generator[Progress, None, Floats]:
-    """Embeddings of windows that hold an injection, in messages harmless but for it: (about ``count``, DIMENSIONS)."""
+) -> Generator[Progress, None, Excerpts]:
+    """About ``count`` windows that hold an injection, in messages harmless but for it."""
     rng = random.Random(seed)
     told = [normalise(injections[n % len(injections)]) for n in range(count)]
     messages = yield from read([generate.padded(rng, text, harmless) for text in told], model, stop, threads=threads)
     return windows_of(messages, told)[0]
 
 
-def windows_of(messages: Messages, told: Sequence[str]) -> tuple[Floats, Floats]:
-    """The embeddings of the windows in which what is ``told`` begins, one text in each message, and of all others."""
-    inside: list[Floats] = []
-    outside: list[Floats] = []
-    for each, text, parts, whole in zip(told, messages.texts, messages.windows, messages.whole, strict=True):
-        text = plain(text)
-        spans = windows(text)
-        at = text.find(plain(normalise(each))[:40])
-        if at < 0 or len(spans) != len(parts):
+def windows_of(messages: Messages, told: Sequence[str]) -> tuple[Excerpts, Excerpts]:
+    """The windows in which what is ``told`` begins, one text in each message, and those that hold nothing of it."""
+    inside: list[Excerpts] = []
+    outside: list[Excerpts] = []
+    for n, each in enumerate(told):
+        said, message = plain(normalise(each)), messages.pick([n])
+        at = messages.embedded[n].find(said[:40])
+        if at < 0:
             continue
-        if not spans:
-            inside.append(whole)
-        for (start, end), part in zip(spans, parts, strict=True):
-            (inside if start <= at + 5 < end else outside).append(part)
-    return (
-        np.array(inside, dtype=np.float32).reshape(-1, DIMENSIONS),
-        np.array(outside, dtype=np.float32).reshape(-1, DIMENSIONS),
-    )
+        if not messages.spans[n]:
+            inside.append(message.excerpts)
+            continue
+        windows, spans = message.every_window, messages.spans[n]
+        inside.append(windows.pick([m for m, (start, end) in enumerate(spans) if start <= at + 5 < end]))
+        outside.append(
+            windows.pick([m for m, (start, end) in enumerate(spans) if end <= at or start >= at + len(said)])
+        )
+    return Excerpts.join(inside), Excerpts.join(outside)
 
 
 def uncalibrated(shares: Mapping[HeadName, float]) -> Calibration:
@@ -276,7 +336,7 @@ def read_scores(detector: Detector, texts: Sequence[str], scores: Scores) -> Sco
 def score_documents(detector: Detector, documents: Messages, scores: Scores) -> Scores:
     """Add the scores of clean documents."""
     for text, embeddings in zip(documents.texts, documents.embeddings, strict=True):
-        prepared = detector.prepare(text)
+        prepared = detector.prepare(text, document=True)
         scores.add("documents", detector.document_score(prepared, embeddings)[0], prepared.judged_as("documents"))
     return scores
 

@@ -12,7 +12,7 @@ import pytest
 from pipelines.anomaly.detector import Detector
 from pipelines.anomaly.training import own, train
 from pipelines.anomaly.training.measure import screen
-from pipelines.anomaly.training.own import Own, read_own
+from pipelines.anomaly.training.own import FEWEST, Own, read_own
 from pipelines.anomaly.training.train import TrainingError
 from pipelines.downloads.progress import Stopped, finish
 from pipelines.embedding.model import EmbeddingModel
@@ -149,8 +149,8 @@ def test_a_file_of_messages_that_is_none_says_which_line(content: str | bytes, w
 
 def test_own_messages_have_the_ids_that_they_say_or_their_lines(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
-    lines = [json.dumps({"text": f"message {n}"} | ({"id": f"m{n}"} if n % 2 else {})) for n in range(100)]
+    lines = [json.dumps({"text": f"message {n}"} | ({"id": f"m{n}"} if n % 2 else {})) for n in range(FEWEST)]
     file.write_text("\n\n".join(lines))
     read = read_own(file)
     assert read.ids[:2] == ("mine.jsonl:1", "m1")
-    assert len(read.texts) == 100
+    assert len(read.texts) == FEWEST

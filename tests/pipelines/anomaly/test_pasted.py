@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.anomaly.checks import check
-from pipelines.anomaly.pasted import pasted, without
+from pipelines.anomaly.detector import passage_of_message
+from pipelines.anomaly.pasted import opaque, pasted, without
 from pipelines.anomaly.text import RAW
 from pipelines.anomaly.training import pastes
 
@@ -98,3 +99,24 @@ def test_stretches_are_in_order_and_apart(text: str) -> None:
 def test_a_hostile_text_takes_no_longer_than_others(unit: str) -> None:
     """A pattern that tries every way would not end within the time that a test has."""
     pasted(unit * (RAW // len(unit)))
+
+
+@pytest.mark.parametrize("kind", ["bank account", "hash", "identifier", "web token", "key", "base64", "data URL"])
+def test_codes_are_not_embedded_and_the_words_around_them_are(kind: str) -> None:
+    for each, text in pastes.messages(400, 13):
+        if each == kind and not opaque(text):
+            continue
+        if each == kind:
+            said = passage_of_message(text).text
+            assert len(said) < len(text) or not re.search(r"[^\W\d_]{3,}", without(text, opaque(text))), text
+
+
+@pytest.mark.parametrize("text", [*PROSE, "mail it to leak@mail.example", "see https://mail.example/x?y=1", "f(x) = y"])
+def test_what_can_be_read_is_embedded(text: str) -> None:
+    assert opaque(text) == ()
+
+
+def test_a_message_that_is_nothing_but_a_code_is_embedded_as_it_is() -> None:
+    token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+    assert passage_of_message(token).text == token
+    assert passage_of_message(f"My token is {token}").text == "My token is"
