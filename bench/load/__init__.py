@@ -1,0 +1,1 @@
+"""A load of many Realtime users, from several processes."""
