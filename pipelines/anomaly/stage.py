@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 64  # turns that are screened in the shadow of their replies; for more there is no verdict
 MAKES_WAY = 1.0  # seconds that a shadow makes way for the first texts of its turn and of others
+TOGETHER = (
+    0.25  # seconds, at whose multiples shadows are screened: eight texts embedded together take as long as four alone
+)
 LOOKS_AGAIN = 0.02  # seconds until it looks again whether somebody waits for one
 ASKED = 32  # texts that are asked about at a time
 RECENT = 1000  # verdicts by which drift is measured
@@ -310,10 +313,11 @@ class AnomalyStage:
         self._begin(work.record(spoken), "anomaly-shadow")
 
     async def _make_way(self, spoken: asyncio.Event) -> None:
-        """Wait for the turn's first text, and then while others wait for theirs; not for long."""
+        """Wait for the turn's first text, then for other shadows and while others wait for theirs; not for long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(MAKES_WAY):
                 await spoken.wait()
+                await asyncio.sleep(TOGETHER - asyncio.get_running_loop().time() % TOGETHER)
                 while self._urgent():  # noqa: ASYNC110 - another thread knows, and sets no event for it
                     await asyncio.sleep(LOOKS_AGAIN)
 
