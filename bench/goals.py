@@ -20,6 +20,8 @@ X, MS, S, KIB = " ×", " ms", " s", " KiB"
 # Single figures, by their path, which a bench also shows beside its own.
 SINGLE = {
     "startup/median": ("a start, the model in the cache", "≤", 5.0, S, 2),
+    "upstream/added": ("a gateway before the model's server adds to the first token", "≤", 8, MS, 1),
+    "upstream/share": ("throughput of 32 streams through a gateway, of the direct", "≥", 97, " %", 1),
     "speech/factor": ("speech: real-time factor", "≤", 0.06, "", 3),
     "speech/first": ("speech: first sound after the first sentence's last token", "≤", 100, MS, 0),
     "speech/beside": ("speech: between tokens of another reply, p99, to alone", "≤", 1.5, X, 2),

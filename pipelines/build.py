@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from importlib.util import find_spec
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -16,7 +17,7 @@ from pipelines.downloads.progress import Progress
 from pipelines.flow import Stage
 from pipelines.loading import one_at_a_time
 from pipelines.part import Part, Shared
-from pipelines.stages import maker
+from pipelines.stages import StageUnavailableError, maker
 from pipelines.worker import in_thread, settled_by_thread
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,11 @@ class Pipeline:
         return tuple(part.name for part in self.parts if part.required and not part.ready())
 
     @property
+    def reasons(self) -> dict[str, str]:
+        """Why required parts are not ready, of those that know."""
+        return {part.name: why for part in self.parts if part.required and not part.ready() and (why := part.why())}
+
+    @property
     def ready(self) -> bool:
         """Whether turns can flow."""
         return not self.waiting_for
@@ -159,7 +165,19 @@ def _import(parts: Sequence[Part]) -> None:
 def build(settings: Mapping[str, BaseModel]) -> Pipeline:
     """The pipeline of these stages, outermost first, and services, with the settings of each; not started yet.
 
-    Raises: StageUnavailableError where a stage can't be loaded.
+    Raises: StageUnavailableError where a stage can't be loaded, or what it imports is not installed.
     """
     shared = Shared()
-    return Pipeline([maker(name)(each, shared) for name, each in settings.items()], shared)
+    # Innermost first: what is around the model may depend on which it is.
+    parts = [maker(name)(each, shared) for name, each in reversed(tuple(settings.items()))]
+    for part in parts:
+        _check_installed(part)
+    return Pipeline(parts[::-1], shared)
+
+
+def _check_installed(part: Part) -> None:
+    """Raises: StageUnavailableError before anything is fetched for a part that could never be imported."""
+    for package in dict.fromkeys(name.partition(".")[0] for name in part.imports):
+        if find_spec(package) is None:
+            text = f"{part.name} needs {package}, which is not installed: pip install 'loquent[server]'"
+            raise StageUnavailableError(f"{text}, or leave it out of [pipeline] stages")

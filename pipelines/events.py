@@ -109,6 +109,7 @@ class Turn:
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     tenant: str = ""  # who asks: for fair shares, and so that no text of one key reaches another
+    model: str = ""  # the name of the model that is to answer, where a server has names for several; "": its own
     speech: Speech | None = None  # the reply is text where this is None
     session: str = ""  # the conversation's id, for rates and repetitions; "" where there is none
     conversation: str = (
@@ -280,12 +281,15 @@ class StageError(Exception):
     ``kind`` says whose fault it is, ``code`` is stable and documented, ``message`` is for people.
     """
 
-    def __init__(self, kind: ErrorKind, code: str, message: str, *, param: str | None = None) -> None:
+    def __init__(
+        self, kind: ErrorKind, code: str, message: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
         self.kind: ErrorKind = kind
         self.code = code
         self.message = message
         self.param = param
+        self.retry_after = retry_after  # seconds, where it is known when to try again
 
 
 def shutting_down() -> StageError:

@@ -40,6 +40,12 @@ class FairSemaphore:
         """Permits that must be given back before another one could be had."""
         return max(self.held + self.waiting - self.permits + 1, 0)
 
+    def resize(self, permits: int) -> None:
+        """Have so many permits from now on; those that are held beyond them are not taken away."""
+        self.permits = permits
+        self._share = max(int(permits * SHARE), 1)
+        self._share_out()
+
     @asynccontextmanager
     async def permit(self, tenant: str = "") -> AsyncIterator[None]:
         """Hold a permit while the block runs, once it can be had.

@@ -27,6 +27,7 @@ class Shared:
     def __init__(self) -> None:
         self.cores = Cores()
         self.embedders: dict[str, Embedder] = {}  # by the names of their models
+        self.guides = True  # whether embeddings help the model to choose functions; the model's part says so
 
     def embeds(self, name: str = MINILM) -> Embedder:
         """The embedder with this model, made when the first part asks for it. Raises: KeyError for an unknown name."""
@@ -55,6 +56,7 @@ class Part:
     start: Callable[[], Awaitable[None]] = _nothing  # returns once it is ready; raises what loading raises
     close: Callable[[], Awaitable[None]] = _nothing
     ready: Callable[[], bool] = lambda: True
+    why: Callable[[], str] = lambda: ""  # it is not ready, where it knows
     missing: str = ""  # why it will never be ready, where that is known and no error
     metrics: tuple[Collector, ...] = field(default=())
     service: object | None = None  # where it is no stage: what is used of it

@@ -36,7 +36,6 @@ from server.history.build import build as build_history
 from server.history.store import DatabaseHistory
 from server.limits.pace import HANDSHAKE, REQUEST
 from server.links import IMAGES
-from server.names import ModelNames, public_name
 from server.openapi import operations
 from server.openapi.handler import described
 from server.protocol import Runner, new_request_id, pace
@@ -69,9 +68,8 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
         middlewares=[paced, answer],
         client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes),
     )
-    names = ModelNames(public_name(settings.chat.model), settings.models.aliases, settings.models.unknown)
     secrets = None if history is None else history.accompany(StoredSecrets(history))
-    app[BACKEND] = Backend(settings, pipeline, names, AccessControl(settings.server, secrets=secrets), history)
+    app[BACKEND] = Backend(settings, pipeline, AccessControl(settings.server, secrets=secrets), history)
     app[RESPONSES] = responses(settings.responses, history)
     app.router.add_get(REALTIME, connect)
     app.router.add_post("/v1/realtime/client_secrets", client_secrets.create)
@@ -246,7 +244,9 @@ async def readyz(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     if backend.ready:
         return web.json_response({"status": "ok"})
-    body = {"status": "draining" if backend.draining else "loading", "waiting_for": backend.waiting_for}
+    body: dict[str, Any] = {"status": "draining" if backend.draining else "loading", "waiting_for": backend.waiting_for}
+    if reasons := backend.pipeline.reasons:
+        body["reasons"] = reasons
     return web.json_response(body, status=503, headers={"Retry-After": str(RETRY_AFTER)})
 
 

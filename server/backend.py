@@ -13,7 +13,7 @@ from aiohttp import web
 
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
-from pipelines.chat.stage import ChatStage
+from pipelines.chat.answering import AnsweringStage
 from pipelines.embedding.names import MINILM, MODELS
 from pipelines.events import Event, Picture, StageError, Turn, shutting_down
 from pipelines.flow import Next, flow
@@ -39,6 +39,7 @@ from server.tracing.switch import Tracing
 
 Endpoint = Literal["embeddings", "moderations", "images", "speech", "transcriptions"]
 DETECTOR = "loquent-anomaly"
+UNNAMED = "upstream"  # the language model elsewhere, until its server has said what it is called
 DRAWER = "loquent-mood"  # until the generator is loaded, which has a name of its own
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,6 @@ class Backend:
 
     settings: Settings
     pipeline: Pipeline
-    names: ModelNames
     access: AccessControl
     history: DatabaseHistory | None = None  # None where conversations are stored in memory alone
     tracing: Tracing | None = None
@@ -69,10 +69,12 @@ class Backend:
     sessions: Sessions = field(init=False)
     gate: Gate = field(init=False)
     lane: Lane = field(init=False)
+    _names: ModelNames = field(init=False)  # of the language model, as it is configured
     live: LiveSessions[Any] = field(init=False)  # realtime sessions in progress; of ``LiveSession``
 
     def __post_init__(self) -> None:
-        limits = self.settings.limits
+        limits, models = self.settings.limits, self.settings.models
+        self._names = ModelNames(public_name(self.settings.chat.model), models.aliases, models.unknown)
         keyring = self.access.keyring
         self.limiter = Limiter(limits, on=lambda: limits.rates == "on" or (limits.rates == "auto" and keyring.required))
         self.sessions = Sessions(self.access, address_connections=lambda: self.limiter.address_connections)
@@ -99,11 +101,11 @@ class Backend:
         """Drop what memory holds of conversations that were deleted: sessions, pictures, and the prefix cache."""
         self.live.deleted(owner, conversations)
         self.images.forget(frozenset(conversations))
-        chat = self.pipeline.find(ChatStage)
+        chat = self.pipeline.find(AnsweringStage)
         if chat is not None:
             site, _, secret = owner.partition("/")
             visitor = f"/{secret}" if secret else ""
-            chat.engine.forget((site + visitor, visitor))  # a tenant has no name where there is only one
+            chat.forget((site + visitor, visitor))  # a tenant has no name where there is only one
 
     def in_flight(self) -> "_InFlight":
         """Count a request while the block runs."""
@@ -148,6 +150,16 @@ class Backend:
         whole = self.settings.limits.send_seconds * (1 + len(body) / BODY_OF_A_SEND)
         await self.deliver(request, send(), seconds=whole)
         return pieces
+
+    @property
+    def names(self) -> ModelNames:
+        """The names of the language model: as it is configured, or as its server elsewhere calls it."""
+        chat = self.settings.chat
+        if chat.engine == "builtin":
+            return self._names
+        stage = self.pipeline.find(AnsweringStage)
+        here = (stage.model_name if stage is not None else "") or UNNAMED
+        return replace(self._names, here=here, others=tuple(chat.upstream.models))
 
     def names_of(self, endpoint: Endpoint) -> ModelNames:
         """The names of the model behind an endpoint that is not the language model."""
@@ -201,11 +213,11 @@ class Backend:
 
     def ahead(self, *, spoken: bool) -> int:
         """Replies that must end before another one could begin."""
-        chat, speech = self.pipeline.find(ChatStage), self.pipeline.find(SpeechStage)
+        chat, speech = self.pipeline.find(AnsweringStage), self.pipeline.find(SpeechStage)
         voiceless = 0 if speech is None else speech.capacity.waiting
-        admitted = 0 if chat is None else chat.engine.ahead
+        admitted = 0 if chat is None else chat.ahead
         # Those of realtime sessions count from their beginning: they pass other stages before the model admits them.
-        written = max(admitted, self.live.turns - voiceless - self.settings.chat.streams + 1)
+        written = max(admitted, self.live.turns - voiceless - self.settings.chat.at_once + 1)
         return max(written, speech.capacity.ahead) if spoken and speech is not None else written
 
     @property

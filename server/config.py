@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.chat.settings import ChatSettings
+from pipelines.chat.upstream.settings import KEY
 from pipelines.image.settings import ImageSettings
 from pipelines.listening.settings import ListeningSettings
 from pipelines.part import settings_model
@@ -40,7 +41,9 @@ from server.realtime.settings import SessionsSettings as SessionsSettings
 from server.web.settings import WebSettings as WebSettings
 
 ENV_PREFIX = "LOQUENT__"
-SECRET = ("server.keys", "history.store")  # whose values may hold one, and are not repeated
+SUBSECTIONS = ("chat.upstream",)  # sections within others, whose keys have origins of their own
+# Whose values may hold a secret, and are not repeated.
+SECRET = ("server.keys", "history.store", "chat", "chat.upstream", "chat.upstream.key")
 KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -274,6 +277,7 @@ def read(explicit: str | None = None, command_line: Mapping[str, Any] | None = N
     origins: dict[str, str] = {}
     for name, values in sources:
         _check_keys(values, name)
+        _check_secrets(values, name)
         for key, value in _flat(values):
             _set(merged, key, value)
             origins[key] = name
@@ -353,9 +357,15 @@ def _check_keys(values: Values, source: str) -> None:
             raise ConfigError(f"{source}: there is no key {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
 
 
+def _check_secrets(values: Values, source: str) -> None:
+    """Raises: ConfigError where a plain key is where others may read it."""
+    if source != "environment" and any(key == "chat.upstream.key" and value for key, value in _flat(values)):
+        raise ConfigError(f"{source}: chat.upstream.key may be set only in the environment: {KEY}.")
+
+
 def _explain(problem: Any, origins: Mapping[str, str]) -> str:
     path = [str(part) for part in problem["loc"]]
-    key = ".".join(path[: 3 if path[0] == "stages" else 2])
+    key = ".".join(path[: 3 if path[0] == "stages" or ".".join(path[:2]) in SUBSECTIONS else 2])
     value = problem.get("input")
     shown = "" if key in SECRET else f" (it is {value!r})"
     message = problem["msg"].removeprefix("Value error, ")
@@ -366,7 +376,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
     """Dotted keys and their values: ``chat.model``, ``stages.NAME.key``."""
     for name, value in values.items():
         key = f"{above}.{name}" if above else str(name)
-        if isinstance(value, Mapping) and above in ("", "stages"):
+        if isinstance(value, Mapping) and (above in ("", "stages") or key in SUBSECTIONS):
             yield from _flat(value, key)
         else:
             yield key, value

@@ -31,8 +31,7 @@ class RateLimitedError(StageError):
     """A limit of requests or tokens is used up."""
 
     def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__("overloaded", "rate_limit_exceeded", message)
-        self.retry_after = retry_after  # seconds
+        super().__init__("overloaded", "rate_limit_exceeded", message, retry_after=retry_after)
 
 
 class ApiError(Exception):
@@ -75,7 +74,7 @@ def translate(error: BaseException) -> ApiError:
         return error
     if isinstance(error, StageError):
         status = _STATUS_OF_CODE.get(error.code, _STATUS[error.kind])
-        waits = error.retry_after if isinstance(error, RateLimitedError) else RETRY_AFTER
+        waits = RETRY_AFTER if error.retry_after is None else error.retry_after
         retry = waits if status in (429, 503) else None
         return ApiError(status, error.code, error.message, error.param, retry_after=retry)
     return ApiError(500, "internal_error", "The server failed on this request; its log says why.")

@@ -1,7 +1,7 @@
 """The names that clients call models by."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -53,6 +53,11 @@ class ModelNames:
             f"There is no model {asked!r:.100} here. Names that are taken here: {taken}.",
             param="model",
         )
+
+    def chosen(self, asked: str | None) -> "ModelNames":
+        """The same names, of which ``asked`` is here for all that follows. Raises: as ``resolve``."""
+        here = self.resolve(asked)
+        return replace(self, here=here, others=tuple(name for name in self.own if name != here))
 
 
 @dataclass(frozen=True, slots=True)

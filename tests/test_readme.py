@@ -17,6 +17,7 @@ PROGRAMS = [block for language, block in BLOCKS if language == "python"]
 ELSEWHERE = {
     ".venv/bin/loquent wyoming --host 0.0.0.0 --allow 192.168.1.0/24": "tests/clients/wyoming/test_commands.py",
     "make serve": "the Makefile's own dry run",
+    "make serve ENGINE=http://10.0.0.5:8000/v1": "the same, and tests/e2e/test_gateway.py",
     ".venv/bin/loquent chat": "tests/clients/test_terminal.py, on a terminal",
     ".venv/bin/loquent train image --minutes 60 --out my-generator": "tests/server/commands/test_train_image.py",
     ".venv/bin/loquent train anomaly --normal my_messages.jsonl --out my-detector": "tests/clients/test_screen.py",
@@ -68,12 +69,20 @@ def test_make_serve_runs_the_server() -> None:
     assert outcome.stdout.rstrip().endswith("loquent serve")
 
 
+def test_make_serve_with_an_engine_elsewhere_needs_no_pytorch() -> None:
+    command = ["make", "--dry-run", "--no-print-directory", "serve", "ENGINE=http://10.0.0.5:8000/v1"]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert outcome.stdout.rstrip().endswith("loquent serve --engine 'http://10.0.0.5:8000/v1'")
+    assert "constraints.txt torch" not in outcome.stdout
+    assert "[server" not in outcome.stdout
+
+
 def test_the_table_has_every_key_with_its_default_and_what_config_toml_says_of_it() -> None:
-    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| (.*) \|$", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+(?:\.\w+)+)` \| (.*) \|$", README, re.MULTILINE))
     section, comment = "", ""
     expected: dict[str, str] = {}
     for line in (ROOT / "config.toml").read_text().splitlines():
-        if found := re.fullmatch(r"\[(\w+)\]", line):
+        if found := re.fullmatch(r"\[([\w.]+)\]", line):
             section = found[1]
         elif line.startswith("# "):
             comment = f"{comment} {line[2:]}".strip()

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
-from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
+from pipelines.chat.answering import Measured
 from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.defaults import ENGINE, of_model
 from pipelines.chat.engine.admission import EngineLimits
@@ -15,16 +16,24 @@ from pipelines.chat.engine.engine import Engine
 from pipelines.chat.model.files import prepare
 from pipelines.chat.model.interface import LanguageModel
 from pipelines.chat.settings import ChatSettings
-from pipelines.chat.stage import ChatStage, Observer
+from pipelines.chat.stage import ChatStage
 from pipelines.downloads.progress import Progress
 from pipelines.embedding.names import MINILM
-from pipelines.events import Sampling, Usage
-from pipelines.metrics import counter, gauge, latency
+from pipelines.events import Sampling
+from pipelines.metrics import counter, gauge
 from pipelines.part import Part, Shared
+from pipelines.stages import StageUnavailableError
 
 
 def part(settings: ChatSettings, shared: Shared) -> Part:
-    """The chat stage, on the model that the settings name."""
+    """The chat stage, on the model that the settings name, or over a server elsewhere."""
+    if settings.engine == "openai":
+        from pipelines.chat.upstream.part import part as over_upstreams
+
+        return over_upstreams(settings, shared)
+    if find_spec("torch") is None:
+        text = "[chat] engine = \"builtin\" needs PyTorch: pip install 'loquent[server]', or have a server elsewhere"
+        raise StageUnavailableError(f"{text} answer: loquent serve --engine URL")
     folder = Path()
     defaults = ENGINE
 
@@ -70,7 +79,7 @@ def assemble(
     chooser: Chooser | None = None,
 ) -> Part:
     """The chat stage around an engine that loads its own model, which draws by these defaults."""
-    measured = _Measured()
+    measured = Measured()
     stage = ChatStage(engine, settings, defaults=defaults, chooser=chooser, observer=measured)
     return Part(
         "chat",
@@ -80,30 +89,6 @@ def assemble(
         ready=lambda: engine.ready,
         metrics=(*measured.collectors, *metrics(engine)),
     )
-
-
-class _Measured(Observer):
-    """Counts what replies are made of."""
-
-    def __init__(self) -> None:
-        self._ttft = latency("loquent_time_to_first_token_seconds", "From the turn to its first text.")
-        self._itl = latency("loquent_inter_token_latency_seconds", "Between texts, for each token.")
-        self._prompt = Counter("loquent_prompt_tokens", "Tokens of prompts.", registry=None)
-        self._generated = Counter("loquent_generation_tokens", "Tokens generated.", registry=None)
-
-    @property
-    def collectors(self) -> tuple[Collector, ...]:
-        return self._ttft, self._itl, self._prompt, self._generated
-
-    def first_token(self, seconds: float) -> None:
-        self._ttft.observe(seconds)
-
-    def next_token(self, seconds: float) -> None:
-        self._itl.observe(seconds)
-
-    def finished(self, usage: Usage) -> None:
-        self._prompt.inc(usage.input_tokens)
-        self._generated.inc(usage.output_tokens)
 
 
 def metrics(engine: Engine) -> tuple[Collector, ...]:

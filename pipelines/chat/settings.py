@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.chat.upstream.settings import UpstreamSettings
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
@@ -16,6 +18,7 @@ class ChatSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    engine: Literal["builtin", "openai"] = "builtin"
     model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
     device: Annotated[str, Field(min_length=1)] = "auto"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -35,3 +38,18 @@ class ChatSettings(BaseModel):
     kept: Annotated[int, Field(ge=0)] = 32
     waiting: Annotated[int, Field(ge=0)] = 256
     waiting_tokens: Annotated[int, Field(ge=1)] = 262144
+    upstream: UpstreamSettings = UpstreamSettings()
+
+    @model_validator(mode="after")
+    def _has_an_upstream(self) -> "ChatSettings":
+        if self.engine == "openai":
+            if not self.upstream.urls:
+                raise ValueError('engine = "openai" needs the address of a server: [chat.upstream] urls')
+            if self.repetition_prompt != "model":
+                raise ValueError('repetition_prompt has no form that another server understands: leave it at "model"')
+        return self
+
+    @property
+    def at_once(self) -> int:
+        """Replies that are made at a time, at most: ``streams`` by each server that makes them."""
+        return self.streams * (len(self.upstream.urls) if self.engine == "openai" else 1)

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 
+from pipelines.chat.answering import AnsweringStage, Observer
 from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.calls.reader import CallReader
 from pipelines.chat.defaults import ENGINE, resolved
@@ -15,27 +16,12 @@ from pipelines.chat.model.interface import Constraint
 from pipelines.chat.prompt import Room, fit
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.writing import Writing, constraint_of, writing_of
-from pipelines.events import CallDelta, Event, Finished, Sampling, TextDelta, TextDone, Turn, Usage
-from pipelines.flow import Next
-from pipelines.tracing import generating
+from pipelines.events import Event, Finished, Sampling, TextDelta, TextDone, Turn
 
 UNAIDED = 3_000_000_000  # weights, from which a model chooses functions well by itself
 
 
-class Observer:
-    """What is measured of replies; this one ignores it."""
-
-    def first_token(self, seconds: float) -> None:
-        """From the turn to its first text."""
-
-    def next_token(self, seconds: float) -> None:
-        """From one text to the next, for each token in it."""
-
-    def finished(self, usage: Usage) -> None:
-        """A reply has ended."""
-
-
-class ChatStage:
+class ChatStage(AnsweringStage):
     """A stage around an engine."""
 
     def __init__(
@@ -48,12 +34,11 @@ class ChatStage:
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(observer, clock)
         self.engine = engine
         self._settings = settings
         self._defaults = defaults  # of the model, known once it is on the disk
         self._chooser = chooser
-        self._observer = observer or Observer()
-        self._clock = clock
         # One thread: tokenizers are not made for two, and what waits for it keeps its place in the engine meanwhile.
         self._renderer = ThreadPoolExecutor(1, "chat-prompt")
 
@@ -62,26 +47,19 @@ class ChatStage:
         await self.engine.close()
         self._renderer.shutdown(wait=False, cancel_futures=True)
 
-    async def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
-        """Answer; ``next`` is never called."""
-        last = turn.begun if turn.begun is not None else self._clock()
-        first = True
-        with generating(turn.trace) as generation:
-            async with aclosing(self._answer(turn)) as reply:
-                async for event in reply:
-                    if isinstance(event, TextDelta | CallDelta) and event.tokens:
-                        now = self._clock()
-                        if first:
-                            self._observer.first_token(now - last)
-                            generation.first_token()
-                        elif turn.speech is None:  # spoken text is read as it is said, not as it is made
-                            self._observer.next_token((now - last) / event.tokens)
-                        last, first = now, False
-                    if isinstance(event, Finished):
-                        self._observer.finished(event.usage)
-                        usage = event.usage
-                        generation.counted(usage.input_tokens, usage.cached_tokens, usage.output_tokens)
-                    yield event
+    @property
+    def model_name(self) -> str:
+        """The configuration knows it."""
+        return ""
+
+    @property
+    def ahead(self) -> int:
+        """Replies that must end before another one could begin."""
+        return self.engine.ahead
+
+    def forget(self, tenants: Iterable[str]) -> None:
+        """Drop what the prefix cache holds of these tenants."""
+        self.engine.forget(tenants)
 
     async def _answer(self, turn: Turn) -> AsyncGenerator[Event]:
         max_tokens = turn.sampling.max_tokens or self._settings.max_tokens

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.calls.grammar import arguments_of, of_calls, of_text_or_calls
-from pipelines.chat.model.grammar import REFUSED, closed
 from pipelines.chat.model.interface import Constraint, Grammar, Tokenizer
+from pipelines.chat.model.schemas import REFUSED, closed
 from pipelines.events import Format, Message, StageError, Tool, ToolUse, Turn
 
 CHARACTERS_A_TOKEN = 2  # of descriptions of functions, at the least

@@ -27,6 +27,8 @@ def part(settings: ToolsSettings, shared: Shared) -> Part:
     stage = ToolsStage(sources, settings)
     if not sources:
         return replace(assemble(stage), required=False, missing="[tools] names no functions")
+    if not shared.guides:
+        return assemble(stage)
     guide = shared.embeds()  # small models are told by it when to call
 
     async def start() -> None:

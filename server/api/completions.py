@@ -59,7 +59,7 @@ class CompletionRequest(SamplingFields, FormatFields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def turns(self, id: str, tenant: str) -> list[Turn]:
+    def turns(self, id: str, tenant: str, model: str = "") -> list[Turn]:
         """The turns that answer this request: each prompt's choices are neighbours. Raises: ApiError 400."""
         form, choices = self.format(), self.n or 1
         if len(self.prompt) * choices > ANSWERS:
@@ -70,6 +70,7 @@ class CompletionRequest(SamplingFields, FormatFields):
                 (Message("user", prompt),),
                 self.sampling(max_tokens=self.max_tokens, logprobs=None, choice=choice),
                 tenant,
+                model,
                 format=form,
             )
             for index, prompt in enumerate(self.prompt)
@@ -83,7 +84,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     asked = requests.read(await requests.body(request), CompletionRequest, ignored=IGNORED)
     model = backend.names.resolve(asked.model)
     id = f"cmpl-{secrets.token_hex(12)}"
-    turns = asked.turns(id, request[TENANT])
+    turns = asked.turns(id, request[TENANT], model)
     form = Form(id, model, usage=bool(asked.stream_options and asked.stream_options.include_usage))
     backend.check_ready()
     async with aclosing(replies(backend, turns, backend.origin(request), request[CALLER])) as events:

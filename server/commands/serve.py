@@ -10,12 +10,17 @@ EPILOG = "Every other setting: config.toml; `loquent config check` shows it."
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """The address, the model and the log level."""
+    """The address, the model, what answers with it, and the log level."""
     options.add_config(parser)
     parser.add_argument("--host", help="address to listen on; any but loopback requires a key (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on, 0 for any free one (8700)")
     parser.add_argument(
         "--model", help="language model: a name from `loquent models list`, a folder, a .gguf, a hub name"
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="URL",
+        help="answer with an OpenAI-compatible server elsewhere, such as http://10.0.0.5:8000/v1",
     )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="log level (info)")
 
@@ -29,8 +34,10 @@ def run(asked: Namespace) -> int:
         "server.host": asked.host,
         "server.port": asked.port,
         "server.log_level": asked.log_level,
-        "chat.model": asked.model,
+        "chat.model": asked.model if asked.engine is None else None,
     }
+    if asked.engine is not None:
+        overrides |= {"chat.engine": "openai", "chat.upstream.urls": [asked.engine], "chat.upstream.model": asked.model}
     try:
         configuration = read(asked.config, overrides)
     except ConfigError as error:

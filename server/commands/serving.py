@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 
 from pipelines.build import Pipeline, build
+from pipelines.chat.answering import AnsweringStage
 from pipelines.downloads.fetch import PackageError
 from pipelines.part import Part
 from pipelines.speech.stage import SpeechStage
@@ -129,11 +130,20 @@ class _Process:
         seconds = time.monotonic() - self._started
         speech = self._pipeline.find(SpeechStage)
         speaks = speech is not None and speech.ready
-        parts = [self._settings.chat.model, *([f"voice {self._settings.speech.voice}"] if speaks else [])]
+        parts = [self._model, *([f"voice {self._settings.speech.voice}"] if speaks else [])]
         notify("READY=1", f"STATUS=listens on {address}")
         streams.announce(f"Loquent listens on {address} ({', '.join(parts)}, ready in {seconds:.1f} s)")
         if page.served(self._settings):
             streams.announce(f"Open {page.address(self._settings, address)} in a browser")
+
+    @property
+    def _model(self) -> str:
+        """What answers, in words."""
+        chat = self._settings.chat
+        if chat.engine == "builtin":
+            return chat.model
+        stage = self._pipeline.find(AnsweringStage)
+        return f"{stage.model_name if stage is not None else chat.upstream.model} at {', '.join(chat.upstream.urls)}"
 
     def _part_ready(self, part: Part, seconds: float) -> None:
         _freeze()

@@ -228,7 +228,7 @@ def _state(request: web.Request, backend: Backend, id: str, token: str) -> State
     return State(
         id=id,
         token=token,
-        names=backend.names,
+        names=backend.names.chosen(request.query.get("model")),
         limits=backend.settings.limits,
         tenant=caller.tenant,
         leash=caller.leash,

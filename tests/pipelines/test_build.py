@@ -10,9 +10,10 @@ from threadpoolctl import threadpool_info
 
 from pipelines import build as build_module
 from pipelines.build import Pipeline
+from pipelines.chat.answering import Observer
 from pipelines.chat.part import assemble
 from pipelines.chat.settings import ChatSettings
-from pipelines.chat.stage import ChatStage, Observer
+from pipelines.chat.stage import ChatStage
 from pipelines.events import Event, Finished, Message, Turn, Usage
 from pipelines.flow import Next
 from pipelines.part import Part, Shared, settings_model

@@ -37,8 +37,12 @@ def labels_of(metrics: Metrics) -> dict[str, tuple[str, ...]]:
     return found
 
 
-async def test_the_table_lists_exactly_the_metrics_of_a_server_with_every_part(tmp_path: Path) -> None:
-    settings = Settings.model_validate({"history": {"store": f"sqlite:///{tmp_path / 'history.db'}"}})
+ELSEWHERE = {"engine": "openai", "upstream": {"urls": ["http://127.0.0.1:9/v1"]}}
+
+
+async def exposed(tmp_path: Path, chat: dict[str, Any]) -> set[Row]:
+    """The metrics of a server with every part."""
+    settings = Settings.model_validate({"history": {"store": f"sqlite:///{tmp_path / 'history.db'}"}, "chat": chat})
     parts = stage_settings(settings) | {"listening": settings.listening}
     listener = listen("127.0.0.1", 0)
     async with serving(settings, build(parts), listener) as backend, aiohttp.ClientSession() as http:
@@ -46,8 +50,18 @@ async def test_the_table_lists_exactly_the_metrics_of_a_server_with_every_part(t
             families = list(text_string_to_metric_families(await answer.text()))
         labels = labels_of(backend.metrics)
     suffix = {"counter": "_total"}
-    exposed = {(each.name + suffix.get(each.type, ""), each.type, labels[each.name]) for each in families}
-    assert exposed == documented()
+    return {(each.name + suffix.get(each.type, ""), each.type, labels[each.name]) for each in families}
+
+
+async def test_the_table_lists_exactly_the_metrics_of_servers_with_every_part(tmp_path: Path) -> None:
+    builtin, elsewhere = await exposed(tmp_path, {}), await exposed(tmp_path, ELSEWHERE)
+    assert builtin | elsewhere == documented()
+    assert {name for name, _, _ in elsewhere - builtin} == {
+        "loquent_upstream_requests_total",
+        "loquent_upstream_retries_total",
+        "loquent_upstream_running",
+        "loquent_upstream_state",
+    }
 
 
 def test_metrics_follow_the_conventions_of_prometheus() -> None:

@@ -5,8 +5,8 @@ from json import dumps, loads
 from typing import Any
 
 from pipelines.chat.calls.prompt import CLOSE, OPEN
-from pipelines.chat.model.grammar import LENIENT, closed
 from pipelines.chat.model.interface import Grammar
+from pipelines.chat.model.schemas import LENIENT, closed
 from pipelines.events import Format, Tool
 
 MOST_CALLS = 8  # of one reply

@@ -19,12 +19,12 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pipelines.chat.model.interface import Grammar
+from pipelines.chat.model.schemas import BY_NAME, COMPACT, LENIENT, REFUSED
 from pipelines.chat.model.shortest import least_tokens
 from pipelines.events import StageError
 
 log = logging.getLogger(__name__)
 
-REFUSED = "invalid_grammar"
 LARGEST = 256 * 1024  # characters of a grammar
 CACHED = 64  # compiled grammars
 CACHED_CHARACTERS = 4 * 1024 * 1024  # of their sources together
@@ -45,40 +45,13 @@ LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 
-# JSON as models write it: one space behind a comma and a colon, and none elsewhere.
-COMPACT: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-LENIENT: dict[str, Any] = COMPACT | {"lenient": True, "coerce_one_of": True}  # what can't be enforced is left out
-
 Bits = npt.NDArray[np.uint32]
-
-BY_NAME = ("properties", "$defs", "definitions", "patternProperties")  # keywords that hold schemas by name
 
 # Tokens that end JSON values. "Ġ", "Ċ" and "▁" are white space in vocabularies.
 QUOTES = re.compile(r'[ĠĊ▁]*"{1,2}[\]}]*')
 BRACKETS = re.compile(r"[ĠĊ▁]*(\[\]|\{\})?[\]}]*(?<=[\]}])")
 SIGN = re.compile(r"[!-~]")
 LETTERS = re.compile(r"[bcdghjkmqvwxyz]")  # which only strings hold: not true, false, null, nor a number
-
-
-def closed(schema: Any) -> Any:
-    """The schema, less properties that its objects don't name: a small model would invent some."""
-    if isinstance(schema, list):
-        return [closed(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {key: _closed_within(key, value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and "allOf" not in schema:
-        made.setdefault("additionalProperties", False)
-    return made
-
-
-def _closed_within(key: str, value: Any) -> Any:
-    """What a keyword of a schema holds: values, schemas by name, or schemas."""
-    if key in ("enum", "const", "default", "examples"):
-        return value
-    if key in BY_NAME and isinstance(value, dict):
-        return {name: closed(each) for name, each in value.items()}
-    return closed(value)
 
 
 def _source(grammar: Grammar) -> str:

@@ -28,7 +28,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         asked.loquent.check(backend)
     offered = asked.offer()
     id = f"chatcmpl-{secrets.token_hex(12)}"
-    turns = asked.turns(id, request[TENANT], offered)
+    turns = asked.turns(id, request[TENANT], offered, model)
     with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
     form = Form(id, model, asked.legacy, bool(asked.logprobs), with_usage, offered.warnings)
     backend.check_ready()

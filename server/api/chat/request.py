@@ -126,7 +126,7 @@ class ChatRequest(SamplingFields, FormatFields):
         choice = ToolChoice(type=asked.mode or "function", name=asked.name) if asked else None
         return offer(_entries(self.functions), choice, parallel=False, param="functions", choice_param="function_call")
 
-    def turns(self, id: str, tenant: str, offered: Offer) -> list[Turn]:
+    def turns(self, id: str, tenant: str, offered: Offer, model: str = "") -> list[Turn]:
         """The turns that answer this request, one a choice. Raises: ApiError 400 for what contradicts itself."""
         own = self.loquent or LoquentExtension()
         messages = conversation(self.messages)
@@ -142,6 +142,7 @@ class ChatRequest(SamplingFields, FormatFields):
                     choice=choice,
                 ),
                 tenant,
+                model,
                 # The choices of one request are no flood of its session: one of them stands for all.
                 session="" if choice else own.session_of(tenant),
                 verdicts=own.verdicts,

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from aiohttp import web
@@ -85,7 +85,8 @@ async def create(request: web.Request) -> web.StreamResponse:
     backend.check_ready()
     id = f"resp_{secrets.token_hex(24)}"
     said = (Message("system", asked.instructions),) if asked.instructions else ()
-    turn = asked.turn(id, request[TENANT], (*said, *conversation([*history, *input])), checked)
+    messages = (*said, *conversation([*history, *input]))
+    turn = replace(asked.turn(id, request[TENANT], messages, checked), model=model)
     overflow: Literal["error", "trim"] = backend.settings.chat.overflow
     reply = Reply(id, model, asked.echo(checked.offered, overflow=overflow), checked.offered.warnings)
     with responses.in_progress(owner, reply) as running:

@@ -33,6 +33,7 @@ class NotReady(TypedDict):
 
     status: Literal["loading", "draining"]
     waiting_for: list[str]
+    reasons: NotRequired[dict[str, str]]  # by what is waited for, where it is known
 
 
 class ModelVoice(TypedDict):

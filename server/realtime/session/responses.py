@@ -137,6 +137,7 @@ def _turn(state: State, response_id: str, asked: wire.ResponseConfig, items: Seq
         messages,
         sampling,
         state.tenant,
+        state.names.here,
         session=state.id,
         conversation=state.conversation_id,
         verdicts=bool(said("verdicts", asked.loquent, state.config.loquent)) and state.verdicts,

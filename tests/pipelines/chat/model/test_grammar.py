@@ -16,6 +16,7 @@ from pipelines.chat.model import grammar as grammars
 from pipelines.chat.model.files import prepare
 from pipelines.chat.model.grammar import Bits, GrammarConstraint, Grammars
 from pipelines.chat.model.interface import Grammar
+from pipelines.chat.model.schemas import closed
 from pipelines.chat.model.shortest import least_tokens
 from pipelines.downloads.progress import finish
 from pipelines.events import StageError
@@ -221,7 +222,7 @@ def test_objects_are_closed_where_the_schema_does_not_open_them() -> None:
         },
         "$defs": {"any": {"type": "object"}},
     }
-    made = grammars.closed(of)
+    made = closed(of)
     assert made["additionalProperties"] is False
     assert set(made["properties"]) == {"properties", "open"}
     assert made["properties"]["properties"]["additionalProperties"] is False

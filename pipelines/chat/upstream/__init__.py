@@ -1,0 +1,1 @@
+"""The chat stage over servers elsewhere that speak OpenAI's chat completions."""

@@ -1,0 +1,234 @@
+"""HTTP to one upstream: its models, and streamed chat completions. Every wait has a limit, and every body a bound."""
+
+import asyncio
+import json
+import math
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+
+from pipelines.chat.upstream.chunks import Refusal, read_chunk, read_error, shown
+from pipelines.chat.upstream.outcomes import UpstreamError, outcome_of
+from pipelines.chat.upstream.reading import Broken, ReplyReader
+from pipelines.chat.upstream.settings import UpstreamSettings
+from pipelines.chat.upstream.sse import EventReader, Malformed
+from pipelines.events import Event
+
+BODY = 1024 * 1024  # bytes of an answer that is no stream
+ERROR_BODY = 64 * 1024  # of an error
+ERROR_SECONDS = 5.0  # that an error's body may take
+USAGE_SECONDS = 2.0  # in which the usage follows a reply's end
+END_SECONDS = 0.05  # in which a stream that has said [DONE] also ends; then its connection is used again
+IDLE_SECONDS = 4.0  # that an idle connection is kept open: uvicorn, which most of these servers use, closes it after 5
+HEADERS = {"User-Agent": "loquent", "Accept-Encoding": "identity"}  # compressed events come when there are many
+BUFFER = 64 * 1024  # bytes that may wait to be read
+
+
+class Client:
+    """What talks to the upstreams of one server."""
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._waits: set[asyncio.Timeout] = set()  # for an upstream; one a request
+
+    def start(self) -> None:
+        """Open the pool of connections, on the running loop."""
+        key = self._settings.key.get_secret_value()
+        # No cookies, no proxies and no redirects: what is sent goes to the configured address and nowhere else.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=HEADERS | ({"Authorization": f"Bearer {key}"} if key else {}),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
+            read_bufsize=BUFFER,
+        )
+
+    async def close(self) -> None:
+        """End every request, and close every connection."""
+        for wait in self._waits:  # closing a connection does not wake its reader
+            if not wait.expired():
+                wait.reschedule(0.0)
+        if self._session is not None:
+            await self._session.close()
+
+    async def models(self, url: str) -> Sequence[str]:
+        """The names of its models; none where it has no list. Raises: UpstreamError."""
+        until = asyncio.get_running_loop().time() + self._settings.connect_timeout + ERROR_SECONDS
+        async with self._within(until), self._opened.get(f"{url}/models", allow_redirects=False) as response:
+            if response.status == 404:
+                return ()
+            if response.status != 200:
+                raise await _error(response)
+            body = await _body(response, BODY)
+        try:
+            data = json.loads(body)["data"]
+            return tuple(str(each["id"]) for each in data)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise UpstreamError("invalid", "its list of models can't be read") from None
+
+    async def reply(self, url: str, body: Mapping[str, Any], reader: ReplyReader) -> AsyncGenerator[Event]:
+        """The events of a reply, as ``reader`` reads them; closing this closes the request at once.
+
+        Raises: UpstreamError; ``reader.begun`` says whether some of the reply was passed on before.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.connect_timeout + self._settings.first_token_timeout
+        async with self._within(until):
+            response = await self._opened.post(f"{url}/chat/completions", json=body, allow_redirects=False)
+        try:
+            async with self._within(until):
+                await _check(response)
+            async with aclosing(self._events(response, reader, until)) as events:
+                async for event in events:
+                    yield event
+            if not reader.complete:
+                raise UpstreamError("failed", "it closed the stream before the reply was complete")
+            await _drained(response)
+            for event in reader.end():
+                yield event
+        finally:
+            # Closes the connection where the stream has not ended: the upstream notices, and stops.
+            response.release() if response.content.at_eof() else response.close()
+
+    async def _events(
+        self, response: aiohttp.ClientResponse, reader: ReplyReader, until: float
+    ) -> AsyncGenerator[Event]:
+        """The events up to the stream's end; ``until`` is when the first one must have come."""
+        now, events, done = asyncio.get_running_loop().time, EventReader(), False
+        while not done:
+            try:
+                async with self._within(until):
+                    data = await response.content.readany()
+            except UpstreamError:
+                if reader.complete:  # but for its usage, which some servers do not send
+                    return
+                raise
+            try:
+                for text in events.feed(data) if data else events.end():
+                    done = done or text == "[DONE]"
+                    for event in () if done else self._read(text, reader):
+                        yield event
+            except (Malformed, Broken) as error:
+                early = isinstance(error, Broken) or not data
+                raise UpstreamError("failed" if early else "invalid", str(error)) from None
+            done = done or not data
+            if reader.complete:
+                until = now() + min(self._settings.token_timeout, USAGE_SECONDS)
+            elif reader.alive:
+                until = now() + self._settings.token_timeout
+
+    @asynccontextmanager
+    async def _within(self, until: float) -> AsyncIterator[None]:
+        """A wait for an upstream that ends then. Raises: UpstreamError."""
+        async with _failures(), asyncio.timeout_at(until) as wait:
+            self._waits.add(wait)
+            try:
+                yield
+            finally:
+                self._waits.discard(wait)
+
+    @staticmethod
+    def _read(text: str, reader: ReplyReader) -> list[Event]:
+        chunk = read_chunk(text)
+        if chunk.error is not None:
+            refusal = read_error(chunk.error)
+            raise UpstreamError("failed", f"an error in the stream{_named(refusal)}", refusal=refusal)
+        return list(reader.feed(chunk))
+
+    @property
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the client is not started")
+        return self._session
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    """Raises: UpstreamError where this is no stream."""
+    if response.status != 200:
+        raise await _error(response)
+    kind = response.content_type
+    if kind != "text/event-stream":
+        raise UpstreamError("invalid", f"it answered with {kind:.80} instead of a stream")
+
+
+async def _error(response: aiohttp.ClientResponse) -> UpstreamError:
+    """The failure that an answer's status and body tell of."""
+    try:
+        async with asyncio.timeout(ERROR_SECONDS):
+            refusal = read_error(_json(await _body(response, ERROR_BODY)))
+    except (TimeoutError, aiohttp.ClientError, UpstreamError):
+        refusal = read_error(None)
+    wait = retry_after(response.headers.get("Retry-After"), time.time())
+    text = f"HTTP {response.status}{_named(refusal)}"
+    return UpstreamError(outcome_of(response.status), text, refusal=refusal, retry_after=wait)
+
+
+def _named(refusal: Refusal) -> str:
+    """The code of an error, for the log. What it says besides may repeat the conversation."""
+    return f" {refusal.code}" if re.fullmatch(r"[\w.-]{1,64}", str(refusal.code or "")) else ""
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > most:
+            raise UpstreamError("invalid", f"its answer has more than {most} bytes")
+    return bytes(body)
+
+
+async def _drained(response: aiohttp.ClientResponse) -> None:
+    """Wait a moment for the end of a stream that has said all, so that its connection can be used again."""
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            while not response.content.at_eof():
+                await response.content.readany()
+    except (TimeoutError, aiohttp.ClientError):
+        pass
+
+
+def retry_after(given: str | None, now: float) -> float | None:
+    """The seconds that a ``Retry-After`` asks for, in either of its forms; None where it says nothing of use."""
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(given).timestamp() - now
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+@asynccontextmanager
+async def _failures() -> AsyncIterator[None]:
+    """Raises: UpstreamError for what goes wrong on the way to an upstream and back."""
+    try:
+        yield
+    except UpstreamError:
+        raise
+    except (aiohttp.ServerTimeoutError, aiohttp.ConnectionTimeoutError) as error:
+        raise UpstreamError("unreachable", f"no connection: {type(error).__name__}") from None
+    except TimeoutError:
+        raise UpstreamError("timeout", "nothing came in time") from None
+    except aiohttp.ClientConnectorError as error:
+        why = getattr(error, "os_error", None) or type(error).__name__  # a certificate's error has none
+        raise UpstreamError("unreachable", f"no connection: {shown(str(why))}") from None
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
+        raise UpstreamError("failed", f"the connection broke: {type(error).__name__}") from None
+    except aiohttp.ClientError as error:
+        raise UpstreamError("invalid", f"no HTTP: {type(error).__name__}") from None
