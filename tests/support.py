@@ -102,6 +102,7 @@ class ScriptedModel:
     """
 
     seekable = True
+    encoder = None
     parameters = 0
 
     def __init__(

@@ -18,17 +18,22 @@ async def ask(target: Target, text: str, *, as_json: bool) -> None:
     """
     console = Console()
     pretty = console.is_terminal and not as_json
-    async with session(target, waiting=Console(stderr=True).print) as opened, aclosing(opened.ask(text)) as reply:
+    errors = Console(stderr=True)
+    async with session(target, waiting=errors.print) as opened, aclosing(opened.ask(text)) as reply:
         with MarkdownStream(console) if pretty else _Plain(silent=as_json) as out:
             async for piece in reply:
                 if isinstance(piece, Text):
                     out.write(piece.text)
                 elif as_json and isinstance(piece, Done):
                     print_json(_summary(piece, opened.model), sys.stdout)
+                elif isinstance(piece, Done):
+                    for warning in piece.warnings:
+                        errors.print(warning, style="yellow", markup=False)
 
 
 def _summary(done: Done, model: str) -> dict[str, object]:
-    return {
+    own = {"warnings": list(done.warnings)} if done.warnings else {}
+    return own | {
         "text": done.text,
         "status": done.status,
         "reason": done.reason,

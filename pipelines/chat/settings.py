@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.chat.tasks import Tasks
 from pipelines.chat.upstream.settings import UpstreamSettings
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -38,6 +39,7 @@ class ChatSettings(BaseModel):
     kept: Annotated[int, Field(ge=0)] = 32
     waiting: Annotated[int, Field(ge=0)] = 256
     waiting_tokens: Annotated[int, Field(ge=1)] = 262144
+    tasks: Tasks = {}
     upstream: UpstreamSettings = UpstreamSettings()
 
     @model_validator(mode="after")

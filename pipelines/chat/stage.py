@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 
+from pipelines.chat import source
 from pipelines.chat.answering import AnsweringStage, Observer
 from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.calls.reader import CallReader
@@ -16,7 +17,10 @@ from pipelines.chat.model.interface import Constraint
 from pipelines.chat.prompt import Room, fit
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.writing import Writing, constraint_of, writing_of
-from pipelines.events import Event, Finished, Sampling, TextDelta, TextDone, Turn
+from pipelines.events import Event, Finished, Sampling, Started, TextDelta, TextDone, Turn
+
+# A prompt, what holds its reply to a form, and what the client should know of it.
+Rendered = tuple[list[int], Constraint | None, tuple[str, ...]]
 
 UNAIDED = 3_000_000_000  # weights, from which a model chooses functions well by itself
 
@@ -63,23 +67,30 @@ class ChatStage(AnsweringStage):
 
     async def _answer(self, turn: Turn) -> AsyncGenerator[Event]:
         max_tokens = turn.sampling.max_tokens or self._settings.max_tokens
-        context = self.engine.model.context
+        model = self.engine.model
+        context, encoder = model.context, model.encoder
+        source.check(turn, self._settings.tasks, encodes=encoder is not None)
+        if encoder is not None:
+            turn = replace(turn, tools=None)
         self.engine.reserve(turn.tenant)
         try:
             writing = await writing_of(turn, self._helps(), context)
         except BaseException:
             self.engine.release(turn.tenant)
             raise
-        prompt, constraint = await self._rendered(turn, writing, max_tokens)
+        prompt, constraint, notices = await self._rendered(turn, writing, max_tokens)
         asked = turn.sampling
         if writing.exact and asked.repetition_penalty is None:
             asked = replace(asked, repetition_penalty=1.0)
         sampling = resolved(asked, self._settings, self._defaults())
-        sampling = replace(sampling, max_tokens=min(max_tokens, context - len(prompt)))
+        if encoder is not None and sampling.repetition_prompt is None:
+            sampling = replace(sampling, repetition_prompt=False)  # the input is no part of the decoder's text
+        room = context - len(prompt) if encoder is None else encoder.reply
+        sampling = replace(sampling, max_tokens=min(max_tokens, room))
         generated = self.engine.generate(turn.id, prompt, sampling, turn.tenant, constraint)
         async with aclosing(generated), aclosing(_read(generated, writing)) as reply:
             async for event in reply:
-                yield event
+                yield replace(event, notices=notices) if isinstance(event, Started) and notices else event
 
     def _helps(self) -> Chooser | None:
         """What chooses functions for the model; None where it chooses itself."""
@@ -88,15 +99,19 @@ class ChatStage(AnsweringStage):
             return None
         return chooser if self._settings.tools == "guided" or model.parameters < UNAIDED else None
 
-    async def _rendered(self, turn: Turn, writing: Writing, max_tokens: int) -> tuple[list[int], Constraint | None]:
-        """The prompt, and what the reply is held to; the request's permit is released where there is none."""
+    async def _rendered(self, turn: Turn, writing: Writing, max_tokens: int) -> Rendered:
+        """The prompt and what goes with it; the request's permit is released where there is none."""
         model = self.engine.model
         overflow = turn.overflow or self._settings.overflow
         room = Room(model.context, max_tokens, overflow, turn.retention, turn.retained_tokens)
 
-        def render() -> tuple[list[int], Constraint | None]:
+        def render() -> Rendered:
             constraint = constraint_of(writing, model.tokenizer, turn.tenant)
-            return fit(model.tokenizer, turn.messages, room, tools=writing.tools, prefill=turn.prefill), constraint
+            if model.encoder is not None:
+                prompt, notices = source.read(model.encoder, turn, overflow)
+                return prompt, constraint, notices
+            prompt = fit(model.tokenizer, turn.messages, room, tools=writing.tools, prefill=turn.prefill)
+            return prompt, constraint, ()
 
         rendering = self._renderer.submit(render)
         try:

@@ -17,6 +17,7 @@ class LoquentExtension(BaseModel):
     session: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     verdicts: bool = False
     image: bool | None = None
+    task: Annotated[str, Field(max_length=64)] | None = None
 
     def session_of(self, tenant: str) -> str:
         """The conversation's name, which no other tenant's equals; "" where there is none."""

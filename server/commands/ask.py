@@ -13,6 +13,7 @@ def add_options(parser: ArgumentParser) -> None:
     """The question, and how the server replies."""
     parser.add_argument("question", nargs="*", help="the question; standard input is appended to it")
     parser.add_argument("--json", action="store_true", help="print one JSON object when the answer is complete")
+    parser.add_argument("--task", metavar="NAME", help="one of the server's [chat.tasks], such as summarize")
     options.add_reply(parser)
 
 
@@ -26,5 +27,5 @@ def run(asked: Namespace) -> int:
     if not text:
         raise Failure(Exit.USAGE, 'there is no question; try: loquent ask "Name the capital of France."')
     with client.explained():
-        asyncio.run(ask(client.replying(asked), text, as_json=asked.json))
+        asyncio.run(ask(client.replying(asked, task=asked.task), text, as_json=asked.json))
     return Exit.OK

@@ -28,7 +28,7 @@ def explained() -> Iterator[None]:
         raise Failure(Exit.USAGE if isinstance(error, UsageError) else Exit.RUN_TIME, str(error)) from None
 
 
-def replying(asked: argparse.Namespace, *, spoken: bool = False) -> "Target":
+def replying(asked: argparse.Namespace, *, spoken: bool = False, task: str | None = None) -> "Target":
     """The server and how it should reply, for ``options.add_reply`` and, if ``spoken``, ``options.add_voice``.
 
     Raises: LoquentError when an option is invalid.
@@ -46,7 +46,7 @@ def replying(asked: argparse.Namespace, *, spoken: bool = False) -> "Target":
         "seed",
         *(("voice", "speed") if spoken else ()),
     )
-    return Target.of(**{name: getattr(asked, name) for name in names}, spoken=spoken)
+    return Target.of(**{name: getattr(asked, name) for name in names}, spoken=spoken, task=task)
 
 
 def target(asked: argparse.Namespace) -> "Target":

@@ -58,7 +58,7 @@ def train_image(asked: ImageTraining) -> bool:
         )
     stop = threading.Event()
     deadline = time.monotonic() + asked.minutes * 60 if asked.minutes else float("inf")
-    with _interruptible(stop) as interrupted, display() as show:
+    with interruptible(stop) as interrupted, display() as show:
 
         def watched(step: Progress) -> None:
             show(step)
@@ -89,7 +89,7 @@ def _strange(target: Path, parts: set[str]) -> str:
 
 
 @contextmanager
-def _interruptible(stop: threading.Event) -> Iterator[list[int]]:
+def interruptible(stop: threading.Event) -> Iterator[list[int]]:
     """Let the first SIGINT or SIGTERM stop the work cleanly; a second one kills it. Yields the signals received."""
     came: list[int] = []
 

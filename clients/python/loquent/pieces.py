@@ -61,6 +61,7 @@ class Done:
     status: str  # "completed", "cancelled" or "incomplete"
     reason: str | None  # why it is not complete: "max_output_tokens", "content_filter", "client_cancelled", …
     usage: Mapping[str, Any]  # tokens, by OpenAI's names
+    warnings: tuple[str, ...] = ()  # what was done to the input, such as cutting it
 
 
 Piece: TypeAlias = Text | Sound | Heard | ToolCall | Picture | Screening | Done

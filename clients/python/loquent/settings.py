@@ -19,12 +19,15 @@ class Settings:
     tools: Sequence[Mapping[str, Any]] = ()  # functions: {"type": "function", "name": …, "parameters": JSON schema}
     verdicts: bool = False  # whether to report what screening found; the server must allow it
     pictures: bool | None = None  # whether replies come with pictures
+    task: str | None = None  # of the server's ``[chat.tasks]``, for models that rewrite one text
     push_to_talk: bool = False  # the program, not the server, says when the user has finished speaking
 
     def to_event(self) -> dict[str, Any]:
         """The session of a ``session.update`` event, without its type."""
         sampling = _given(temperature=self.temperature, seed=self.seed)
-        extensions = _given(sampling=sampling or None, verdicts=self.verdicts or None, image=self.pictures)
+        extensions = _given(
+            sampling=sampling or None, verdicts=self.verdicts or None, image=self.pictures, task=self.task
+        )
         session = _given(
             instructions=self.instructions,
             max_output_tokens=self.max_tokens,

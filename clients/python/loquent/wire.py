@@ -89,7 +89,13 @@ def ending(event: Event, said: str) -> Iterator[Piece]:
     if screening := inner(extensions, "screening"):
         yield Screening(field(screening, "action", str), tuple(_objects(screening, "verdicts")))
     reason = details.get("reason")
-    yield Done(said or _text(response), status, None if reason is None else str(reason), inner(response, "usage"))
+    yield Done(
+        said or _text(response),
+        status,
+        None if reason is None else str(reason),
+        inner(response, "usage"),
+        tuple(texts(extensions, "warnings")),
+    )
 
 
 def _objects(values: Event, name: str) -> list[Event]:

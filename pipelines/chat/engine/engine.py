@@ -195,7 +195,8 @@ class Engine:
             try:
                 self.state = EngineState.LOADING
                 self._model = self._load()
-                self._slots = SlotTable(self._model.slots, reuse=self._model.seekable, copy=self._model.copy)
+                reuse = self._model.seekable and self._model.encoder is None
+                self._slots = SlotTable(self._model.slots, reuse=reuse, copy=self._model.copy)
                 self.state = EngineState.READY
                 report(None)
                 self._serve(self._model, self._slots)
@@ -296,7 +297,7 @@ class Engine:
         prefilled = 0
         for stream in self._running:
             if stream.prefilling and budget > 0:
-                segment = stream.prefill(budget if model.seekable else stream.left)
+                segment = stream.prefill(budget if model.seekable and model.encoder is None else stream.left)
                 work.append((stream, segment))
                 prefilled += len(segment.tokens)
                 budget -= len(segment.tokens)

@@ -50,7 +50,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    files = ["*.json", "*.jinja", "*.txt", "*.model"]
+    files = ["*.json", "*.jinja", "*.txt", "*.model", "*.spm"]
     try:
         folder = Path(snapshot_download(name, allow_patterns=[*files, "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):

@@ -74,9 +74,10 @@ def _match_all(patterns: Sequence[Any], values: Sequence[Any], found: dict[str, 
     return matched
 
 
-def _root_mean_square(wide: Any) -> Call:
+def _root_mean_square(wide: Any, scaled: Any = None) -> Call:
+    """What is ``scaled``, the same if nothing else is, by its root mean square."""
     return _mul(
-        wide,
+        scaled or wide,
         Call(
             ATEN.rsqrt.default,
             (_add(Call(ATEN.mean.dim, (Call(ATEN.pow.Tensor_Scalar, (wide, 2)), [-1], True)), "eps"),),
@@ -106,6 +107,10 @@ HEADS = _in_heads(Call(ATEN.slice.Tensor, ("x", -1, "begin", "end")))
 ALL_HEADS = _in_heads("x")
 
 GATE = _mul(Call(ATEN.silu.default, ("gate",)), "up")
+
+_CUBE = _mul(Call(ATEN.pow.Tensor_Scalar, ("x", 3.0)), 0.044715)
+
+GELU = _mul(_mul("x", 0.5), _add(Call(ATEN.tanh.default, (_mul(_add("x", _CUBE), "root"),)), 1.0))  # Flan-T5's
 
 
 def fuse(graph: fx.Graph) -> None:
@@ -138,10 +143,12 @@ def _chains() -> Iterator[tuple[Call, Builder]]:
     # In float32 the conversions are not there (see _tidy).
     yield _mul("weight", _to(_root_mean_square(wide), "dtype")), _norm(centred=False)
     yield _mul("weight", _root_mean_square(narrow)), _norm(centred=False)
+    yield _mul("weight", _to(_root_mean_square(wide, narrow), "dtype")), _norm(centred=False)  # T5's
     yield _to(_mul(_root_mean_square(wide), _add(_to("weight", torch.float32), 1.0)), "dtype"), _norm(centred=True)
     yield _mul(_root_mean_square(narrow), _add("weight", 1.0)), _norm(centred=True)
     yield ROTATE, _rotate
     yield GATE, _gate
+    yield GELU, _gelu
 
 
 def _single() -> Iterator[tuple[Call, Builder]]:
@@ -218,6 +225,11 @@ def _gate(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node | No
         return graph.call_function(OURS.gate.default, (both,))
 
 
+def _gelu(graph: fx.Graph, node: fx.Node, found: dict[str, Any]) -> fx.Node:
+    with graph.inserting_before(node):
+        return graph.call_function(ATEN.gelu.default, (found["x"],), {"approximate": "tanh"})
+
+
 def whole(made: Any) -> None:
     """Where all parts of a product are only stacked again, as for a gate, take the product itself."""
     parts = sorted((user for user in made.users if calls(user, ATEN.slice.Tensor)), key=lambda part: int(part.args[2]))
@@ -247,7 +259,9 @@ def tidy(graph: fx.Graph) -> None:
         guard = node.op == "call_module" and node.target == "_guards_fn"
         if guard or calls(node, ATEN._assert_tensor_metadata.default):
             graph.erase_node(node)
-        elif calls(node, ATEN.to.dtype) and dtype_of(node) == dtype_of(node.args[0]):
+        elif (calls(node, ATEN.to.dtype) and dtype_of(node) == dtype_of(node.args[0])) or (
+            calls(node, ATEN.dropout.default) and node.args[2] is False
+        ):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     graph.eliminate_dead_code()

@@ -91,7 +91,7 @@ class Grammars:
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             return
         try:
-            text = tokenizer.backend_tokenizer.to_str()
+            text = _known(tokenizer.backend_tokenizer.to_str())
             slices = LLTokenizer.json_slices()
             made = LLTokenizer(text, n_vocab=self._vocabulary, eos_token=ends, slices=slices)
             self._closing = Closing(tokenizer.get_vocab(), self._vocabulary, ends)
@@ -207,6 +207,17 @@ def _parts(schema: Any) -> Iterator[tuple[list[str], dict[str, Any]]]:
 
 def _refused(why: str) -> StageError:
     return StageError("invalid_request", REFUSED, f"What the reply must be can't be compiled: {why}.")
+
+
+def _known(described: str) -> str:
+    """A tokenizer's JSON with a decoder that llguidance knows, in the place of one that decodes the same (T5's)."""
+    tokenizer = json.loads(described)
+    decoder = tokenizer.get("decoder") or {}
+    if decoder.get("type") != "Metaspace":
+        return described
+    space = {"type": "Replace", "pattern": {"String": decoder["replacement"]}, "content": " "}
+    tokenizer["decoder"] = {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}]}
+    return json.dumps(tokenizer)
 
 
 class Closing:

@@ -111,8 +111,8 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
 
-def trace(model: nn.Module) -> fx.Graph:
-    """The step of ``model``: (1, N) tokens and positions and (R) wanted places to (1, R, V) logits.
+def trace(step: nn.Module) -> fx.Graph:
+    """The step as modules compute it: (1, N) tokens and positions and (R) wanted places to (1, R, V) logits.
 
     Known chains of operations are fused where the kernels are there.
 
@@ -122,7 +122,7 @@ def trace(model: nn.Module) -> fx.Graph:
     example = (tokens, torch.arange(8).unsqueeze(0), torch.arange(5))
     n, r = Dim("N", min=2, max=MOST), Dim("R", min=2, max=MOST)
     with torch.no_grad():
-        program = export(Modules(model), example, dynamic_shapes=({1: n}, {1: n}, {0: r}), strict=False)
+        program = export(step, example, dynamic_shapes=({1: n}, {1: n}, {0: r}), strict=False)
     traced = program.module(check_guards=False)
     tidy(traced.graph)
     if kernels.load():

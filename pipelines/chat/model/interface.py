@@ -86,6 +86,24 @@ class Tokenizer(Protocol):
         """The text of these token ids, without special tokens."""
 
 
+class Encoder(Protocol):
+    """How a model with an encoder reads: one text, as a whole, and apart from the reply."""
+
+    @property
+    def input(self) -> int:
+        """Tokens of the longest input."""
+
+    @property
+    def reply(self) -> int:
+        """Tokens of the longest reply."""
+
+    def encode(self, text: str, task: str, *, cut: bool) -> tuple[list[int], int]:
+        """The prompt's token ids, and how many tokens the input has, which is ``cut`` to the longest if it has more.
+
+        Called by one thread at a time. Raises: StageError.
+        """
+
+
 class LanguageModel(Protocol):
     """What the engine needs of a model."""
 
@@ -112,6 +130,10 @@ class LanguageModel(Protocol):
     @property
     def seekable(self) -> bool:
         """Whether a slot's text can be continued from any of its tokens, and be copied; else from its end only."""
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """Where prompts are read by an encoder: each comes in one segment, and no other prompt profits from it."""
 
     def compute_with(self, threads: int) -> None:
         """Use up to so many threads from the next pass on. Called by the thread that calls ``forward``."""

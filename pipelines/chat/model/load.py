@@ -7,13 +7,22 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
-from pipelines.chat.model import gguf, gguf_model, kernels, plans
-from pipelines.chat.model.attention import Slots
+from pipelines.chat.model import gguf, gguf_model, kernels, plans, seq2seq
+from pipelines.chat.model.attention import Slots, Unsupported
 from pipelines.chat.model.files import weight_bytes
 from pipelines.chat.model.gguf import GgufFile
 from pipelines.chat.model.gguf_weights import GgufWeights, empty_model
+from pipelines.chat.model.seq2seq import EncoderDecoder
+from pipelines.chat.model.seq2seq_tokenizer import SourceTokenizer, Start
 from pipelines.chat.model.tokenizer import ChatTokenizer
 from pipelines.chat.model.transformer import (
     PROBE,
@@ -36,15 +45,18 @@ MEMORY_SHARE = 0.9  # of the free memory, that weights may take before accelerat
 ATTEMPT = {"num_hidden_layers": 1, "vocab_size": 512, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
-def load(source: Path, settings: ChatSettings) -> Transformer | SerialTransformer:
+def load(source: Path, settings: ChatSettings) -> Transformer | SerialTransformer | EncoderDecoder:
     """Load a folder or a GGUF file on the calling thread, which is the one that must use it.
 
-    Raises: GgufError for a file that holds no model, or a damaged one; what transformers raises for a folder.
+    Raises: GgufError for a file that holds no model, or a damaged one; what transformers raises for a folder;
+    Unsupported for a model with an encoder that can't be served; ValueError for tasks that don't fit such a one.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     threads = settings.threads or cores()
     torch.set_num_threads(threads)
     kernels.use_threads(threads)
+    if source.is_dir() and AutoConfig.from_pretrained(source).is_encoder_decoder:
+        return _with_encoder(source, settings, threads)
     served = (_of_gguf if source.is_file() else _of_folder)(source, settings, threads)
     served.forward([PROBE])  # the first pass sets up kernels; not at a user's cost
     return served
@@ -62,6 +74,33 @@ def _of_folder(folder: Path, settings: ChatSettings, threads: int) -> Transforme
     if isinstance(served, Transformer) and places == {"cpu"}:
         packed = settings.weights == "auto" and model.dtype is torch.bfloat16
         served.run(plans.step(model, folder, packed=packed))
+    return served
+
+
+def _with_encoder(folder: Path, settings: ChatSettings, threads: int) -> EncoderDecoder:
+    """An encoder-decoder. It has been tried, and its kernels are set up."""
+    device = _device(settings)
+    with one_at_a_time:
+        model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=_dtype(settings)).to(device)
+    model.eval()
+    context = _context(model.config, settings)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    start = Start.of(model, tokenizer, settings.tasks)
+    known = seq2seq.vocabularies(model)
+    source = SourceTokenizer(tokenizer, known, start, settings.tasks, input=context, context=context)
+    try:
+        served = seq2seq.checked(
+            model, lambda: EncoderDecoder(model, source, context=context, slots=settings.streams, threads=threads)
+        )
+    except Unsupported as error:
+        raise Unsupported(
+            f"A model of this kind ({model.config.model_type}) can't be served, because {error}."
+        ) from None
+    if device.type == "cpu":
+        packed = settings.weights == "auto" and model.dtype is torch.bfloat16
+        # In this order: the reader's packed weights take the place of projections that the writer's modules need.
+        write = plans.step(model, folder, packed=packed, modules=served.writer)
+        served.run(plans.step(model, folder, packed=packed, modules=served.reader), write)
     return served
 
 

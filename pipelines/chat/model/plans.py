@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipelines.chat.model import fusion, graph, kernels, program, quantise
@@ -27,22 +27,25 @@ PLAN, WEIGHTS = "plan.json", "packed.safetensors"
 DAMAGED = (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError)  # or not there
 
 
-def step(model: PreTrainedModel, files: Path | None, *, packed: bool) -> Step | None:
+def step(model: PreTrainedModel, files: Path | None, *, packed: bool, modules: nn.Module | None = None) -> Step | None:
     """The fused step of a model in memory, traced now or read back; None where there is none.
 
-    ``packed``: with packed weights, which stay on disk and are known by the model's ``files``.
+    ``packed``: with packed weights, which stay on disk and are known by the model's ``files``. ``modules`` compute the
+    step of a model that is no causal one; the model is their ``model``.
     """
+    modules = modules or Modules(model)
     packed = packed and bool(kernels.forms())
-    kept = _kept(model, "packed" if packed else "exact", files if packed else None)
+    kind = f"{type(modules).__name__} {'packed' if packed else 'exact'}"
+    kept = _kept(model, kind, files if packed else None)
     try:
         plan = Plan.from_json((kept / PLAN).read_text())
         bound = plan.bind(model, load_file(kept / WEIGHTS) if packed else None)
     except DAMAGED:
         try:
             log.info("tracing the model, once")
-            traced, weights = graph.trace(model), None
+            traced, weights = graph.trace(modules), None
             plan = graph.plan(traced, packed=False)
-            _check(plan.bind(model, None), model)
+            _check(plan.bind(model, None), model, modules)
             if packed:
                 plan = graph.plan(traced, packed=True)
                 weights = plan.pack(model)
@@ -74,7 +77,7 @@ def step_of_gguf(
         try:
             log.info("tracing the model, once")
             attempt()
-            plan = graph.plan(graph.trace(model), packed=True, kinds=weights.kinds)
+            plan = graph.plan(graph.trace(Modules(model)), packed=True, kinds=weights.kinds)
         except Exception as error:  # tracing meets code of every kind
             log.warning("the model's weights are not packed, because it can't be traced: %.500s", error)
             return None
@@ -84,7 +87,8 @@ def step_of_gguf(
 
 def try_out(model: PreTrainedModel) -> None:
     """Raises: ValueError, and others, unless the model's traced step gives what its modules give."""
-    _check(graph.plan(graph.trace(model), packed=False).bind(model, None), model)
+    modules = Modules(model)
+    _check(graph.plan(graph.trace(modules), packed=False).bind(model, None), model, modules)
 
 
 def _keep(folder: Path, plan: Plan, weights: dict[str, Tensor] | None) -> None:
@@ -113,7 +117,7 @@ def _kept(model: PreTrainedModel, kind: str, files: Path | None) -> Path:
 
 
 @torch.inference_mode()
-def _check(bound: Step, model: PreTrainedModel) -> None:
+def _check(bound: Step, model: PreTrainedModel, modules: nn.Module) -> None:
     """Raises: ValueError unless the step gives what the modules give, for other numbers of tokens than traced."""
     vocabulary, chance = model.config.get_text_config().vocab_size, torch.Generator().manual_seed(0)
     for count in (1, 3, 21):
@@ -121,7 +125,7 @@ def _check(bound: Step, model: PreTrainedModel) -> None:
         positions, wanted = torch.arange(count).unsqueeze(0), torch.arange(count)
         table = next(buffer for name, buffer in model.named_buffers() if name.endswith("loquent_segments"))
         table[:2] = torch.tensor([[1, 0, 0, 0], [0, count, 0, 0]])
-        own = Modules(model)(tokens, positions, wanted).float()
+        own = modules(tokens, positions, wanted).float()
         error = float((bound(tokens, positions, wanted).float() - own).norm() / own.norm())
         if not error < (1e-3 if model.dtype is torch.float32 else 0.1):  # relative
             raise ValueError(f"the traced model differs from its modules by {error:.1%}")

@@ -27,12 +27,13 @@ class Transformer:
     """Runs the model's own modelling code on all streams together, with our attention over static slots."""
 
     seekable = True
+    encoder = None
 
     def __init__(self, model: PreTrainedModel, tokenizer: ChatTokenizer, slots: Slots, *, threads: int) -> None:
         self.tokenizer = tokenizer
         self.context = slots.context
         self.slots = slots.count
-        self.stop_tokens = _stop_tokens(model, tokenizer)
+        self.stop_tokens = stop_tokens(model, tokenizer)
         self.parameters = sum(weight.numel() for weight in model.parameters())
         self._model = model
         self._most_threads = threads
@@ -124,6 +125,7 @@ class SerialTransformer:
     """Runs a model that the slots can't serve, one stream after another, each with a cache of the model's own."""
 
     seekable = False
+    encoder = None
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: ChatTokenizer, *, context: int, slots: int, threads: int
@@ -131,7 +133,7 @@ class SerialTransformer:
         self.tokenizer = tokenizer
         self.context = context
         self.slots = slots
-        self.stop_tokens = _stop_tokens(model, tokenizer)
+        self.stop_tokens = stop_tokens(model, tokenizer)
         self.parameters = sum(weight.numel() for weight in model.parameters())
         self._most_threads = threads
         self._model = model
@@ -175,7 +177,8 @@ def has_key_value_cache(model: PreTrainedModel) -> bool:
     return bool(supported())
 
 
-def _stop_tokens(model: PreTrainedModel, tokenizer: ChatTokenizer) -> frozenset[int]:
+def stop_tokens(model: PreTrainedModel, tokenizer: ChatTokenizer) -> frozenset[int]:
+    """Ids that end a reply, as the generation config and the tokenizer say."""
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ids = [configured] if isinstance(configured, int) else list(configured or ())
     return tokenizer.ends.union(ids)

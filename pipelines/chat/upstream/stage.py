@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
+from pipelines.chat import source
 from pipelines.chat.answering import AnsweringStage, Observer
 from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.settings import ChatSettings
@@ -109,6 +110,7 @@ class UpstreamStage(AnsweringStage):
         """Nothing of their texts is cached here; what an upstream caches is its own."""
 
     async def _answer(self, turn: Turn) -> AsyncGenerator[Event]:
+        source.check(turn, {}, encodes=False)
         # A reader may lag for as long as the reply is spoken. The upstream must not wait for it, nor those who wait for
         # the upstream: some servers drop whom they take for a client that does not read.
         async with aclosing(ahead(self._admitted(turn), AHEAD)) as reply:

@@ -14,6 +14,7 @@ from pipelines.events import (
     FinishReason,
     Picture,
     Screened,
+    Started,
     TextDelta,
     TokenLogprob,
     Usage,
@@ -63,6 +64,10 @@ class Own:
             self.fields.setdefault("images", []).append(event.to_json())
         elif isinstance(event, Screened):
             self.fields["screening"] = event.to_json()
+        elif isinstance(event, Started):
+            known = self.fields.get("warnings", [])
+            if new := [notice for notice in event.notices if notice not in known]:
+                self.fields["warnings"] = [*known, *new]
 
 
 @dataclass(slots=True)

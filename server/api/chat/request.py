@@ -147,6 +147,7 @@ class ChatRequest(SamplingFields, FormatFields):
                 session="" if choice else own.session_of(tenant),
                 verdicts=own.verdicts,
                 image=own.image,
+                task=own.task or "",
                 tools=offered.use,
                 format=form,
                 prefill=prefill,

@@ -122,6 +122,7 @@ class ResponseRequest(SamplingFields, FormatFields):
             conversation=self.conversation.id if self.conversation is not None else "",
             verdicts=own.verdicts,
             image=own.image,
+            task=own.task or "",
             tools=checked.offered.use,
             format=checked.format,
             overflow=overflow.get(self.truncation),

@@ -32,9 +32,9 @@ def take_event(state: State, reply: Reply, event: events.Event) -> Step:
         reply = replace(reply, screens=())
         state = put_reply(replace(state, unscreened=unscreened), reply)
     match event:
-        case Started(input_tokens, cached_tokens):
+        case Started(input_tokens, cached_tokens, notices):
             usage = replace(reply.usage, input_tokens=input_tokens, cached_tokens=cached_tokens)
-            return put_reply(state, replace(reply, usage=usage)), []
+            return put_reply(state, replace(reply, usage=usage, warnings=notices)), []
         case events.TextDelta(text, tokens) if reply.sound is not None:  # from a stage outside the speech stage
             return _spoken(state, reply, events.AudioDelta(b"", text, tokens=tokens))
         case events.TextDelta(text, tokens):
@@ -200,8 +200,10 @@ def close_reply(state: State, reply: Reply, status: Status, details: wire.Status
         }
     )
     own = None
-    if reply.screening is not None or reply.images:
-        own = wire.ResponseExtension(screening=reply.screening, images=list(reply.images) or None)
+    if reply.screening is not None or reply.images or reply.warnings:
+        own = wire.ResponseExtension(
+            screening=reply.screening, images=list(reply.images) or None, warnings=list(reply.warnings) or None
+        )
     outputs.append(wire.ResponseDone(response=response, loquent=own))
     return replace(state, replies=tuple(held for held in state.replies if held.id != reply.id)), outputs
 

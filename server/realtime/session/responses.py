@@ -142,6 +142,7 @@ def _turn(state: State, response_id: str, asked: wire.ResponseConfig, items: Seq
         conversation=state.conversation_id,
         verdicts=bool(said("verdicts", asked.loquent, state.config.loquent)) and state.verdicts,
         image=said("image", asked.loquent, state.config.loquent),
+        task=_task(asked.loquent, state.config.loquent),
         new=new,
         overflow="error" if state.config.truncation == "disabled" else "trim",
     )
@@ -181,6 +182,10 @@ def _speech(state: State, asked: wire.ResponseConfig) -> tuple[Speech | None, wi
     format = own.format or configured.format
     announced = wire.ResponseAudio(output=wire.ResponseAudioOutput(format=format, voice=voice))
     return Speech(speaker, configured.speed), announced, []
+
+
+def _task(*extensions: wire.Extension | None) -> str:
+    return next((each.task for each in extensions if each is not None and each.task is not None), "")
 
 
 def _sampling(extension: wire.Extension | None) -> wire.SamplingExtension:

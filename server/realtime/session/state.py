@@ -70,6 +70,7 @@ class Reply:
     sound: Sound | None = None  # None where it is not spoken
     screening: wire.Screening | None = None  # how its messages were screened, where the client wants to know
     images: tuple[wire.Image, ...] = ()  # that belong to it
+    warnings: tuple[str, ...] = ()  # what was done to its input that the client should know
     screens: tuple[str, ...] = ()  # items that this turn is the first to have screened
 
     @property

@@ -245,6 +245,7 @@ class ResponseExtension(Sparse):
 
     screening: Screening | None = None
     images: list[Image] | None = None
+    warnings: list[str] | None = None  # what was done to its input
 
 
 class ResponseDone(ServerEvent, Sparse):

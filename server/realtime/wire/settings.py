@@ -59,6 +59,7 @@ class Extension(Sparse):
     sampling: SamplingExtension | None = None
     verdicts: bool | None = None  # whether to report the verdicts on the turn's messages
     image: bool | None = None  # whether replies come with a picture of their mood; None: as configured
+    task: Annotated[str, Field(max_length=64)] | None = None  # what a model with an encoder does with the message
 
 
 class AudioFormat(Sparse):

@@ -34,6 +34,14 @@ LIBRARY.define(
     "attention(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor values, Tensor segments, "
     "float scale, int window, float cap) -> Tensor"
 )
+LIBRARY.define(
+    "biased_attention(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor values, Tensor segments, Tensor bias, "
+    "float scale) -> Tensor"
+)
+LIBRARY.define(
+    "cross_attention(Tensor q, Tensor keys, Tensor values, Tensor segments, Tensor lengths, float scale) -> Tensor"
+)
+LIBRARY.define("encoder_attention(Tensor q, Tensor k, Tensor v, Tensor segments, Tensor bias, float scale) -> Tensor")
 LIBRARY.define("dense(Tensor x, Tensor weights) -> Tensor")
 LIBRARY.define("embedding(Tensor tokens, Tensor weights, int form, int outputs, ScalarType dtype) -> Tensor")
 LIBRARY.define("forms() -> int[]")
@@ -175,4 +183,5 @@ def _fake_attention(q: Tensor, *_: Any) -> Tensor:
     return q.new_empty((1, q.shape[2], q.shape[1], q.shape[3]))
 
 
-torch.library.register_fake("loquent::attention", _fake_attention, lib=LIBRARY)
+for _name in ("attention", "biased_attention", "cross_attention", "encoder_attention"):
+    torch.library.register_fake(f"loquent::{_name}", _fake_attention, lib=LIBRARY)

@@ -73,6 +73,9 @@ void attend_heads(const Strided<T>& q, const T* keys, const T* values, int64_t l
             for (int h = 0; h < HEADS; ++h) dots[h][k] = Vec(0.0f);
         for (int h = 0; h < HEADS; ++h) totals(dots[h], scores + h * padded + j);
     }
+    if (rule.bias)
+        for (int h = 0; h < HEADS; ++h)
+            for (int64_t j = 0; j < length; ++j) scores[h * padded + j] += rule.bias[j];
     for (int64_t j = 0; j < 16; ++j) fetch(values + j * SIZE, SIZE, 0);
     float share[HEADS];
     for (int h = 0; h < HEADS; ++h) share[h] = softmax(scores + h * padded, length, padded, rule);

@@ -10,11 +10,13 @@ struct Heads {
     int64_t query, key, size, context;
 };
 
-// What a call attends with: scale of the scores, sliding window (0: none), cap of the scores by tanh (0: none).
+// What a call attends with: scale of the scores, sliding window (0: none), cap of the scores by tanh (0: none), and what
+// is added to the score of each key (null: nothing).
 struct Rule {
     double scale;
     int64_t window;
     double cap;
+    const float* bias = nullptr;
 };
 
 template <typename T>

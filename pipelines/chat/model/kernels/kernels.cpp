@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "common.h"
+#include "decoder.h"
 #include "lanes.h"
 #include "packing.h"
 #include "program.h"
@@ -90,6 +91,9 @@ TORCH_LIBRARY_IMPL(loquent, CPU, library) {
     library.impl("linear", linear);
     library.impl("pack", pack);
     library.impl("attention", attention);
+    library.impl("biased_attention", biased_attention);
+    library.impl("cross_attention", cross_attention);
+    library.impl("encoder_attention", encoder_attention);
     library.impl("rms_norm", rms_norm);
     library.impl("rotate", rotate);
     library.impl("gate", gate);

@@ -355,3 +355,15 @@ async def test_the_key_is_sent_and_nothing_else_of_this_server() -> None:
         assert upstream.headers[0]["User-Agent"] == "loquent"
         assert upstream.headers[0]["Accept-Encoding"] == "identity", "compression would hold events back"
         assert "sk-right" not in repr(given.stage._settings) + json.dumps(given.stage._settings.model_dump(mode="json"))
+
+
+async def test_a_task_is_for_models_that_rewrite_one_text() -> None:
+    async with stage_over(ScriptedUpstream()) as given:
+        came, error = await given.failure(task="summarize")
+        assert (came, error.kind, error.code, error.param) == (
+            [],
+            "invalid_request",
+            "unsupported_parameter",
+            "loquent.task",
+        )
+        assert given.counts.kinds == []

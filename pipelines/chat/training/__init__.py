@@ -1,0 +1,1 @@
+"""What trains the small demonstration of models with an encoder."""
