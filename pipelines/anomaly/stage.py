@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 64  # turns that are screened in the shadow of their replies; for more there is no verdict
-MAKES_WAY = 1.0  # seconds that a shadow makes way for the first texts of its turn and of others
+AT_ONCE = 128  # turns that are screened in the shadow of their replies; for more there is no verdict
+MAKES_WAY = 1.5  # seconds that a shadow makes way for the first texts of its turn and of others
 TOGETHER = (
     0.25  # seconds, at whose multiples shadows are screened: eight texts embedded together take as long as four alone
 )

@@ -355,10 +355,10 @@ async def test_too_many_shadows_are_not_cast(shadow: AnomalyStage) -> None:
     async def says(turn: Turn, next: Next) -> AsyncGenerator[Event]:
         yield Finished("stop", Usage())
 
-    for _ in range(70):
+    for _ in range(stage_module.AT_ONCE + 6):
         async with flow(turn(CALM), [shadow, says]) as events:
             assert isinstance(await anext(events), Finished)
-    assert len(shadow._shadows) == 64
+    assert len(shadow._shadows) == stage_module.AT_ONCE
     assert shadow.failures["too_many"] == 6
     shadow.embedder = real
 
