@@ -51,7 +51,9 @@ async def microphone() -> AsyncIterator[AsyncIterator[bytes]]:
     try:
         yield _taken(pieces, there)
     finally:
-        await asyncio.to_thread(stream.abort)
+        # Not ``abort``: PortAudio cancels its thread by that, which may be just about to call Python. It then dies with
+        # the interpreter's lock half taken, and the process hangs.
+        await asyncio.to_thread(stream.stop)
         stream.close()
 
 

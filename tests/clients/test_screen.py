@@ -118,7 +118,7 @@ def test_a_byte_order_mark_before_the_messages_is_no_part_of_them(loquent: str, 
         (["--normal", "nowhere.jsonl"], 1, "nowhere.jsonl can't be read"),
         (["--narrow"], 2, "--normal"),
         (["--alpha", "2"], 2, "--alpha is a share"),
-        (["--normal", "few.jsonl"], 1, "it takes 100 at least"),
+        (["--normal", "few.jsonl"], 1, "it takes 150 at least"),
         (["--normal", "few.jsonl", "--out", "taken"], 2, "holds photo.jpg"),
     ],
 )
