@@ -82,15 +82,16 @@ async def _connected(
     except aiohttp.WSServerHandshakeError as error:
         raise TurnFailed(f"refused ({error.status})") from None
     async with socket:
-        await _configure(socket, plan)
+        await _configure(socket, target, plan)
         measured.times["connect"].append(time.monotonic() - begun)
         yield socket
 
 
-async def _configure(socket: aiohttp.ClientWebSocketResponse, plan: Visit) -> None:
+async def _configure(socket: aiohttp.ClientWebSocketResponse, target: Target, plan: Visit) -> None:
     detection: dict[str, Any] | None = {"type": "server_vad", "create_response": True} if plan.kind == "audio" else None
     session = {
         "type": "realtime",
+        "max_output_tokens": target.tokens,
         "output_modalities": ["text" if plan.kind == "text" else "audio"],
         "audio": {"input": {"turn_detection": detection}},
     }
@@ -110,7 +111,7 @@ async def _take(
         sent = due = ended  # what is spoken has its length; nothing can be late before it is said
     else:
         sent = time.monotonic()
-        await _write(socket, target, turn.text)
+        await _write(socket, turn.text)
     texts: list[float] = []
     sounded = False
     while True:
@@ -135,11 +136,11 @@ async def _take(
     measured.seconds = max(measured.seconds, now - target.begun)
 
 
-async def _write(socket: aiohttp.ClientWebSocketResponse, target: Target, text: str) -> None:
+async def _write(socket: aiohttp.ClientWebSocketResponse, text: str) -> None:
     content = [{"type": "input_text", "text": text}]
     item = {"type": "message", "role": "user", "content": content}
     await socket.send_json({"type": "conversation.item.create", "item": item})
-    await socket.send_json({"type": "response.create", "response": {"max_output_tokens": target.tokens}})
+    await socket.send_json({"type": "response.create"})
 
 
 async def _speak(socket: aiohttp.ClientWebSocketResponse, said: bytes) -> float:
