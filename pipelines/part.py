@@ -6,7 +6,7 @@ section in the configuration.
 
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prometheus_client.registry import Collector
@@ -60,6 +60,16 @@ class Part:
     missing: str = ""  # why it will never be ready, where that is known and no error
     metrics: tuple[Collector, ...] = field(default=())
     service: object | None = None  # where it is no stage: what is used of it
+
+
+def with_embedder(part: Part, embedder: Embedder) -> Part:
+    """The same part, which brings what embeds as well, and puts nothing else on the disk."""
+
+    async def start() -> None:
+        await embedder.start()
+        await part.start()
+
+    return replace(part, prepare=embedder.prepare, imports=embedder.imports, start=start)
 
 
 MakePart = Callable[[Any, Shared], Part]

@@ -37,9 +37,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 128  # turns that are screened in the shadow of their replies; for more there is no verdict
 MAKES_WAY = 1.5  # seconds that a shadow makes way for the first texts of its turn and of others
-TOGETHER = (
-    0.25  # seconds, at whose multiples shadows are screened: eight texts embedded together take as long as four alone
-)
+TOGETHER = 0.25  # seconds, at whose multiples shadows are screened: eight texts together take as long as four alone
 LOOKS_AGAIN = 0.02  # seconds until it looks again whether somebody waits for one
 ASKED = 32  # texts that are asked about at a time
 RECENT = 1000  # verdicts by which drift is measured

@@ -5,7 +5,7 @@ from dataclasses import replace
 from prometheus_client.registry import Collector
 
 from pipelines.metrics import counters
-from pipelines.part import Part, Shared
+from pipelines.part import Part, Shared, with_embedder
 from pipelines.tools.functions import FunctionError, Functions, installed
 from pipelines.tools.settings import ToolsSettings
 from pipelines.tools.source import Source
@@ -29,13 +29,7 @@ def part(settings: ToolsSettings, shared: Shared) -> Part:
         return replace(assemble(stage), required=False, missing="[tools] names no functions")
     if not shared.guides:
         return assemble(stage)
-    guide = shared.embeds()  # small models are told by it when to call
-
-    async def start() -> None:
-        await guide.start()
-        await stage.start()
-
-    return replace(assemble(stage), prepare=guide.prepare, imports=guide.imports, start=start)
+    return with_embedder(assemble(stage), shared.embeds())  # small models are told by it when to call
 
 
 def assemble(stage: ToolsStage) -> Part:

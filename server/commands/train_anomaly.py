@@ -14,6 +14,7 @@ from pipelines.downloads.fetch import PackageError
 from pipelines.downloads.progress import Progress
 from server.commands.failure import Exit, Failure
 from server.commands.progress import display, shown
+from server.commands.training import foreign
 
 if TYPE_CHECKING:
     from pipelines.anomaly.training.train import Trained
@@ -38,7 +39,7 @@ def train_anomaly(asked: Training) -> None:
     if asked.narrow and asked.normal is None:
         raise Failure(Exit.USAGE, "--narrow requires your assistant's own messages: --normal my_messages.jsonl")
     target = Path(asked.out)
-    if target.exists() and (strange := _strange(target)):
+    if strange := foreign(target, PARTS):
         raise Failure(
             Exit.USAGE, f"{target} holds {strange}, which is no part of a detector; name another folder with --out."
         )
@@ -54,13 +55,6 @@ def train_anomaly(asked: Training) -> None:
 
 
 PARTS = {"detector.json", "detector.safetensors", "report.html", "losses.png", "roc.png", "latent.png", "MODEL_CARD.md"}
-
-
-def _strange(target: Path) -> str:
-    """A file that would be lost if a detector replaced this folder; "" where there is none."""
-    if not target.is_dir():
-        return "a file"
-    return next((path.name for path in sorted(target.iterdir()) if path.name not in PARTS), "")
 
 
 def _train(asked: Training, target: Path, run: Any) -> None:

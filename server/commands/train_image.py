@@ -1,6 +1,5 @@
 """``loquent train image``: from emoji to a generator of pictures, with a report."""
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pipelines.embedding import minilm
 from pipelines.embedding.model import EmbeddingModel
 from server.commands.failure import Exit, Failure
 from server.commands.progress import display, shown
+from server.commands.training import foreign, interruptible
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ def train_image(asked: ImageTraining) -> bool:
     from pipelines.image.training.report import PARTS
     from pipelines.image.training.train import TrainingError
 
-    if strange := _strange(target, PARTS):
+    if strange := foreign(target, PARTS):
         raise Failure(
             Exit.USAGE, f"{target} holds {strange}, which is no part of a generator; name another folder with --out."
         )
@@ -77,36 +77,6 @@ def train_image(asked: ImageTraining) -> bool:
         except (TrainingError, ArchiveError, PackageError) as error:
             raise Failure(Exit.RUN_TIME, str(error)) from None
     return False
-
-
-def _strange(target: Path, parts: set[str]) -> str:
-    """A file that would be lost if a generator replaced this folder; "" where there is none."""
-    if not target.exists():
-        return ""
-    if not target.is_dir():
-        return "a file"
-    return next((path.name for path in sorted(target.iterdir()) if path.name not in parts), "")
-
-
-@contextmanager
-def interruptible(stop: threading.Event) -> Iterator[list[int]]:
-    """Let the first SIGINT or SIGTERM stop the work cleanly; a second one kills it. Yields the signals received."""
-    came: list[int] = []
-
-    def asked_to_stop(by: int, _: object) -> None:
-        came.append(by)
-        stop.set()
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    for name in before:
-        signal.signal(name, asked_to_stop)
-    try:
-        yield came
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pipelines.downloads.cache import cache_folder, locked, new_folder
 from pipelines.downloads.progress import Progress, Stopped
 from server.commands.failure import Exit, Failure
 from server.commands.progress import display, shown
-from server.commands.train_image import interruptible
+from server.commands.training import foreign, interruptible
 
 
 def train_tasks(out: str, seed: int) -> bool:
@@ -24,7 +24,7 @@ def train_tasks(out: str, seed: int) -> bool:
     from pipelines.chat.training.spelling import TASKS
 
     target = Path(out)
-    if strange := _strange(target, {*train.FILES, train.REPORT}):
+    if strange := foreign(target, {*train.FILES, train.REPORT}):
         text = f"{target} holds {strange}, which is no part of such a model; name another folder with --out."
         raise Failure(Exit.USAGE, text)
     torch.set_num_threads(cores())
@@ -59,12 +59,3 @@ def _unless(stop: threading.Event, show: Callable[[Progress], None], step: Progr
     if stop.is_set():
         raise Stopped
     show(step)
-
-
-def _strange(target: Path, parts: set[str]) -> str:
-    """A file that would be lost if a model replaced this folder; "" where there is none."""
-    if not target.exists():
-        return ""
-    if not target.is_dir():
-        return "a file"
-    return next((path.name for path in sorted(target.iterdir()) if path.name not in parts), "")

@@ -20,7 +20,7 @@ from pipelines.chat.engine.admission import Admission, EngineLimits
 from pipelines.chat.engine.mailbox import Cancel, Close, Forget, Generate, Mailbox, Post
 from pipelines.chat.engine.prefill import PrefillBudget
 from pipelines.chat.engine.slots import SlotTable
-from pipelines.chat.model.interface import Constraint, LanguageModel, Segment
+from pipelines.chat.model.interface import Constraint, LanguageModel, Segment, divisible
 from pipelines.cores import Share
 from pipelines.events import Event, Finished, Sampling, StageError, Usage, shutting_down
 from pipelines.worker import settled_by_thread
@@ -195,8 +195,7 @@ class Engine:
             try:
                 self.state = EngineState.LOADING
                 self._model = self._load()
-                reuse = self._model.seekable and self._model.encoder is None
-                self._slots = SlotTable(self._model.slots, reuse=reuse, copy=self._model.copy)
+                self._slots = SlotTable(self._model.slots, reuse=divisible(self._model), copy=self._model.copy)
                 self.state = EngineState.READY
                 report(None)
                 self._serve(self._model, self._slots)
@@ -297,7 +296,7 @@ class Engine:
         prefilled = 0
         for stream in self._running:
             if stream.prefilling and budget > 0:
-                segment = stream.prefill(budget if model.seekable and model.encoder is None else stream.left)
+                segment = stream.prefill(budget if divisible(model) else stream.left)
                 work.append((stream, segment))
                 prefilled += len(segment.tokens)
                 budget -= len(segment.tokens)

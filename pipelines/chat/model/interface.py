@@ -143,3 +143,8 @@ class LanguageModel(Protocol):
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Let slot ``target`` hold the first tokens of ``source``."""
+
+
+def divisible(model: LanguageModel) -> bool:
+    """Whether it can read a prompt in pieces, and go on from a part of another one."""
+    return model.seekable and model.encoder is None

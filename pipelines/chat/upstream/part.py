@@ -1,7 +1,6 @@
 """The chat stage over servers elsewhere, as a part of the pipeline. Nothing of it needs PyTorch."""
 
 import logging
-from dataclasses import replace
 from importlib.util import find_spec
 
 from prometheus_client import Counter
@@ -16,7 +15,7 @@ from pipelines.chat.upstream.settings import KEY, in_the_clear
 from pipelines.chat.upstream.stage import Counts, UpstreamStage
 from pipelines.embedding.names import MINILM
 from pipelines.metrics import counter, gauge, gauges
-from pipelines.part import Part, Shared
+from pipelines.part import Part, Shared, with_embedder
 from pipelines.stages import StageUnavailableError
 
 log = logging.getLogger(__name__)
@@ -44,21 +43,16 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
     chooser = Chooser(lambda: shared.embedders.get(MINILM)) if guide is not None else None
     stage = UpstreamStage(settings, chooser=chooser, observer=measured, counts=counted)
 
-    async def start() -> None:
-        if guide is not None:
-            await guide.start()
-        await stage.start()
-
     described = Part(
         "chat",
         stage,
-        start=start,
+        start=stage.start,
         close=stage.close,
         ready=lambda: stage.ready,
         why=lambda: stage.balancer.why_not,
         metrics=(*measured.collectors, *counted.collectors, *metrics(stage)),
     )
-    return described if guide is None else replace(described, prepare=guide.prepare, imports=guide.imports)
+    return described if guide is None else with_embedder(described, guide)
 
 
 class _Counted(Counts):
