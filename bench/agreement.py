@@ -25,7 +25,7 @@ from bench import results
 from bench.peers import Missing, llama_options, llama_tool
 from bench.results import Figures, table
 from bench.servers import MODEL, gguf, prepared
-from pipelines.chat.model import kernels
+from pipelines import kernels
 from pipelines.chat.model.interface import Segment
 from pipelines.chat.settings import ChatSettings
 

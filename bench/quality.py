@@ -14,7 +14,7 @@ from torch import Tensor
 from bench import results
 from bench.results import Figures
 from bench.servers import prepared
-from pipelines.chat.model import kernels
+from pipelines import kernels
 from pipelines.chat.model.gguf import read
 from pipelines.chat.model.gguf_model import tokenizer
 from pipelines.chat.model.interface import Segment

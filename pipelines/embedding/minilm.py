@@ -17,12 +17,14 @@ NAME = MINILM
 
 
 def load(folder: Path, *, exact: bool = False) -> EmbeddingModel:
-    """Read the model through sentence-transformers, in bfloat16 where the processor has it, unless ``exact``."""
+    """Read the model through sentence-transformers, for the fastest way to run it here unless ``exact``."""
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
-    from pipelines.embedding.encoder import Affine, Encoder, LayerWeights, Table, Weights
+    from pipelines.embedding.encoder import Affine, LayerWeights, Norm, Table, Weights
+    from pipelines.embedding.fastest import encoder
+    from pipelines.embedding.matrices import Dense
 
     transformers_logging.disable_progress_bar()  # of a load that takes a moment
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
@@ -36,37 +38,37 @@ def load(folder: Path, *, exact: bool = False) -> EmbeddingModel:
             local_files_only=True,
             model_kwargs={"dtype": torch.float32},  # any other would be everybody's default meanwhile
         )
-    if not exact and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        model.bfloat16()
     bert = model[0].auto_model
 
     def affine(module: Any) -> Affine:
-        return Affine(module.weight.detach(), module.bias.detach())
+        return Affine(Dense(module.weight.detach()), module.bias.detach())
+
+    def norm(module: Any) -> Norm:
+        return Norm(module.weight.detach(), module.bias.detach())
 
     embeddings = bert.embeddings
     kind = embeddings.token_type_embeddings.weight.detach()[0]  # every token is of the first kind
     weights = Weights(
         words=Table(embeddings.word_embeddings.weight.detach()),
         places=embeddings.position_embeddings.weight.detach() + kind,
-        first=affine(embeddings.LayerNorm),
+        first=norm(embeddings.LayerNorm),
         layers=[
             LayerWeights(
                 affine(layer.attention.self.query),
                 affine(layer.attention.self.key),
                 affine(layer.attention.self.value),
                 affine(layer.attention.output.dense),
-                affine(layer.attention.output.LayerNorm),
+                norm(layer.attention.output.LayerNorm),
                 affine(layer.intermediate.dense),
                 affine(layer.output.dense),
-                affine(layer.output.LayerNorm),
+                norm(layer.output.LayerNorm),
             )
             for layer in bert.encoder.layer
         ],
         heads=bert.config.num_attention_heads,
         epsilon=bert.config.layer_norm_eps,
     )
-    with torch.inference_mode():
-        return EmbeddingModel(NAME, model.tokenizer.backend_tokenizer, Encoder(weights))
+    return EmbeddingModel(NAME, model.tokenizer.backend_tokenizer, encoder(weights, exact=exact))
 
 
 def prepare(stop: threading.Event) -> Generator[Progress, None, Path]:

@@ -18,11 +18,6 @@ if TYPE_CHECKING:  # which loads PyTorch
 
 TOKENS = 256  # of a text that are read
 ROWS = 16  # of one text; of more, the first and the last are read
-# The shapes of a forward pass. oneDNN and PyTorch keep what they compiled for each shape that they meet, and texts of
-# every length beside every number of others took 600 MB.
-COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)  # rows
-LENGTHS = (8, 16, 20, 24, 28, 32, 48, 64, 96, 128, 192, TOKENS)  # tokens of a row
-PASS = 256  # tokens of one, padded: what a core needs a frame of video for, so that nothing else waits longer
 RECIPE = "rows of 256 tokens, spans pooled by where tokens end"  # how windows are made; stored beside stored embeddings
 
 Passes = Generator[None, None, list[Embedding]]  # between two of them other texts may be embedded
@@ -43,11 +38,8 @@ class EmbeddingModel:
 
     def __init__(self, name: str, tokenizer: Any, encoder: "Encoder") -> None:
         """``tokenizer`` is one of the package ``tokenizers``, which adds what the model wants around a text."""
-        import torch
-
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its pool would take every core for a batch
         self.name = name
-        self._torch = torch
         self._encoder = encoder
         self._tokenizer = tokenizer
         self._tokenizer.enable_truncation(TOKENS)  # a text that is too long has several rows
@@ -61,16 +53,16 @@ class EmbeddingModel:
         return found
 
     def passes(self, passages: Sequence[Passage], *, threads: int = 1) -> Passes:
-        """Embed the texts as ``embed`` does, and yield between two forward passes of ``PASS`` tokens at most."""
+        """Embed the texts as ``embed`` does, and yield between two forward passes of few tokens."""
         texts = [_ends([first, *first.overflowing]) for first in self._tokens([each.text for each in passages])]
         rows = [row for text in texts for row in text]
         found: dict[int, tuple[Floats, Floats]] = {}
-        for group in _passes([len(row) for row in rows]):
+        for group in self._encoder.passes([len(row) for row in rows]):
             if found:
                 yield
-            if self._torch.get_num_threads() != threads:
-                self._torch.set_num_threads(threads)  # of this thread only
-            found |= zip(group, self._together([rows[row].ids for row in group]), strict=True)
+            tokens = self._encoder([rows[row].ids for row in group], threads=threads)
+            wholes = _unit(np.stack([each.mean(0) for each in tokens]))
+            found |= zip(group, zip(wholes, tokens, strict=True), strict=True)
         numbers = iter(range(len(rows)))
         return [
             _joined([(*found[next(numbers)], row.offsets) for row in text], passage.windows)
@@ -82,41 +74,10 @@ class EmbeddingModel:
         first: list[Any] = self._tokenizer.encode_batch(texts)
         return first
 
-    def _together(self, rows: Sequence[Sequence[int]]) -> list[tuple[Floats, Floats]]:
-        """Embed rows of token ids in one pass, padded to a shape of few: each row's own embedding, and its tokens'."""
-        torch = self._torch
-        lengths = [len(row) for row in rows]
-        count, length = _rounded(len(rows), COUNTS), _rounded(max(lengths), LENGTHS)
-        more = count - len(rows)
-        padded = [[*row, *[0] * (length - len(row))] for row in [*rows, *[rows[0]] * more]]
-        with torch.inference_mode():
-            output = self._encoder(torch.tensor(padded), torch.tensor([*lengths, *lengths[:1] * more]))
-        embedded: list[Floats] = [tokens[:each] for tokens, each in zip(output.numpy(), lengths, strict=False)]
-        wholes = _unit(np.stack([tokens.mean(0) for tokens in embedded]))
-        return list(zip(wholes, embedded, strict=True))
-
-
-def _rounded(number: int, steps: Sequence[int]) -> int:
-    """The next of the steps; above the last one, its next multiple."""
-    return next((step for step in steps if step >= number), -(-number // steps[-1]) * steps[-1])
-
 
 def _ends(rows: list[Any]) -> list[Any]:
     """The rows of one text, or of too many the first and the last."""
     return rows if len(rows) <= ROWS else rows[: ROWS // 2] + rows[-ROWS // 2 :]
-
-
-def _passes(lengths: Sequence[int]) -> list[list[int]]:
-    """The rows of so many tokens, in passes with little padding: it costs as much as text."""
-    passes: list[list[int]] = []
-    shortest = 0
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        together = _rounded(len(passes[-1]) + 1, COUNTS) * _rounded(lengths[row], LENGTHS) if passes else 0
-        if not passes or lengths[row] > 1.5 * shortest + 16 or together > PASS or len(passes[-1]) == COUNTS[-1]:
-            passes.append([])
-            shortest = lengths[row]
-        passes[-1].append(row)
-    return passes
 
 
 def _joined(rows: Sequence[tuple[Floats, Floats, Sequence[Span]]], spans: tuple[Span, ...]) -> Embedding:

@@ -130,13 +130,18 @@ def _tensors(view: memoryview, data: Bytes, at: int) -> Iterator[tuple[str, Tens
         yield name, Tensor(kind, numbers, data[offset : offset + size])
 
 
-def unpacked(blocks: Bytes) -> NDArray[np.float32]:
-    """Packed weights (…, blocks · 18) as numbers (…, blocks · 32).
+def split(blocks: Bytes) -> tuple[Bytes, NDArray[np.float32]]:
+    """Packed weights (…, blocks · 18) as quants (…, blocks, 32) and their scales (…, blocks, 1).
 
     The low halves of a block's bytes come first, then the high ones.
     """
-    split = blocks.reshape(*blocks.shape[:-1], -1, BLOCK_BYTES)
-    scales = np.ascontiguousarray(split[..., :2]).view("<f2").astype(np.float32)
-    halves = np.concatenate([split[..., 2:] & 15, split[..., 2:] >> 4], axis=-1)
-    numbers: NDArray[np.float32] = (halves.astype(np.float32) - MIDDLE) * scales
+    apart = blocks.reshape(*blocks.shape[:-1], -1, BLOCK_BYTES)
+    scales = np.ascontiguousarray(apart[..., :2]).view("<f2").astype(np.float32)
+    return np.concatenate([apart[..., 2:] & 15, apart[..., 2:] >> 4], axis=-1), scales
+
+
+def unpacked(blocks: Bytes) -> NDArray[np.float32]:
+    """Packed weights (…, blocks · 18) as numbers (…, blocks · 32)."""
+    quants, scales = split(blocks)
+    numbers: NDArray[np.float32] = (quants.astype(np.float32) - MIDDLE) * scales
     return numbers.reshape(*blocks.shape[:-1], -1)

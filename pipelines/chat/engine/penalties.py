@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipelines.chat.model.kernels import argmax
 from pipelines.events import Sampling
+from pipelines.kernels import argmax
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

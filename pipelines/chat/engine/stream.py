@@ -12,8 +12,8 @@ from pipelines.chat.engine.penalties import Row, best_tokens
 from pipelines.chat.engine.sampling import Sampler
 from pipelines.chat.engine.slots import Slot
 from pipelines.chat.model.interface import LanguageModel, Segment
-from pipelines.chat.model.kernels import argmax, rule_out
 from pipelines.events import Finished, FinishReason, StageError, Started, TextDelta, TokenLogprob, Usage
+from pipelines.kernels import argmax, rule_out
 
 FORCED = 16  # tokens a step that a constraint leaves no choice of
 SHARE_FOR_CLOSING = 0.75  # of a reply's tokens may be left for bringing JSON to its end

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from pipelines.chat.model import kernels
+from pipelines import kernels
 
 NAME = "loquent"
 FINE = {"dropout", "position_ids", "use_cache", "cache_position", "position_embeddings", "output_attentions"}

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from pipelines.chat.model import kernels
+from pipelines import kernels
 from pipelines.chat.model.attention import empty_memory
 from pipelines.chat.model.gguf import GgufError, GgufFile, GgufTensor
 from pipelines.chat.model.gguf_blocks import BITS, dequantise, groups, halves
 from pipelines.chat.model.gguf_model import parameters
 from pipelines.chat.model.graph import PackedWeights, Plan, tensors_of
-from pipelines.chat.model.quantise import Groups, Layout, Packed, quantise, slices
+from pipelines.kernels.quantise import Groups, Layout, Packed, quantise, slices
 from pipelines.loading import one_at_a_time
 
 DROP_EVERY = 32  # slices, some megabytes, whose pages are given back together

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, export
 
-from pipelines.chat.model import kernels, quantise
+from pipelines import kernels
 from pipelines.chat.model.fusion import ATEN, OURS, calls, fuse, shorten, tidy, whole
 from pipelines.chat.model.program import Instruction, Unknown, assembled, instructions, result
+from pipelines.kernels import quantise
 
 log = logging.getLogger(__name__)
 

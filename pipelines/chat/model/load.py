@@ -16,7 +16,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from pipelines.chat.model import gguf, gguf_model, kernels, plans, seq2seq
+from pipelines import kernels
+from pipelines.chat.model import gguf, gguf_model, plans, seq2seq
 from pipelines.chat.model.attention import Slots, Unsupported
 from pipelines.chat.model.files import weight_bytes
 from pipelines.chat.model.gguf import GgufFile

@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipelines.chat.model import fusion, graph, kernels, program, quantise
+from pipelines import kernels
+from pipelines.chat.model import fusion, graph, program
 from pipelines.chat.model.gguf import GgufError
 from pipelines.chat.model.gguf_weights import GgufWeights
 from pipelines.chat.model.graph import Modules, Plan, Step
 from pipelines.downloads.cache import cache_folder, new_folder
+from pipelines.kernels import quantise
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from pipelines.chat.model import kernels
+from pipelines import kernels
 from pipelines.chat.model.attention import Unsupported
 from pipelines.chat.model.graph import Step
 from pipelines.chat.model.interface import Segment

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from pipelines.chat.model import kernels
+from pipelines import kernels
 from pipelines.chat.model.attention import FINE, Unsupported, empty_memory
 
 ENCODER, DECODER = "loquent-encoder", "loquent-decoder"

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from pipelines.chat.model import graph, kernels
+from pipelines import kernels
+from pipelines.chat.model import graph
 from pipelines.chat.model.attention import NAME, Slots, Unsupported
 from pipelines.chat.model.graph import Step
 from pipelines.chat.model.interface import Segment

@@ -75,11 +75,11 @@ print(json.dumps([str(made), (made / "x").exists()]))
 
 @needs_namespaces
 def test_kernels_that_were_compiled_are_loaded_from_a_cache_that_is_only_read() -> None:
-    from pipelines.chat.model import kernels
+    from pipelines import kernels
     from pipelines.downloads.cache import cache_folder
 
     if not kernels.load():
         pytest.skip("there is no C++ compiler")
-    program = "from pipelines.chat.model import kernels; print(kernels.load(), kernels.forms())"
+    program = "from pipelines import kernels; print(kernels.load(), kernels.forms())"
     done = read_only(cache_folder().parent, program)
     assert done.stdout.startswith("True"), done.stderr

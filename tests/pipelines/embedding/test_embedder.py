@@ -13,15 +13,22 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from pipelines import kernels
 from pipelines.downloads.progress import finish
+from pipelines.embedding import e5 as multilingual
 from pipelines.embedding import embedder as embedder_module
 from pipelines.embedding import minilm as english
 from pipelines.embedding.embedder import Embedder
-from pipelines.embedding.model import PASS, EmbeddingModel, Passes
+from pipelines.embedding.encoder import PASS
+from pipelines.embedding.model import EmbeddingModel, Passes
 from pipelines.embedding.names import E5, MINILM, MODELS
+from pipelines.embedding.packed import PackedEncoder
 from pipelines.embedding.passages import DIMENSIONS, Embedding, Passage
+from pipelines.embedding.plain import PlainEncoder
 from pipelines.events import StageError
 from pipelines.part import Shared
+
+needs_packing = pytest.mark.skipif(not kernels.forms(), reason="the processor has no products with packed weights")
 
 
 @pytest.fixture(scope="module")
@@ -45,35 +52,69 @@ def test_a_text_s_embedding_does_not_depend_on_its_company(model: EmbeddingModel
     assert alone @ among == pytest.approx(1, abs=1e-4)
 
 
-def seen_shapes(model: EmbeddingModel) -> list[tuple[int, int]]:
+@pytest.fixture(scope="module")
+def plain(minilm: Path) -> EmbeddingModel:
+    """The model as it runs where the kernels have no products."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "forms", list)
+        return english.load(minilm)
+
+
+def seen_shapes(model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The shapes of its forward passes from now on: rows, and tokens of a row."""
     shapes: list[tuple[int, int]] = []
     encoder = model._encoder
+    assert isinstance(encoder, PlainEncoder)
+    forward = encoder.forward
 
     def seen(ids: Tensor, lengths: Tensor) -> Tensor:
         shapes.append((ids.shape[0], ids.shape[1]))
-        return encoder(ids, lengths)
+        return forward(ids, lengths)
 
-    model._encoder = seen  # type: ignore[assignment]
+    monkeypatch.setattr(encoder, "forward", seen)
     return shapes
 
 
-def test_texts_of_all_lengths_and_numbers_are_computed_in_few_shapes(minilm: Path) -> None:
-    model = english.load(minilm)
-    shapes = seen_shapes(model)
+def test_texts_of_all_lengths_and_numbers_are_computed_in_few_shapes(
+    plain: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = seen_shapes(plain, monkeypatch)
     for words in range(1, 61):
-        model.embed([Passage("sea " * words)])
+        plain.embed([Passage("sea " * words)])
     for count in range(1, 17):
-        assert len(model.embed([Passage("sea " * 4)] * count)) == count
+        assert len(plain.embed([Passage("sea " * 4)] * count)) == count
     assert len(set(shapes)) <= 15, "oneDNN caches compiled code for each"
 
 
-def test_no_forward_pass_is_long(minilm: Path) -> None:
-    model = english.load(minilm)
-    shapes = seen_shapes(model)
-    model.embed([Passage("sea " * 1500), *[Passage("sea " * words) for words in range(1, 200, 3)]])
+def test_no_forward_pass_is_long(plain: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = seen_shapes(plain, monkeypatch)
+    plain.embed([Passage("sea " * 1500), *[Passage("sea " * words) for words in range(1, 200, 3)]])
     assert len(shapes) > 20
     assert max(rows * tokens for rows, tokens in shapes) <= PASS
+
+
+@needs_packing
+def test_no_pass_of_packed_weights_is_long(minilm: Path) -> None:
+    encoder = english.load(minilm)._encoder
+    assert isinstance(encoder, PackedEncoder)
+    lengths = [PASS, 3, 200, 56, 1, *[20] * 30]
+    passes = encoder.passes(lengths)
+    assert [row for group in passes for row in group] == list(range(len(lengths)))
+    assert max(sum(lengths[row] for row in group) for group in passes) == PASS
+    assert len(passes) == 5
+
+
+@needs_packing
+@pytest.mark.parametrize("name", MODELS)
+def test_with_packed_weights_company_changes_nothing(minilm: Path, e5: Path, name: str) -> None:
+    model = english.load(minilm) if name == MINILM else multilingual.load(e5)
+    texts = [Passage("Hello there, where are you?"), Passage("A much longer sentence, " * 20), Passage("Where is it?")]
+    together = model.embed(texts)
+    apart = [model.embed([text])[0] for text in texts]
+    on_two_cores = model.embed(texts, threads=2)
+    for one, other, third in zip(together, apart, on_two_cores, strict=True):
+        assert (one.whole == other.whole).all()
+        assert (one.whole == third.whole).all()
 
 
 TEXTS = (
@@ -85,8 +126,15 @@ TEXTS = (
 )
 
 
-@pytest.mark.parametrize(("exact", "least"), [(True, 0.999999), (False, 0.9995)])
-def test_embeddings_are_those_of_sentence_transformers(minilm: Path, exact: bool, least: float) -> None:
+@pytest.mark.parametrize(
+    ("exact", "packed", "least"),
+    [(True, False, 0.999999), (False, False, 0.9995), pytest.param(False, True, 0.9995, marks=needs_packing)],
+)
+def test_embeddings_are_those_of_sentence_transformers(
+    minilm: Path, monkeypatch: pytest.MonkeyPatch, exact: bool, packed: bool, least: float
+) -> None:
+    if not packed:
+        monkeypatch.setattr(kernels, "forms", list)
     reference = SentenceTransformer(str(minilm), device="cpu", local_files_only=True)
     expected = reference.encode(list(TEXTS), normalize_embeddings=True)
     tokens: Any = reference.encode(TEXTS[1], output_value="token_embeddings")

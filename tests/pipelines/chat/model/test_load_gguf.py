@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GgufConfig, LlamaConfig, PreTrainedModel
 
-from pipelines.chat.model import gguf_weights, graph, kernels, plans
+from pipelines import kernels
+from pipelines.chat.model import gguf_weights, graph, plans
 from pipelines.chat.model.gguf import GgufError, read
 from pipelines.chat.model.gguf_blocks import dequantise
 from pipelines.chat.model.gguf_types import READABLE

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from pipelines.chat.model import kernels
+from pipelines import kernels
 from pipelines.chat.model.program import Instruction, Unknown, assembled, instructions, result
 
 pytestmark = pytest.mark.skipif(not kernels.load(), reason="there is no C++ compiler")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines import kernels
 from pipelines.build import Pipeline, build
 from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.engine import Engine
-from pipelines.chat.model import kernels
 from pipelines.chat.model.interface import Segment
 from pipelines.chat.model.load import load
 from pipelines.chat.model.seq2seq import EncoderDecoder

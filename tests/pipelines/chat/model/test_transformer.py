@@ -26,13 +26,14 @@ from transformers import (
     set_seed,
 )
 
+from pipelines import kernels
 from pipelines.build import build
 from pipelines.chat.engine import engine as engine_module
 from pipelines.chat.engine.admission import EngineLimits
 from pipelines.chat.engine.draft import PromptLookup
 from pipelines.chat.engine.engine import Engine
 from pipelines.chat.engine.sampling import Sampler
-from pipelines.chat.model import graph, kernels, plans
+from pipelines.chat.model import graph, plans
 from pipelines.chat.model.attention import Slots
 from pipelines.chat.model.files import prepare, weight_bytes
 from pipelines.chat.model.interface import LanguageModel, Segment

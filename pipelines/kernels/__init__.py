@@ -112,7 +112,7 @@ def rule_out(logits: Tensor, masks: npt.NDArray[np.uint32]) -> None:
 def _load() -> bool:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
-        log.warning("there is no C++ compiler (g++): the language model runs on PyTorch's own, slower operators")
+        log.warning("there is no C++ compiler (g++): models run on PyTorch's own, slower operators")
         return False
     try:
         torch.ops.load_library(str(_compiled(compiler)))

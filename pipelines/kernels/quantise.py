@@ -10,7 +10,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from pipelines.chat.model.kernels import Form
+from pipelines.kernels import Form
 
 GROUP = 32
 BLOCK = 16  # outputs side by side in the packed form, as the kernel's vectors are wide

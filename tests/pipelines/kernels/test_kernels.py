@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.chat.model import kernels, quantise
+from pipelines import kernels
 from pipelines.chat.model.attention import attention
-from pipelines.chat.model.quantise import Layout
+from pipelines.kernels import quantise
+from pipelines.kernels.quantise import Layout
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 

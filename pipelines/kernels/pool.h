@@ -38,6 +38,18 @@ public:
         return *pool;
     }
 
+    // While it lives, the thread that made it computes alone, if ``alone``.
+    class Alone {
+    public:
+        explicit Alone(bool alone) : before_(inside_) { inside_ = inside_ || alone; }
+        ~Alone() { inside_ = before_; }
+        Alone(const Alone&) = delete;
+        Alone& operator=(const Alone&) = delete;
+
+    private:
+        const bool before_;
+    };
+
     int64_t threads() const { return threads_.load(std::memory_order_relaxed); }
 
     // Compute with so many threads from the next region on, the calling one included.
@@ -48,7 +60,7 @@ public:
     }
 
     // Calls ``run(from, to)`` for all of [0, tasks), in pieces of ``grain`` tasks or more, in any order, on any thread.
-    // A region within a region, or beside another thread's, is computed by its calling thread alone.
+    // A region within a region, or beside another thread's, is computed by its calling thread alone (see ``Alone`` too).
     template <typename F>
     void parallel(int64_t tasks, int64_t grain, const F& run) {
         const int64_t most = std::min(threads() * PIECES, MOST_PIECES);

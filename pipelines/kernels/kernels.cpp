@@ -1,4 +1,5 @@
-// What a decode step spends its time in, for CPUs: products with weights of 4 to 8 bits, and attention over the slots.
+// What models spend their time in, for CPUs: products with weights of 4 to 8 bits, attention over the slots, and the whole
+// of a small encoder.
 //
 // Weights are kept in groups of 32 along the inputs as w = scale * q + minimum, q unsigned. Where the processor has
 // matrix tiles (AMX) they are unpacked to bfloat16 on the way in; else activations are quantised to 8 bits in the same
@@ -9,6 +10,7 @@
 #include "attention.h"
 #include "common.h"
 #include "decoder.h"
+#include "encoder.h"
 #include "lanes.h"
 #include "packing.h"
 #include "program.h"
@@ -77,6 +79,9 @@ TORCH_LIBRARY_FRAGMENT(loquent, library) {
         .def("forget", &Program::forget)
         .def("returns", &Program::returns)
         .def("run", &Program::run);
+    library.class_<Encoder>("Encoder")
+        .def(torch::init<std::vector<at::Tensor>, int64_t, double>())
+        .def("run", &Encoder::run);
 }
 
 TORCH_LIBRARY_IMPL(loquent, CompositeExplicitAutograd, library) {
