@@ -30,13 +30,11 @@ class Classifier:
 
     def meaning(self, embeddings: Floats) -> Floats:
         """What the networks alone say: (N, DIMENSIONS) → (N,)."""
+        networks, size, width = self.hidden.shape
         inputs = torch.from_numpy(((embeddings - self.mean) / self.deviation).astype(np.float32))
-        total = torch.zeros(len(inputs))
-        with torch.inference_mode():
-            for hidden, bias, output, output_bias in zip(
-                self.hidden, self.hidden_bias, self.output, self.output_bias, strict=True
-            ):
-                inner = functional.gelu(functional.linear(inputs, torch.from_numpy(hidden), torch.from_numpy(bias)))
-                total += inner @ torch.from_numpy(output) + float(output_bias)
-        found: Floats = (total / len(self.hidden)).numpy()
+        with torch.inference_mode():  # as one network, whose hidden layer is as wide as all of theirs
+            hidden = torch.from_numpy(self.hidden).view(networks * size, width)
+            inner = functional.gelu(functional.linear(inputs, hidden, torch.from_numpy(self.hidden_bias).view(-1)))
+            total = inner @ torch.from_numpy(self.output).view(-1) + float(self.output_bias.sum())
+        found: Floats = (total / networks).numpy()
         return found

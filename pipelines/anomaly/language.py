@@ -36,7 +36,8 @@ def _runs(text: str, length: int) -> NDArray[np.int64]:
     """The bucket of every run of so many characters; digits count as one character, and cases do not differ."""
     points = np.frombuffer(f" {text.lower()} ".encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.int64)
     points = np.where((points >= 48) & (points < 58), 48, points)
-    points = np.pad(points, (0, max(length - len(points), 0)), constant_values=32)
+    if len(points) < length:
+        points = np.concatenate((points, np.full(length - len(points), 32)))
     hashed = np.zeros(len(points) - length + 1, dtype=np.int64)
     for offset in range(length):
         hashed = (hashed * 1_000_003 + points[offset : len(points) - length + 1 + offset]) % 2_147_483_647
@@ -92,20 +93,19 @@ class Language:
 
     def log_perplexity(self, text: str) -> float:
         """The letter n-gram log-perplexity of a text, smoothed for short ones, in nats a letter."""
-        each = self.letters(text)
-        return float((each.sum() + USUAL_LETTERS * LETTERS_BEFORE) / (len(each) + LETTERS_BEFORE))
+        return _smoothed(self.letters(text))
 
     def log_likelihood(self, text: str) -> float:
         """The mean log-likelihood of a text's letter n-grams, smoothed, in nats; minus infinity for no text."""
         return -self.log_perplexity(text) if text else -math.inf
 
-    def highest_log_perplexity(self, text: str) -> float:
-        """The same, not smoothed, over the ``STRETCH`` characters where it is highest."""
+    def log_perplexities(self, text: str) -> tuple[float, float]:
+        """The same of the text, and, not smoothed, of the ``STRETCH`` characters where it is highest."""
         each = self.letters(text)
         if len(each) <= STRETCH:
-            return float(each.mean())
+            return _smoothed(each), float(each.mean())
         sums = np.concatenate(([0.0], np.cumsum(each)))
-        return float((sums[STRETCH:] - sums[:-STRETCH]).max() / STRETCH)
+        return _smoothed(each), float((sums[STRETCH:] - sums[:-STRETCH]).max() / STRETCH)
 
     def known_words(self, text: str) -> float:
         """The share of the words that are in the vocabulary."""
@@ -121,6 +121,10 @@ class Language:
         behind = (together + PAIRS_BEFORE * anywhere) / (self.words[before] + PAIRS_BEFORE)
         gain = np.log(np.maximum(behind / anywhere, 1e-6))
         return -float((gain.sum() + USUAL_WORDS * WORDS_BEFORE) / (len(gain) + WORDS_BEFORE))
+
+
+def _smoothed(each: Floats) -> float:
+    return float((each.sum() + USUAL_LETTERS * LETTERS_BEFORE) / (len(each) + LETTERS_BEFORE))
 
 
 def _vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
