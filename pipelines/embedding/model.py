@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # which loads PyTorch
 
 TOKENS = 256  # of a text that are read
 ROWS = 16  # of one text; of more, the first and the last are read
-RECIPE = "rows of 256 tokens, spans pooled by where tokens end"  # how windows are made; stored beside stored embeddings
+# How windows are made; stored beside stored embeddings.
+RECIPE = "rows of 256 tokens, spans pooled by where tokens end, activations of 8 bits"
 
 Passes = Generator[None, None, list[Embedding]]  # between two of them other texts may be embedded
 
