@@ -14,7 +14,7 @@ from pipelines.anomaly.checks import Checked, Finding, check
 from pipelines.anomaly.classifier import Classifier
 from pipelines.anomaly.kinds import UNLIKELY, Identifier, Kind
 from pipelines.anomaly.language import Language
-from pipelines.anomaly.pasted import opaque, pasted, without
+from pipelines.anomaly.pasted import Pasted, opaque, pasted, without
 from pipelines.anomaly.text import LONGEST, normalise, plain, windows
 from pipelines.anomaly.vae import VAE
 from pipelines.anomaly.verdict import Cause, Deviation, Judgement, Neighbour, Segment, Verdict
@@ -111,9 +111,12 @@ def passage(text: str) -> Passage:
     return Passage(text, tuple(windows(text)))
 
 
-def passage_of_message(text: str) -> Passage:
-    """A normalised message as it is embedded: without codes, unless it is nothing else. Documents keep theirs."""
-    said = without(text, opaque(text))
+def passage_of_message(text: str, spans: Sequence[Pasted] | None = None) -> Passage:
+    """A normalised message as it is embedded: without codes, unless it is nothing else. Documents keep theirs.
+
+    ``spans`` are what is pasted into it, if that is known: where there is nothing, there are no codes.
+    """
+    said = without(text, opaque(text) if spans is None or spans else ())
     return passage(said if _letters(said) else text)
 
 
@@ -142,7 +145,7 @@ class Detector:
         kind, noise = self.identifier.identify(words)
         hidden = [passage(normalise(each)) for each in checked.hidden]
         looks = np.zeros(0, np.float32) if document else surface.features(words, self.language)
-        passages = (passage(text) if document else passage_of_message(text), *hidden)
+        passages = (passage(text) if document else passage_of_message(text, spans), *hidden)
         return Prepared(
             text, words, bool(spans), kind.as_long_as(text), kind, noise - UNLIKELY, checked, looks, passages
         )
