@@ -1,6 +1,7 @@
 """Fixtures for every test."""
 
 import asyncio
+import signal
 import sys
 import threading
 import time
@@ -20,6 +21,9 @@ from tests.tiny_generator import understanding
 # An example takes longer than hypothesis expects where another process has the core.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+# A script that runs tests in the background lets them ignore Ctrl-C, and so would every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
