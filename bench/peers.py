@@ -111,7 +111,8 @@ def _site(python: Path) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    environment = os.environ | {"CMAKE_BUILD_PARALLEL_LEVEL": str(CORES)}
+    # With make some packages start a compiler for every file at once.
+    environment = os.environ | {"CMAKE_BUILD_PARALLEL_LEVEL": str(CORES), "CMAKE_GENERATOR": "Ninja"}
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS, env=environment)
     except subprocess.CalledProcessError as error:
