@@ -159,7 +159,7 @@ def markdown(result: "Result") -> str:
     return "\n".join(lines) + "\n"
 
 
-TIMES = "eight"  # that the bundled detector's table was made
+TIMES = "ten"  # that the bundled detector's table was made
 CARD = """# The bundled anomaly detector
 
 Five heads over one message, calibrated by split conformal prediction: how its characters are distributed (a VAE over
