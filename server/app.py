@@ -70,6 +70,8 @@ def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory
     )
     secrets = None if history is None else history.accompany(StoredSecrets(history))
     app[BACKEND] = Backend(settings, pipeline, AccessControl(settings.server, secrets=secrets), history)
+    app.on_startup.append(app[BACKEND].sharing.start)
+    app.on_cleanup.append(app[BACKEND].sharing.close)
     app[RESPONSES] = responses(settings.responses, history)
     app.router.add_get(REALTIME, connect)
     app.router.add_post("/v1/realtime/client_secrets", client_secrets.create)

@@ -35,6 +35,7 @@ from server.limits.stored import StoredBudgets
 from server.metrics import Metrics
 from server.names import ModelNames, VoiceNames, public_name
 from server.realtime.sessions import LiveSessions
+from server.sharing.build import Sharing
 from server.tracing.switch import Tracing
 
 Endpoint = Literal["embeddings", "moderations", "images", "speech", "transcriptions"]
@@ -64,6 +65,7 @@ class Backend:
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while there is no request in flight
     metrics: Metrics = field(init=False)
+    sharing: Sharing = field(init=False)
     images: ImageStore = field(init=False)
     limiter: Limiter = field(init=False)
     sessions: Sessions = field(init=False)
@@ -80,12 +82,14 @@ class Backend:
         self.sessions = Sessions(self.access, address_connections=lambda: self.limiter.address_connections)
         self.gate = Gate(limits.http_connections, self.access.proxies.trusted)
         self.lane = Lane(limits.overhead, lambda: self.metrics.running > 0 and not self.draining)
-        self.images = ImageStore(self.settings.image.kept_bytes, self.settings.image.expires)
+        self.sharing = Sharing(self.settings, self.limiter)
+        self.images = self.sharing.images
         stored = self.history.metrics.collectors if self.history else ()
         self.metrics = Metrics(
             self.pipeline,
             lambda: len(self.connections),
             *stored,
+            *self.sharing.collectors,
             requests=lambda: self.requests,
             lingering=lambda: self.live.lingering,
         )
@@ -201,7 +205,7 @@ class Backend:
         async with aclosing(next(turn)) as events:
             async for event in events:
                 yield (
-                    self.images.add(event, origin, turn.tenant, turn.conversation)
+                    await self.images.put(event, origin, turn.tenant, turn.conversation)
                     if isinstance(event, Picture)
                     else event
                 )

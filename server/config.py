@@ -34,7 +34,7 @@ from pipelines.part import settings_model
 from pipelines.speech.settings import SpeechSettings
 from pipelines.stages import StageUnavailableError, check, maker
 from pipelines.tools.settings import ToolsSettings
-from server.history.location import masked
+from server.history.location import masked, without_password
 from server.history.settings import HistorySettings
 from server.limits.settings import LimitSettings as LimitSettings
 from server.realtime.settings import SessionsSettings as SessionsSettings
@@ -43,7 +43,7 @@ from server.web.settings import WebSettings as WebSettings
 ENV_PREFIX = "LOQUENT__"
 SUBSECTIONS = ("chat.upstream",)  # sections within others, whose keys have origins of their own
 # Whose values may hold a secret, and are not repeated.
-SECRET = ("server.keys", "history.store", "chat", "chat.upstream", "chat.upstream.key")
+SECRET = ("server.keys", "limits.store", "history.store", "image.store", "chat", "chat.upstream", "chat.upstream.key")
 KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -319,6 +319,8 @@ def show(configuration: Configuration) -> Iterator[tuple[str, Any, str]]:
         name: each.model_dump(mode="json") for name, each in configuration.stages.items() if name not in values
     }
     values["history"]["store"] = masked(configuration.settings.history.store)
+    for section in ("limits", "image"):
+        values[section]["store"] = without_password(values[section]["store"])
     for key, value in _flat(values):
         yield key, value, configuration.origins.get(key, "default")
 

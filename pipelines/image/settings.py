@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipelines.image.formats import LARGEST, SMALLEST, weight
+from pipelines.redis_url import check
 
 LARGEST_WEIGHT = weight(LARGEST)  # fewer would leave no room for a single one of the largest
 
@@ -28,3 +29,4 @@ class ImageSettings(BaseModel):
     waiting: Annotated[int, Field(ge=LARGEST_WEIGHT)] = 64
     kept_bytes: Annotated[int, Field(ge=8 * 1024 * 1024)] = 64 * 1024 * 1024
     expires: Annotated[float, Field(gt=0)] = 3600.0
+    store: Annotated[str, AfterValidator(check), Field(repr=False)] = ""

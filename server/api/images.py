@@ -98,25 +98,25 @@ async def create(request: web.Request) -> web.Response:
         if len(pieces) > 1:
             pieces.append(b", ")
         fitted = await asyncio.to_thread(canvas.fit, picture)
-        pieces.append(_entry(backend, request, fitted, as_file=asked.as_file))
+        pieces.append(await _entry(backend, request, fitted, as_file=asked.as_file))
     return web.Response(body=b"".join([*pieces, b"]}"]), content_type="application/json", charset="utf-8")
 
 
-def _entry(backend: Backend, request: web.Request, picture: Picture, *, as_file: bool) -> bytes:
+async def _entry(backend: Backend, request: web.Request, picture: Picture, *, as_file: bool) -> bytes:
     """A picture as JSON, with its file or a link to it."""
     entry: dict[str, Any] = {"revised_prompt": picture.caption}
     own = {"seed": picture.seed, "style": picture.style, "model": picture.model}
     if as_file:
         text = json.dumps(entry | {"loquent": own})
         return text[:-1].encode() + b', "b64_json": "' + base64.b64encode(picture.png) + b'"}'
-    stored = backend.images.add(picture, backend.origin(request), request[TENANT])
+    stored = await backend.images.put(picture, backend.origin(request), request[TENANT])
     return json.dumps(entry | {"url": stored.url, "loquent": own | {"expires_at": stored.expires_at}}).encode()
 
 
 async def file(request: web.Request) -> web.Response:
     """The file of a picture; its signed link is the credential."""
     backend = request.app[BACKEND]
-    png, seconds = backend.images.find(
+    png, seconds = await backend.images.get(
         request.match_info["id"], request.query.get("expires", ""), request.query.get("signature", "")
     )
     headers = {

@@ -27,9 +27,12 @@ def check(store: str) -> str:
 
 def masked(store: str) -> str:
     """``store`` without its password, for people to read."""
-    if not store.startswith(tuple(f"{scheme}:" for scheme in POSTGRES)):
-        return store
-    parts = urlsplit(store)
+    return without_password(store) if store.startswith(tuple(f"{scheme}:" for scheme in POSTGRES)) else store
+
+
+def without_password(url: str) -> str:
+    """The address of a server without its password, for people to read."""
+    parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     netloc = f"{name}{':***' if colon else ''}{at}{host}"

@@ -41,6 +41,7 @@ class Buckets:
         self._clock = clock
         self._most = most
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()  # the one that was longest unused first
+        self.on_taken: Callable[[str, float], None] = lambda name, seconds: None  # the time that it takes to fill again
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -57,9 +58,26 @@ class Buckets:
     def take(self, name: str, amount: float) -> None:
         """Take this out of the bucket, whether it is in it or not; a negative amount gives back."""
         now = self._clock()
-        level = min(self._level(name, now) - amount, self.size)
-        self._buckets[name] = _Bucket(level, now)
+        self._set(name, min(self._level(name, now) - amount, self.size), now)
+        self.on_taken(name, amount / self._rate)
+
+    def names(self) -> list[str]:
+        """The buckets that may not be full."""
+        return list(self._buckets)
+
+    def missing(self, name: str) -> float:
+        """Seconds until the bucket is full."""
+        return (self.size - self._level(name, self._clock())) / self._rate
+
+    def learn(self, name: str, missing: float, at: float) -> None:
+        """Set a bucket that was full but for so many seconds, at a time of the clock."""
+        if missing > 0 or name in self._buckets:
+            self._set(name, self.size - missing * self._rate, at)
+
+    def _set(self, name: str, level: float, at: float) -> None:
+        self._buckets[name] = _Bucket(level, at)
         self._buckets.move_to_end(name)
+        now = self._clock()
         for _ in range(2):  # amortised, what is full again goes
             oldest = next(iter(self._buckets))
             full = self._level(oldest, now) >= self.size

@@ -57,6 +57,13 @@ class Limiter:
         return self._on()
 
     @property
+    def buckets(self) -> dict[str, Buckets]:
+        """The buckets of each limit, by its name."""
+        kinds = {"key": self._key, "secret": self._secret, "address": self._address}
+        found = {(name, what): getattr(kind, what) for name, kind in kinds.items() for what in ("requests", "tokens")}
+        return {f"{name}:{what}": each for (name, what), each in found.items() if each is not None}
+
+    @property
     def address_connections(self) -> int | None:
         """Connections that one address may have with client secrets; None for any number."""
         return (self.on and self._settings.address_connections) or None

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pipelines.redis_url import check
 
 Seconds = Annotated[float, Field(gt=0)]
 Bytes = Annotated[int, Field(ge=1024)]
@@ -15,6 +17,7 @@ class LimitSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rates: Literal["auto", "on", "off"] = "auto"
+    store: Annotated[str, AfterValidator(check), Field(repr=False)] = ""
     key_requests: Count = 3000
     key_tokens: Count = 2_000_000
     key_daily_tokens: Count = 0
