@@ -29,7 +29,7 @@ class Sharing:
             store = RedisStore(url, "image", metrics, meanwhile="pictures are only with the server that drew them")
             self._stores.append(store)
             self._images = SharedImageStore(room, expires, store)
-        self.images = self._images or ImageStore(room, expires)
+        self.images: ImageStore = ImageStore(room, expires) if self._images is None else self._images
         self.collectors: tuple[Collector, ...] = metrics.collectors if self._stores else ()
 
     async def start(self, app: web.Application) -> None:

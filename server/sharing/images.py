@@ -34,7 +34,7 @@ SECRET = PREFIX + "secret"
 SECRET_SHAPE = re.compile(
     rb"([0-9a-f]{16}):([0-9a-f]{%d})" % (2 * SECRET_BYTES)
 )  # which creation it was, and the secret
-ID_SHAPE = re.compile(rb"[0-9a-f]{1,64}")
+ID_SHAPE = re.compile(rb"[\w-]{1,64}")
 
 
 class SharedImageStore(ImageStore):
@@ -150,7 +150,8 @@ class SharedImageStore(ImageStore):
                 continue
             pauses.reset()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), self._look)
+                async with asyncio.timeout(self._look):
+                    await self._work.wait()
 
     async def _settle(self) -> None:
         """Bring Redis up to what is known here. Raises: StoreError."""

@@ -57,12 +57,18 @@ class RedisStore:
 
     async def run(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
         """What ``work`` makes of the client, within the time limit. Raises: StoreError."""
+        task = asyncio.current_task()
+        cancels = 0 if task is None else task.cancelling()
         try:
             async with asyncio.timeout(self._seconds):
                 result = await work(self._client)
         except Exception as error:  # whatever the library makes of what a server sends that may be no Redis at all
             self._failed(error)
-            raise StoreError(str(error)) from None
+            raise StoreError(type(error).__name__) from None
+        finally:
+            # redis-py awaits with ``wait_for``, which Python 3.11 lets swallow a cancel.
+            if task is not None and task.cancelling() > cancels:
+                raise asyncio.CancelledError
         if not self.healthy:
             log.info("%s answers again", self.where)
         self.healthy = True
@@ -79,7 +85,9 @@ class RedisStore:
 
     def _failed(self, error: Exception) -> None:
         if self.healthy:
-            why = f"no answer within {self._seconds:g} s" if isinstance(error, TimeoutError) else brief(error)
+            # redis-py repeats a pipeline's command, whose values belong in no log.
+            said = brief(error).rpartition(" of pipeline caused error: ")[2]
+            why = f"no answer within {self._seconds:g} s" if isinstance(error, TimeoutError) else said
             log.warning("%s can't be used (%s: %s): %s", self.where, type(error).__name__, why, self._meanwhile)
         self.healthy = False
         self._up.set(0)
