@@ -79,6 +79,9 @@ $(VENV)/.dev: $(VENV)/.coqui
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || (apt-get update -q && apt-get \
 		install -y -q --no-install-recommends postgresql) >/dev/null 2>&1 || \
 		echo "PostgreSQL is not installed: the history will be tested with SQLite alone."
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || (apt-get update -q && apt-get \
+		install -y -q --no-install-recommends redis-server) >/dev/null 2>&1 || \
+		echo "Redis is not installed: what several servers share through it will not be tested."
 	@touch $@
 
 # Coqui's companion torchaudio has one build, for CUDA. Beside another build of PyTorch it works without its libraries.

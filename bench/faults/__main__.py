@@ -112,6 +112,13 @@ def _surroundings(asked: argparse.Namespace) -> tuple[str, bool]:
     return "\n".join(map(str, outcomes)), all(each.good for each in outcomes)
 
 
+def _restarts(asked: argparse.Namespace) -> tuple[str, bool]:
+    from bench.faults.restarts import restarts
+
+    found = asyncio.run(restarts(asked.count or 20, seed=asked.seed))
+    return str(found), found.good
+
+
 def _frames(asked: argparse.Namespace) -> tuple[str, bool]:
     from bench.faults.frames import LINGER, frames, told
     from bench.faults.process import serving
@@ -147,6 +154,7 @@ ROWS = {
     "cache": (_surroundings, "the cache can't be written (needs root)"),
     "frames": (_frames, "fuzzed websocket frames (--count 100000)"),
     "kills": (_kills, "kill -9 of the server amid conversations (--count 200, --store URL)"),
+    "restarts": (_restarts, "PostgreSQL, then Redis, restarted hard under load (--count 20 sockets)"),
     "tenants": (_tenants, "whether the time of an answer betrays what another tenant asked (--count 60)"),
     "sigterm": (_sigterm, "SIGTERM under streams of all kinds (--count 50)"),
     "soak": (_soak, "everything at once: whether memory grows, or the server becomes slower (--minutes 60)"),

@@ -31,6 +31,7 @@ class Turn:
     done_text: str = ""
     dones: int = 0
     status: str = ""
+    why: str = ""  # the status is so, where it has a reason
     restarted: bool = False  # the server died while it answered
 
 
@@ -143,6 +144,7 @@ def _take(turn: Turn, event: Any) -> None:
             turn.dones += 1
             turn.status = event.response.status
             details = event.response.status_details
+            turn.why = (details and ((details.error and details.error.code) or details.reason)) or ""
             turn.restarted = bool(details and details.error and details.error.code == "server_restarted")
             parts = [part for item in event.response.output for part in item.content or ()]
             turn.done_text = "".join(part.text or part.transcript or "" for part in parts)

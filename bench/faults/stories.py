@@ -1,6 +1,7 @@
 """Conversations that go on while something happens to the server, and what must be true of them afterwards."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,10 +25,16 @@ class Found:
     turns: int = 0
     incomplete: int = 0  # replies that the server's death ended
     sent_away: int = 0  # times that a client was sent away, because nothing could be stored
-    longest: float = 0.0  # seconds that a turn took
+    ends: Counter[str] = field(default_factory=Counter)  # of replies, by their status and its reason
+    seconds: list[float] = field(default_factory=list)  # that each turn took
     acknowledged: dict[str, list[str]] = field(default_factory=dict)  # items by conversation
     wrong: list[str] = field(default_factory=list)
     over: bool = False
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a turn took at most."""
+        return max(self.seconds, default=0.0)
 
     @property
     def items(self) -> int:
@@ -36,14 +43,15 @@ class Found:
 
 
 @asynccontextmanager
-async def stories(server: Process, *, patient: bool = False) -> AsyncIterator[Found]:
-    """Converse while the block runs; then every acknowledged item must be stored, in order and once.
+async def stories(server: Process, *, patient: bool = False, at_once: int = AT_ONCE) -> AsyncIterator[Found]:
+    """Converse over ``at_once`` sockets while the block runs; then every acknowledged item must be stored, in order
+    and once.
 
     ``patient`` clients expect to be sent away while nothing can be stored, and come back.
     """
     found = Found()
     async with asyncio.TaskGroup() as group:
-        for number in range(AT_ONCE):
+        for number in range(at_once):
             group.create_task(_converse(server, number, found, patient=patient))
         try:
             yield found
@@ -63,7 +71,7 @@ async def _converse(server: Process, number: int, found: Found, *, patient: bool
                 for turn in range(TURNS):
                     started = asyncio.get_running_loop().time()
                     _check(await mine.ask(coming, f"Story {number}, part {turn}: go on."), found)
-                    found.longest = max(found.longest, asyncio.get_running_loop().time() - started)
+                    found.seconds.append(asyncio.get_running_loop().time() - started)
                     if found.over:
                         break
                 found.sent_away += mine.sent_away
@@ -90,6 +98,7 @@ def _note(mine: Conversation, found: Found) -> None:
 
 def _check(turn: Turn, found: Found) -> None:
     found.turns += 1
+    found.ends[f"{turn.status} {turn.why}".strip()] += 1
     if turn.dones != 1:
         found.wrong.append(f"{turn.id}: {turn.dones} ends")
     if turn.restarted:
