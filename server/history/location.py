@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import platformdirs
 
@@ -36,7 +36,8 @@ def without_password(url: str) -> str:
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     netloc = f"{name}{':***' if colon else ''}{at}{host}"
-    return urlunsplit(parts._replace(netloc=netloc, query=_PASSWORD.sub(r"\1=***", parts.query)))
+    query = _PASSWORD.sub(r"\1=***", parts.query)
+    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}" if parts.scheme else url
 
 
 def file_of(store: str) -> Path | None:

@@ -42,7 +42,8 @@ ELSEWHERE = {"engine": "openai", "upstream": {"urls": ["http://127.0.0.1:9/v1"]}
 
 async def exposed(tmp_path: Path, chat: dict[str, Any]) -> set[Row]:
     """The metrics of a server with every part."""
-    settings = Settings.model_validate({"history": {"store": f"sqlite:///{tmp_path / 'history.db'}"}, "chat": chat})
+    history, limits = f"sqlite:///{tmp_path / 'history.db'}", "redis://127.0.0.1:9/0"
+    settings = Settings.model_validate({"history": {"store": history}, "limits": {"store": limits}, "chat": chat})
     parts = stage_settings(settings) | {"listening": settings.listening}
     listener = listen("127.0.0.1", 0)
     async with serving(settings, build(parts), listener) as backend, aiohttp.ClientSession() as http:

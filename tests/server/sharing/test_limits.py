@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 @asynccontextmanager
 async def servers(file: Path, redis: Redis, count: int = 2, **limits: Any) -> AsyncIterator[list[Guarded]]:
     """Servers that share their limits."""
-    settings = LimitSettings(**{"key_requests": SIZE, "store": redis.url} | limits)
+    settings = LimitSettings.model_validate({"key_requests": SIZE, "store": redis.url} | limits)
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(guarded(file, limits=settings)) for _ in range(count)]
 
