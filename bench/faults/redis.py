@@ -30,7 +30,7 @@ class Redis:
     def __init__(self, program: str, folder: Path) -> None:
         self._program = program
         self._folder = folder
-        self._password = secrets.token_hex(8)
+        self.password = secrets.token_hex(8)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self._process: subprocess.Popen[Any] | None = None
@@ -38,13 +38,13 @@ class Redis:
     @property
     def url(self) -> str:
         """Its address, with the password."""
-        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start it, and wait until it answers."""
         words = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder), "--requirepass"]
         self._process = subprocess.Popen(
-            [self._program, *words, self._password, "--save", "", "--appendonly", "no"],
+            [self._program, *words, self.password, "--save", "", "--appendonly", "no", *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -76,7 +76,7 @@ class Redis:
     def command(self, *words: str) -> Any:
         """What it answers; None where it answers nothing."""
         try:
-            with Client(port=self.port, password=self._password, socket_timeout=5, decode_responses=True) as client:
+            with Client(port=self.port, password=self.password, socket_timeout=5, decode_responses=True) as client:
                 return client.execute_command(*words)
         except (RedisConnectionError, RedisTimeoutError):
             return None

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 0.25  # seconds between two exchanges, while there is something to say
 LOOKS = 6  # at a bucket behind its last use here, each after twice as many intervals: what do the others take?
-PORTION = 500  # buckets of one script: Redis does nothing else for about a millisecond
+PORTION = 200  # buckets of one script: about a millisecond of the event loop, and less of Redis
 LONGEST = 3_600_000  # milliseconds; what lives longer is no bucket of ours
 PREFIX = "loquent:limits:"
 CLOSE_SECONDS = 1.0
@@ -129,6 +129,7 @@ class SharedLimits:
             except _EmptiedError:
                 log.info("%s has no buckets any more: it gets those of this server", self._store.where)
                 self._behind = True
+                await asyncio.sleep(self._interval)
             else:
                 pauses.reset()
                 await asyncio.sleep(self._interval)
