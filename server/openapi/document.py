@@ -24,6 +24,7 @@ REASONS = {
     404: "There is no such thing.",
     408: "The body did not arrive in time.",
     409: "A realtime session holds this conversation.",
+    410: "It has expired, or is no longer stored.",
     413: "The body is too large, or too complex.",
     415: "The body's Content-Encoding is not supported.",
     421: "The server does not answer to this Host.",

@@ -278,7 +278,7 @@ _OTHERS = (
         others={"image/png": BINARY, "image/webp": BINARY, "image/jpeg": BINARY},
         query={"expires": TEXT, "signature": TEXT},
         keyed=False,
-        errors=(403, 404),
+        errors=(403, 404, 410, 503),
     ),
     Operation(
         "POST",

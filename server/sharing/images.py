@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 LOOK = 5.0  # seconds between two looks whether Redis still has what it had
 PUT_SECONDS = 0.5  # that a picture waits to be in Redis before its link is given out
+GET_SECONDS = 2.0  # that a picture of another server may take, until it is a 503
+READERS = 4  # of such pictures at a time; the others wait within that time, and no write waits for them
 CLOSE_SECONDS = 2.0
 LARGEST = 32 * 1024 * 1024  # bytes; what is larger is no picture of ours
 MOST_GONE = 100_000  # deletions that wait for Redis; then the oldest are forgotten, and expire
@@ -61,6 +63,7 @@ class SharedImageStore(ImageStore):
         self._gone: dict[str, None] = {}  # ids whose pictures are to go
         self._conversations: dict[str, None] = {}  # whose pictures are to go
         self._work = asyncio.Event()
+        self._readers = asyncio.Semaphore(READERS)
         self._warned = False
         self._running: asyncio.Task[None] | None = None
 
@@ -108,8 +111,9 @@ class SharedImageStore(ImageStore):
         if entry is not None:
             return entry.png, left
         try:
-            png = await self._store.run(partial(self._fetch, id))
-        except StoreError:
+            async with asyncio.timeout(GET_SECONDS), self._readers:
+                png = await self._store.run(partial(self._fetch, id))
+        except (StoreError, TimeoutError):
             raise _away() from None
         if not any(map(png.startswith, BEGINNINGS)):
             if png:

@@ -21,6 +21,7 @@ from server.config import Settings
 from server.links import IMAGES
 from server.sharing import images as shared
 from server.sharing.images import SharedImageStore
+from server.sharing.store import CONNECTIONS
 from tests.support import Running, ScriptedModel, drawing, eventually, running, scripted_pipeline, stage_of
 
 BEGINNING = b"\x89PNG\r\n\x1a\n"
@@ -264,4 +265,20 @@ async def test_many_who_ask_for_a_picture_wait_for_few_connections(own_redis: Re
                     return len(await answer.read())
 
             assert set(await asyncio.gather(*(opened() for _ in range(60)))) == {200_000}
-        assert len(own_redis.command("CLIENT", "LIST").split("\n")) < 25
+        assert store(other)._store.healthy
+        assert str(own_redis.command("CLIENT", "LIST")).count("addr=") <= 2 * (2 * CONNECTIONS + 1)  # and laddr
+
+
+async def test_many_who_ask_for_a_picture_of_a_redis_that_hangs_get_a_503_soon(own_redis: Redis) -> None:
+    async with servers(own_redis) as (one, other):
+        link = await put(one)
+        assert await status(other, link) == 200
+        own_redis.hang()
+        try:
+            begun = time.monotonic()
+            assert set(await asyncio.gather(*(status(other, link) for _ in range(30)))) == {503}
+            assert time.monotonic() - begun < 10
+        finally:
+            own_redis.go_on()
+        await eventually(lambda: store(other)._store.healthy, "it is used again")
+        assert await status(other, link) == 200
