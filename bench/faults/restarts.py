@@ -24,7 +24,7 @@ TIMES = 5  # that each is restarted
 AWAY_SECONDS = (0.5, 4.0)  # from its end to its start
 CALM_SECONDS = 3.0  # before each end, and behind the last start
 SHARED_SECONDS = 20.0  # within which the limits are shared again
-ROOM = 10**9  # requests and tokens a minute: limits that are counted and refuse nobody
+ROOM = 10**9  # requests and tokens a minute: limits that are counted and refuse no one
 
 
 @dataclass

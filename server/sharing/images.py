@@ -59,7 +59,7 @@ class SharedImageStore(ImageStore):
         self._store = store
         self._look = look
         self._created: bytes | None = None  # which creation of the secret is known; None: the shared one is not
-        self._unwritten: dict[str, asyncio.Future[None]] = {}  # pictures that Redis may lack; done: nobody waits
+        self._unwritten: dict[str, asyncio.Future[None]] = {}  # pictures that Redis may lack; done: no one waits
         self._gone: dict[str, None] = {}  # ids whose pictures are to go
         self._conversations: dict[str, None] = {}  # whose pictures are to go
         self._work = asyncio.Event()

@@ -281,3 +281,27 @@ async def test_a_server_sees_what_others_take_while_it_uses_a_bucket_too(own_red
         await eventually(lambda: bool(own_redis.keys("loquent:*")), "it is shared")
         other.take("x", 20)
         await eventually(lambda: one.missing("x") > 25, "which took nothing since")
+
+
+async def test_a_server_that_is_started_again_learns_what_was_taken(own_redis: Redis) -> None:
+    async with shared(own_redis) as (buckets, _, _):
+        buckets.take("x", 50)
+        await eventually(lambda: lives(own_redis) > 40, "it is shared")
+    async with shared(own_redis) as (buckets, _, _):
+        buckets.take("x", 1)
+        await eventually(lambda: buckets.missing("x") > 40, "it has learned")
+
+
+async def test_a_server_that_dies_loses_only_what_it_has_not_said(own_redis: Redis) -> None:
+    async with shared(own_redis) as (buckets, limits, _):
+        buckets.take("x", 20)
+        await eventually(lambda: lives(own_redis) > 15, "it is shared")
+        limits._interval = 60.0
+        await asyncio.sleep(0.1)
+        buckets.take("x", 30)
+        running = limits._running
+        assert running is not None
+        running.cancel()
+        await asyncio.wait([running])
+        limits._running = None  # so that closing says nothing
+    assert 0 < lives(own_redis) <= 20
