@@ -282,3 +282,17 @@ async def test_many_who_ask_for_a_picture_of_a_redis_that_hangs_get_a_503_soon(o
             own_redis.go_on()
         await eventually(lambda: store(other)._store.healthy, "it is used again")
         assert await status(other, link) == 200
+
+
+async def test_a_server_starts_draws_and_ends_beside_a_redis_that_hangs(own_redis: Redis) -> None:
+    own_redis.hang()
+    try:
+        begun = time.monotonic()
+        async with servers(own_redis, 1, limits={"store": own_redis.url, "rates": "on"}) as (one,):
+            async with one.http.get(f"{one.url}/v1/models") as answer:
+                assert answer.status == 200
+            link = await put(one)
+            assert await status(one, link) == 200
+        assert time.monotonic() - begun < 15
+    finally:
+        own_redis.go_on()
