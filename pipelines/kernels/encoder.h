@@ -8,10 +8,9 @@
 #include <torch/custom_class.h>
 
 #include "attention.h"
+#include "products.h"
 
 namespace {
-
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weights, int64_t form, int64_t outputs);
 
 // The attention of one text to itself, by heads of SIZE dimensions.
 class TextAttention {
