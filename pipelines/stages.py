@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
+from pathlib import Path
 
 import pipelines
 from pipelines.part import MakePart
@@ -24,8 +24,14 @@ class StageUnavailableError(ValueError):
 
 def built_in() -> tuple[str, ...]:
     """The stages that come with the server."""
-    packages = (module.name for module in pkgutil.iter_modules(pipelines.__path__) if module.ispkg)
-    return tuple(name for name in packages if name not in SERVICES and find_spec(f"pipelines.{name}.part") is not None)
+    packages = [module.name for module in pkgutil.iter_modules(pipelines.__path__) if module.ispkg]
+    return tuple(name for name in packages if name not in SERVICES and _has_part(name))
+
+
+def _has_part(package: str) -> bool:
+    """Whether it has a ``part`` module; it is not imported, because some need PyTorch for their first line."""
+    folders = [str(Path(path, package)) for path in pipelines.__path__]
+    return any(module.name == "part" for module in pkgutil.iter_modules(folders))
 
 
 def offered() -> Mapping[str, EntryPoint]:

@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from bench import peers
 from bench.servers import serving
 from pipelines.downloads.cache import cache_folder
-from tests.support import Client, realtime, run, started, text_of, transcript_of
+from tests.support import Client, realtime, run, sound_of, started, text_of, transcript_of
 
 pytestmark = pytest.mark.e2e
 
@@ -49,6 +49,7 @@ from server.commands.main import main
 sys.exit(main())
 """
 LIGHT = [sys.executable, "-c", WITHOUT]
+EVERY = '["speech", "anomaly", "image", "tools", "chat"]'
 STORY = "Tell me a story about a lighthouse."
 SCHEMA = {
     "type": "object",
@@ -174,23 +175,35 @@ async def test_an_error_of_the_upstream_is_the_clients(upstream: str, gateway: s
     assert errors == [(400, "context_length_exceeded")] * 2
 
 
-@pytest.mark.parametrize("engine", ["Loquent", *PEERS])
+@pytest.mark.parametrize("engine", ["built-in", "Loquent", *PEERS])
 async def test_the_same_conversation_passes_over_each_engine(
-    engine: str, upstream: str, deaf: dict[str, str], tmp_path: Path
+    engine: str, loquent: str, upstream: str, deaf: dict[str, str], tmp_path: Path
 ) -> None:
+    """Text, a function, speech, a picture, screening, a cancel, a lost connection, and an object of a schema."""
     async with AsyncExitStack() as stack:
-        address = upstream
+        settings = deaf | {"LOQUENT__PIPELINE__STAGES": EVERY, "LOQUENT__ANOMALY__VERDICTS": "true"}
+        if engine == "Loquent":
+            settings |= elsewhere(upstream, EVERY)
         if engine in PEERS:
             folder, made = PEERS[engine]
             if not (cache_folder() / "peers" / folder / "packages").is_file():
                 pytest.skip(f"{engine} is not installed; python -m bench.streams --servers {engine} does it")
-            address = (await stack.enter_async_context(serving(made(), tmp_path / "log"))).server.url
-        gateway = stack.enter_context(started(LIGHT, deaf | elsewhere(address, '["tools", "chat"]')))
-        async with socket_to(gateway) as client:
+            peer = await stack.enter_async_context(serving(made(), tmp_path / "log"))
+            settings |= elsewhere(peer.server.url, EVERY)
+        address = stack.enter_context(started([loquent], settings))
+        for name in ("loquent_anomaly_ready", "loquent_image_ready"):
+            while not await metric(address, name):
+                await asyncio.sleep(0.1)
+        async with socket_to(address) as client:
+            await client.send("session.update", session={"type": "realtime", "output_modalities": ["text"]})
+            await client.expect("session.updated")
             await in_words(client)
             await with_a_function(client)
+            await aloud(client)
+            await with_a_picture(client)
             await cancelled(client)
-        await of_a_schema(gateway)
+        await over_two_connections(address)
+        await of_a_schema(address)
 
 
 async def in_words(client: Client) -> None:
@@ -217,6 +230,40 @@ async def with_a_function(client: Client) -> None:
     events = await client.until("response.done")
     assert events[-1]["response"]["status"] == "completed"
     assert text_of(events)
+
+
+async def aloud(client: Client) -> None:
+    await client.say("Name the capital of France.")
+    await client.send("response.create", response={"output_modalities": ["audio"]})
+    events = await client.until("response.done")
+    assert events[-1]["response"]["status"] == "completed", events[-1]
+    assert "Paris" in transcript_of(events)
+    assert len(sound_of(events)) > 24_000, "half a second at least"
+
+
+async def with_a_picture(client: Client) -> None:
+    """And the screening's verdict on what was asked."""
+    await client.say("Draw me a smiling cat.")
+    await client.send("response.create", response={"loquent": {"verdicts": True}})
+    notes = (await client.until("response.done"))[-1]["loquent"]
+    assert notes["screening"]["verdicts"]
+    async with aiohttp.ClientSession() as http, http.get(notes["images"][0]["url"]) as picture:
+        assert (picture.status, picture.content_type) == (200, "image/png")
+
+
+async def over_two_connections(address: str) -> None:
+    async with connect(realtime(address), max_size=None) as socket:
+        client = Client(socket)
+        created, _ = await client.expect("session.created", "conversation.created")
+        await client.say("Tell me a story about the sea.")
+        await client.send("response.create", response={"output_modalities": ["text"], "max_output_tokens": 60})
+        before = await client.until("response.output_text.delta")
+        socket.transport.abort()
+    query = f"session={created['loquent']['resume_token']}&after={client.seen[-1]['event_id']}"
+    async with connect(f"{realtime(address)}?{query}", max_size=None) as socket:
+        events = await Client(socket).until("response.done")
+        (item,) = events[-1]["response"]["output"]
+        assert item["content"][0]["text"] == text_of([*before, *events])
 
 
 async def cancelled(client: Client) -> None:
@@ -252,44 +299,10 @@ async def test_a_cancel_ends_the_upstreams_work(upstream: str, gateway: str) -> 
     assert await metric(gateway, "loquent_aborted_total") == 1
 
 
-async def test_a_spoken_reply(upstream: str, deaf: dict[str, str]) -> None:
+async def test_a_spoken_reply_without_pytorch(upstream: str, deaf: dict[str, str]) -> None:
     with started(LIGHT, deaf | elsewhere(upstream, '["speech", "chat"]')) as address:
         async with socket_to(address) as client:
-            await client.say("Name the capital of France.")
-            await client.send("response.create", response={"output_modalities": ["audio"]})
-            events = await client.until("response.done")
-            assert events[-1]["response"]["status"] == "completed", events[-1]
-            assert "Paris" in transcript_of(events)
-            assert [event for event in events if event["type"] == "response.output_audio.delta"]
-
-
-async def test_pictures_screening_and_the_session_stay_here(loquent: str, upstream: str, deaf: dict[str, str]) -> None:
-    stages = '["speech", "anomaly", "image", "tools", "chat"]'
-    reports = {"LOQUENT__ANOMALY__VERDICTS": "true"}
-    with started([loquent], deaf | reports | elsewhere(upstream, stages)) as address:
-        for name in ("loquent_anomaly_ready", "loquent_image_ready"):
-            while not await metric(address, name):
-                await asyncio.sleep(0.1)
-        asked = {"messages": [{"role": "user", "content": "Draw me a smiling cat."}], "loquent": {"verdicts": True}}
-        async with aiohttp.ClientSession() as http:
-            async with http.post(f"{address}/v1/chat/completions", json=asked) as answer:
-                assert answer.status == 200, await answer.text()
-                own = (await answer.json())["loquent"]
-            assert own["screening"]["verdicts"]
-            async with http.get(own["images"][0]["url"]) as picture:
-                assert picture.content_type == "image/png"
-        async with connect(realtime(address), max_size=None) as socket:
-            client = Client(socket)
-            created, _ = await client.expect("session.created", "conversation.created")
-            await client.say("Tell me a story about the sea.")
-            await client.send("response.create", response={"output_modalities": ["text"], "max_output_tokens": 60})
-            before = await client.until("response.output_text.delta")
-            socket.transport.abort()
-        query = f"session={created['loquent']['resume_token']}&after={client.seen[-1]['event_id']}"
-        async with connect(f"{realtime(address)}?{query}", max_size=None) as socket:
-            events = await Client(socket).until("response.done")
-            (item,) = events[-1]["response"]["output"]
-            assert item["content"][0]["text"] == text_of([*before, *events])
+            await aloud(client)
 
 
 @pytest.mark.parametrize(
