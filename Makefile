@@ -71,7 +71,7 @@ $(VENV)/.gateway: $(VENV)/.venv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.coqui
-	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,history,voice,coqui,ears,wyoming,telephony,sound,tools,otel,train,dev]'
+	$(BIN)/python $(PIP) install -q -c constraints.txt -e '.[server,history,voice,coqui,ears,wyoming,telephony,sound,tools,otel,train,ray,dev]'
 	@$(BIN)/python -c 'import sounddevice' 2>/dev/null || (apt-get update -q && apt-get install -y -q libportaudio2) \
 		>/dev/null 2>&1 || echo "PortAudio (libportaudio2) is not installed: playing sound will not be tested."
 	@command -v chromium chromium-browser google-chrome >/dev/null || (apt-get update -q && apt-get install -y -q \

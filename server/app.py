@@ -5,11 +5,12 @@ import logging
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from pipelines.build import Pipeline
 from pipelines.downloads.progress import Progress
@@ -60,12 +61,16 @@ START_PATIENCE = 2.0  # seconds to wait for model preparation to stop
 CLEANUP_PATIENCE = 5.0  # seconds that handlers get once every connection is cut
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Stop = asyncio.Event | None
+Guard = Sequence[Middleware]  # before everything else
 
 
-def application(settings: Settings, pipeline: Pipeline, history: DatabaseHistory | None = None) -> web.Application:
-    """The routes over ``pipeline`` and the stored history, which the caller starts and closes."""
+def application(
+    settings: Settings, pipeline: Pipeline, history: DatabaseHistory | None = None, guard: Guard = ()
+) -> web.Application:
+    """The routes over ``pipeline`` and the stored history, which the caller starts and closes, behind a ``guard``."""
     app = web.Application(
-        middlewares=[paced, answer],
+        middlewares=[*guard, paced, answer],
         client_max_size=max(settings.limits.body_bytes, settings.limits.message_bytes),
     )
     secrets = None if history is None else history.accompany(StoredSecrets(history))
@@ -232,7 +237,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     backend = request.app[BACKEND]
     if "Access-Control-Allow-Origin" not in response.headers:  # what every page may read says so itself
         response.headers.update(backend.access.cors(request))
-    if backend.limiter.on and request[CALLER].scopes:  # else it is admitted by no key and not limited
+    if backend.limiter.on and CALLER in request and request[CALLER].scopes:  # else no key admits it, and nothing limits
         response.headers.update(backend.limiter.headers(request[CALLER]))
 
 
@@ -277,7 +282,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, pipeline: Pipeline, listener: socket.socket, *, stop: asyncio.Event | None = None
+    settings: Settings, pipeline: Pipeline, listener: socket.socket, *, stop: Stop = None, guard: Guard = ()
 ) -> AsyncIterator[Backend]:
     """Serve on ``listener`` while the block runs; leaving it drains, then closes.
 
@@ -289,7 +294,7 @@ async def serving(
     logs.redact()
     certificate = certificate_of(settings.server)
     history = build_history(settings.history)
-    app = application(settings, pipeline, history)
+    app = application(settings, pipeline, history, guard)
     backend = app[BACKEND]
     backend.tracing = tracing()
     runner = Runner(
@@ -383,9 +388,7 @@ async def run(
             for task in (starting, stopping):
                 task.cancel()
             _, stuck = await asyncio.wait([starting, stopping], timeout=START_PATIENCE)
-            for (
-                left
-            ) in stuck:  # a library's download or conversion can't be interrupted; its thread ends with the process
+            for left in stuck:  # a download or conversion can't be interrupted; its thread ends with the process
                 left.cancel()
                 await asyncio.wait([left])
 

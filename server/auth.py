@@ -1,13 +1,14 @@
 """Access control: keys, client secrets, Origin and Host."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import time
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from server.access import secrets
-from server.access.caller import CALLER, OWNER, TENANT, Caller
+from server.access.caller import CALLER, FOR_TENANT, OWNER, TENANT, Caller
 from server.access.key_file import KeyFileError
 from server.access.keyring import Keyring
 from server.access.keys import SCOPES, new_key
@@ -96,7 +97,9 @@ class AccessControl:
         secret = self._secret(given)
         self.check_origin(request, secret.leash if secret else None)
         address = request[PEER].address
-        identify(request, self._with_secret(secret, address) if secret else self._with_key(given, address))
+        caller = self._with_secret(secret, address) if secret else self._with_key(given, address)
+        tenant = request.get(FOR_TENANT)
+        identify(request, caller if tenant is None else replace(caller, tenant=tenant))
         check_scope(request, request[CALLER])
 
     def check_host(self, request: web.Request) -> None:

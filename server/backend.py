@@ -97,6 +97,7 @@ class Backend:
         self.live = LiveSessions(self.settings.sessions.linger, self.settings.limits.connections)
         if self.history is not None:
             self.history.on_deleted = self.forget
+            self.history.on_taken = self.live.taken_over
             if self.limiter.daily is not None:
                 self.history.accompany(StoredBudgets(self.history, self.limiter.daily))
         self.idle.set()

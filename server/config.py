@@ -34,6 +34,7 @@ from pipelines.part import settings_model
 from pipelines.speech.settings import SpeechSettings
 from pipelines.stages import StageUnavailableError, check, maker
 from pipelines.tools.settings import ToolsSettings
+from server.cluster.settings import RaySettings
 from server.history.location import masked, without_password
 from server.history.settings import HistorySettings
 from server.limits.settings import LimitSettings as LimitSettings
@@ -211,6 +212,7 @@ class Settings(BaseSettings):
     tools: ToolsSettings = ToolsSettings()
     web: WebSettings = WebSettings()
     wyoming: WyomingSettings = WyomingSettings()
+    ray: RaySettings = RaySettings()
     stages: dict[str, dict[str, Any]] = {}  # of stages from other packages, by name
 
     @classmethod

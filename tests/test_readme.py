@@ -18,6 +18,7 @@ ELSEWHERE = {
     ".venv/bin/loquent wyoming --host 0.0.0.0 --allow 192.168.1.0/24": "tests/clients/wyoming/test_commands.py",
     "make serve": "the Makefile's own dry run",
     "make serve ENGINE=http://10.0.0.5:8000/v1": "the same, and tests/e2e/test_gateway.py",
+    ".venv/bin/loquent serve --on ray": "tests/e2e/test_ray.py",
     ".venv/bin/loquent chat": "tests/clients/test_terminal.py, on a terminal",
     ".venv/bin/loquent train image --minutes 60 --out my-generator": "tests/server/commands/test_train_image.py",
     ".venv/bin/loquent train anomaly --normal my_messages.jsonl --out my-detector": "tests/clients/test_screen.py",

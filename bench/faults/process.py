@@ -40,6 +40,8 @@ class Process:
     log_level: str = "warning"
     environment: Mapping[str, str] = field(default_factory=dict)  # besides this process's
     within: Sequence[str] = ()  # the words before its command, which become its process
+    more: Sequence[str] = ()  # further words of its command
+    stop_seconds: float = STOP_SECONDS
     _process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -64,7 +66,7 @@ class Process:
         command = [*self.within, str(Path(sys.executable).parent / "loquent"), "serve", "--config", str(CONFIG)]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*command, "--port", str(self.port), "--log-level", self.log_level],
+                [*command, "--port", str(self.port), "--log-level", self.log_level, *self.more],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -100,7 +102,7 @@ class Process:
         assert self._process is not None
         self._process.send_signal(by)
         try:
-            return self._process.wait(STOP_SECONDS)
+            return self._process.wait(self.stop_seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise

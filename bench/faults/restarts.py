@@ -18,7 +18,7 @@ from bench.faults.kills import SETTINGS
 from bench.faults.postgres import Postgres, postgres
 from bench.faults.process import Process
 from bench.faults.redis import Redis, redis
-from bench.faults.stories import Found, stories
+from bench.faults.stories import Found, Telling, stories
 
 TIMES = 5  # that each is restarted
 AWAY_SECONDS = (0.5, 4.0)  # from its end to its start
@@ -100,7 +100,7 @@ async def amid(
             await asyncio.sleep(chance.uniform(*AWAY_SECONDS))
             await asyncio.to_thread(start)
 
-    async with stories(server, patient=True, at_once=count) as done.found:
+    async with stories(server, Telling(at_once=count, patient=True)) as done.found:
         await again(lambda: database.stop(signal.SIGQUIT), database.start)
         await again(store.stop, store.start)
         done.shared = await _shared(server)

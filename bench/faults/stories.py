@@ -1,6 +1,7 @@
 """Conversations that go on while something happens to the server, and what must be true of them afterwards."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ class Found:
 
     turns: int = 0
     incomplete: int = 0  # replies that the server's death ended
+    failed: int = 0  # replies that the death of what made them ended
     sent_away: int = 0  # times that a client was sent away, because nothing could be stored
     ends: Counter[str] = field(default_factory=Counter)  # of replies, by their status and its reason
     seconds: list[float] = field(default_factory=list)  # that each turn took
@@ -42,17 +44,26 @@ class Found:
         return sum(map(len, self.acknowledged.values()))
 
 
-@asynccontextmanager
-async def stories(server: Process, *, patient: bool = False, at_once: int = AT_ONCE) -> AsyncIterator[Found]:
-    """Converse over ``at_once`` sockets while the block runs; then every acknowledged item must be stored, in order
-    and once.
+@dataclass(frozen=True)
+class Telling:
+    """How the conversations go."""
 
-    ``patient`` clients expect to be sent away while nothing can be stored, and come back.
-    """
+    at_once: int = AT_ONCE
+    turns: int = TURNS  # of one conversation
+    tokens: int = TOKENS  # of a reply
+    pause: float = 0.0  # seconds before each turn, at most
+    patient: bool = False  # the clients expect to be sent away while nothing can be stored, and come back
+    may_fail: bool = False  # what makes the replies may die, too: then one is failed, or begins no more
+
+
+@asynccontextmanager
+async def stories(server: Process, telling: Telling | None = None, *, patient: bool = False) -> AsyncIterator[Found]:
+    """Converse while the block runs; then every acknowledged item must be stored, in order and once."""
+    telling = telling or Telling(patient=patient)
     found = Found()
     async with asyncio.TaskGroup() as group:
-        for number in range(at_once):
-            group.create_task(_converse(server, number, found, patient=patient))
+        for number in range(telling.at_once):
+            group.create_task(_converse(server, number, found, telling))
         try:
             yield found
         finally:
@@ -61,16 +72,18 @@ async def stories(server: Process, *, patient: bool = False, at_once: int = AT_O
         await _check_stored(server, conversation, items, found)
 
 
-async def _converse(server: Process, number: int, found: Found, *, patient: bool) -> None:
+async def _converse(server: Process, number: int, found: Found, telling: Telling) -> None:
+    chance = random.Random(number)
     while not found.over:
         begun = False
         try:
-            async with conversing(server.url, retries=200, patient=patient) as (mine, coming):
-                await mine.begin(coming, {"output_modalities": ["text"], "max_output_tokens": TOKENS})
+            async with conversing(server.url, retries=200, patient=telling.patient) as (mine, coming):
+                await mine.begin(coming, {"output_modalities": ["text"], "max_output_tokens": telling.tokens})
                 begun = True
-                for turn in range(TURNS):
+                for turn in range(telling.turns):
+                    await asyncio.sleep(chance.uniform(0, telling.pause))
                     started = asyncio.get_running_loop().time()
-                    _check(await mine.ask(coming, f"Story {number}, part {turn}: go on."), found)
+                    _check(await mine.ask(coming, f"Story {number}, part {turn}: go on."), found, telling)
                     found.seconds.append(asyncio.get_running_loop().time() - started)
                     if found.over:
                         break
@@ -96,13 +109,15 @@ def _note(mine: Conversation, found: Found) -> None:
     ]
 
 
-def _check(turn: Turn, found: Found) -> None:
+def _check(turn: Turn, found: Found, telling: Telling) -> None:
     found.turns += 1
     found.ends[f"{turn.status} {turn.why}".strip()] += 1
     if turn.dones != 1:
         found.wrong.append(f"{turn.id}: {turn.dones} ends")
     if turn.restarted:
         found.incomplete += 1
+    elif turn.status == "failed" and telling.may_fail:
+        found.failed += 1
     elif not turn.done_text.endswith(turn.text):  # the deltas before a kill are not sent again
         found.wrong.append(f"{turn.id}: its deltas are not its end")
 

@@ -54,4 +54,4 @@ class ChatSettings(BaseModel):
     @property
     def at_once(self) -> int:
         """Replies that are made at a time, at most: ``streams`` by each server that makes them."""
-        return self.streams * (len(self.upstream.urls) if self.engine == "openai" else 1)
+        return self.streams * (max(len(self.upstream.urls), 1) if self.engine == "openai" else 1)

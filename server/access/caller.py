@@ -24,3 +24,5 @@ ANYONE = Caller()
 OWNER = web.RequestKey("owner", str)  # ``Caller.owner``
 TENANT = web.RequestKey("tenant", str)  # ``Caller.tenant``
 CALLER = web.RequestKey("caller", Caller)
+# For whom another server of this cluster asks, which has proved that it is one.
+FOR_TENANT = web.RequestKey("for_tenant", str)

@@ -25,6 +25,8 @@ class Peer:
 
 
 PEER = web.RequestKey("peer", Peer)
+# The address and scheme of the client's connection, where what has ended it says so and has proved who it is.
+ENDED_AT = web.RequestKey("ended_at", tuple[str, str])
 
 
 class Proxies:
@@ -40,14 +42,15 @@ class Proxies:
 
     def peer(self, request: web.Request) -> Peer:
         """Who asks. Behind trusted proxies it is the nearest address that none of them has."""
-        address, headers = request.remote or "", request.headers
+        address, own_scheme = request.get(ENDED_AT) or (request.remote or "", request.scheme)
+        headers = request.headers
         host = headers.get("Host", "")  # not ``request.host``: without a Host it may ask the name service, and block
         if not self._networks or not self.trusted(address):
-            return Peer(address, request.scheme, host)
+            return Peer(address, own_scheme, host)
         address = self._client(address, ",".join(headers.getall("X-Forwarded-For", [])))
         scheme = _last(headers.getall("X-Forwarded-Proto", [])).lower()
         forwarded = _last(headers.getall("X-Forwarded-Host", []))
-        return Peer(address, scheme if scheme in ("http", "https") else request.scheme, forwarded or host)
+        return Peer(address, scheme if scheme in ("http", "https") else own_scheme, forwarded or host)
 
     def _client(self, nearest: str, chain: str) -> str:
         """The rightmost address that is not a trusted proxy's: what stands left of it, the client may have invented."""

@@ -22,6 +22,10 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="URL",
         help="answer with an OpenAI-compatible server elsewhere, such as http://10.0.0.5:8000/v1",
     )
+    parser.add_argument("--on", choices=("ray",), help="serve with gateways and engines on Ray Serve (docs/ray.md)")
+    parser.add_argument(
+        "--address", help="with --on ray: an existing cluster, such as auto (one of this machine's own)"
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="log level (info)")
 
 
@@ -38,6 +42,12 @@ def run(asked: Namespace) -> int:
     }
     if asked.engine is not None:
         overrides |= {"chat.engine": "openai", "chat.upstream.urls": [asked.engine], "chat.upstream.model": asked.model}
+    if asked.on == "ray":
+        from server.commands.on_ray import serve_on_ray
+
+        return Exit.INTERRUPTED if serve_on_ray(asked.config, overrides, asked.address) else Exit.OK
+    if asked.address is not None:
+        raise Failure(Exit.USAGE, "--address is that of a Ray cluster: --on ray")
     try:
         configuration = read(asked.config, overrides)
     except ConfigError as error:

@@ -7,6 +7,7 @@ from typing import Any
 from server.history.database import Transaction
 from server.history.interface import (
     NOT_FOUND,
+    TAKEN,
     Change,
     DropEmpty,
     DropItem,
@@ -23,12 +24,16 @@ from server.history.interface import (
 Statement = tuple[str, tuple[Any, ...]]
 
 # $1 and $2 are the conversation's owner and id in every statement, $3 the time.
-_PUT_CONVERSATION = """INSERT INTO loquent_conversations (owner, id, created, changed, kind, metadata, session)
-    VALUES ($1, $2, $4, $3, $5, COALESCE(CAST($6 AS TEXT), '{}'), COALESCE(CAST($7 AS TEXT), '{}'))
+_PUT_CONVERSATION = """INSERT INTO loquent_conversations (owner, id, created, changed, kind, metadata, session, holder)
+    VALUES ($1, $2, $4, $3, $5, COALESCE(CAST($6 AS TEXT), '{}'), COALESCE(CAST($7 AS TEXT), '{}'), $8)
     ON CONFLICT (owner, id) DO UPDATE SET changed = excluded.changed,
         metadata = COALESCE(CAST($6 AS TEXT), loquent_conversations.metadata),
         session = COALESCE(CAST($7 AS TEXT), loquent_conversations.session)"""
-_TOUCH = "UPDATE loquent_conversations SET changed = $3 WHERE owner = $1 AND id = $2"
+# One statement, so that a claim that is committed meanwhile is seen: it waits for the row, and looks at it again.
+_TOUCH = """UPDATE loquent_conversations SET changed = $3
+    WHERE owner = $1 AND id = $2 AND (CAST($4 AS TEXT) = '' OR holder IN ('', $4))"""
+_THERE = "SELECT 1 FROM loquent_conversations WHERE owner = $1 AND id = $2"
+_CLAIM = "UPDATE loquent_conversations SET holder = $3 WHERE owner = $1 AND id = $2"
 _DELETED = "SELECT 1 FROM loquent_deletions WHERE owner = $1 AND id = $2"
 _SHIFT = """UPDATE loquent_items SET position = position + 1 WHERE owner = $1 AND conversation = $2
     AND position > (SELECT position FROM loquent_items WHERE owner = $1 AND conversation = $2 AND id = $3)
@@ -66,11 +71,13 @@ def unescape(stored: str) -> str:
 class Recorded:
     """The changes of one ``record``, encoded: what is changed afterwards in memory does not reach them."""
 
-    def __init__(self, owner: str, conversation: str, changes: Sequence[Change], now: int) -> None:
+    def __init__(self, owner: str, conversation: str, changes: Sequence[Change], now: int, holder: str = "") -> None:
+        """``holder``: the server that has the conversation's session in progress, where it has one."""
         self._place = (escape(owner), escape(conversation))
         self._now = now
         self._creates = any(isinstance(change, PutConversation) for change in changes)
-        self._statements = [each for change in changes for each in _statements(change, now)]
+        self._holder = holder
+        self._statements = [each for change in changes for each in _statements(change, now, holder)]
 
     @property
     def size(self) -> int:
@@ -79,24 +86,28 @@ class Recorded:
 
     async def apply(self, transaction: Transaction) -> HistoryError | None:
         """Apply them, or none where the conversation is not there."""
-        if self._creates:
-            gone = bool(await transaction.fetch(_DELETED, *self._place))
-        else:
-            gone = not await transaction.execute(_TOUCH, *self._place, self._now)
-        if gone:
-            return HistoryError("This conversation is not stored, or was deleted.", NOT_FOUND)
+        if not await transaction.execute(_TOUCH, *self._place, self._now, self._holder):
+            if self._holder and await transaction.fetch(_THERE, *self._place):
+                return HistoryError("Another server has this session now.", TAKEN)
+            if not self._creates or await transaction.fetch(_DELETED, *self._place):
+                return HistoryError("This conversation is not stored, or was deleted.", NOT_FOUND)
         for sql, values in self._statements:
             await transaction.execute(sql, *self._place, *values)
         return None
 
 
-def _statements(change: Change, now: int) -> list[Statement]:
+async def claim(transaction: Transaction, owner: str, id: str, holder: str) -> bool:
+    """Let this server hold the conversation's session; whether the conversation is there."""
+    return bool(await transaction.execute(_CLAIM, escape(owner), escape(id), holder))
+
+
+def _statements(change: Change, now: int, holder: str) -> list[Statement]:
     match change:
         case DropEmpty():
             return [(_DROP_EMPTY, ())]
         case PutConversation(session, metadata, kind, created_at):
             created = now if created_at is None else created_at * 1_000_000
-            return [(_PUT_CONVERSATION, (now, created, kind, _optional(metadata), _optional(session)))]
+            return [(_PUT_CONVERSATION, (now, created, kind, _optional(metadata), _optional(session), holder))]
         case PutItem(item, after):
             return _put_item(item, after)
         case DropItem(id):

@@ -14,6 +14,7 @@ OnDeleted = Callable[[str, tuple[str, ...]], None]
 UNAVAILABLE = "history_unavailable"
 NOT_FOUND = "conversation_not_found"
 REFUSED = "history_refused"
+TAKEN = "session_taken_over"
 
 
 class HistoryError(StageError):
@@ -21,7 +22,7 @@ class HistoryError(StageError):
 
     ``code`` is ``history_unavailable`` where the database could not be used within the patience (the change may
     succeed later), ``conversation_not_found`` where the conversation was deleted or never stored, ``history_refused``
-    where the change can never succeed.
+    where the change can never succeed, ``session_taken_over`` where another server has claimed the session.
     """
 
     def __init__(self, message: str, code: str = UNAVAILABLE) -> None:
@@ -129,12 +130,15 @@ class History(Protocol):
     def healthy(self) -> bool:
         """False while the database can't be used."""
 
-    def record(self, owner: str, conversation: str, *changes: Change) -> "asyncio.Future[None]":
+    on_taken: OnDeleted  # the same, of sessions that another server has claimed: they have to end here
+
+    def record(self, owner: str, conversation: str, *changes: Change, held: bool = False) -> "asyncio.Future[None]":
         """Apply changes, all or none, after those recorded before; returns at once.
 
         The future is done once they are committed. Applying a change twice does no harm. A future that is not awaited
         logs no error. All but ``PutConversation`` need the conversation to be there; one that was deleted is not
-        created again.
+        created again. ``held``: the conversation's session is in progress here, and nothing is applied where another
+        server has claimed it; ``on_taken`` hears of that.
 
         The future raises: HistoryError.
         """
@@ -144,6 +148,12 @@ class History(Protocol):
 
     async def load(self, owner: str, id: str) -> StoredConversation | None:
         """A conversation with everything recorded so far. Raises: HistoryError."""
+
+    async def claim(self, owner: str, id: str) -> bool:
+        """Hold a conversation's session from now on; whether the conversation is there.
+
+        What another server that held it has not committed by then is refused there. Raises: HistoryError.
+        """
 
     async def list(
         self, owner: str, *, after: str = "", limit: int = 20, newest_first: bool = True

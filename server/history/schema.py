@@ -46,6 +46,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             day BIGINT NOT NULL, site TEXT NOT NULL, server TEXT NOT NULL, tokens BIGINT NOT NULL,
             PRIMARY KEY (day, site, server))""",
     ),
+    # The server that has the conversation's realtime session in progress; "" where none has claimed it.
+    ("ALTER TABLE loquent_conversations ADD COLUMN holder TEXT NOT NULL DEFAULT ''",),
 )
 
 

@@ -3,17 +3,20 @@
 import asyncio
 import logging
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
+from server.history import changes as sql
 from server.history import deleting, reading
 from server.history.changes import Recorded, unescape
 from server.history.database import Database, Row, SetupError, Transaction
 from server.history.deleting import Deleted, Deletions
 from server.history.interface import (
+    TAKEN,
     Change,
     ConversationHead,
     DropEmpty,
@@ -64,6 +67,8 @@ class DatabaseHistory:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.on_deleted: OnDeleted = _ignore
+        self.on_taken: OnDeleted = _ignore
+        self._holder = secrets.token_hex(8)  # this process, as others see whose a session is
         self._companions: list[Companion] = []
         self.metrics = HistoryMetrics()
         self._database = database
@@ -124,11 +129,25 @@ class DatabaseHistory:
             await self._writing
         await self._database.close()
 
-    def record(self, owner: str, conversation: str, *changes: Change) -> "asyncio.Future[None]":
+    def record(self, owner: str, conversation: str, *changes: Change, held: bool = False) -> "asyncio.Future[None]":
         """See ``History``."""
-        recorded = Recorded(owner, conversation, changes, self.now())
+        recorded = Recorded(owner, conversation, changes, self.now(), self._holder if held else "")
         scrubs = DROPPED if any(isinstance(change, DropItem | DropEmpty) for change in changes) else None
-        return self.writer.submit(recorded.apply, key=(owner, conversation), size=recorded.size, scrubs=scrubs)
+        done = self.writer.submit(recorded.apply, key=(owner, conversation), size=recorded.size, scrubs=scrubs)
+        if held:
+            done.add_done_callback(partial(self._look_whose, owner, conversation))
+        return done
+
+    def _look_whose(self, owner: str, conversation: str, done: "asyncio.Future[None]") -> None:
+        if not done.cancelled() and isinstance(error := done.exception(), HistoryError) and error.code == TAKEN:
+            self.on_taken(owner, (conversation,))
+
+    async def claim(self, owner: str, id: str) -> bool:
+        """See ``History``."""
+        there: bool = await self.writer.submit(
+            lambda transaction: sql.claim(transaction, owner, id, self._holder), key=(owner, id)
+        )
+        return there
 
     async def room(self) -> None:
         """See ``History``."""

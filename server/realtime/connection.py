@@ -15,7 +15,7 @@ from server.access.caller import CALLER
 from server.auth import BETA_SUBPROTOCOL, offered, subprotocols
 from server.backend import BACKEND, Backend, abort
 from server.errors import RETRY_AFTER, ApiError
-from server.history.interface import NOT_FOUND, HistoryError
+from server.history.interface import NOT_FOUND, TAKEN, HistoryError
 from server.limits.pace import FRAME, REJECTED
 from server.protocol import pace
 from server.realtime import session, wire
@@ -190,6 +190,8 @@ class Connection:
 
     async def _unstored(self, error: HistoryError) -> None:
         """What the next event announces is not stored: the client is sent away, and may come back for it."""
+        if error.code == TAKEN:  # the session has ended here, and its socket is closed for that
+            return
         if error.code == NOT_FOUND:
             self.live.deleted()
             self._writing = asyncio.create_task(self._write(), name="realtime-write")
@@ -278,6 +280,13 @@ async def _restored(request: web.Request, backend: Backend, token: str) -> LiveS
         return None
     if not hmac.compare_digest(str(stored.session.get("token", "")), hash_token(token)):
         return None
+    # Another server may still hold the session. What it stores from here on is refused, so what is read now is whole.
+    if not await backend.history.claim(owner, f"conv_{id}"):
+        return None
+    stored = await backend.history.load(owner, f"conv_{id}")
+    if stored is None or id in backend.live:
+        return None
+    backend.check_ready()  # again: a session that began behind the drain's beginning would not hear of it
     try:
         after = Place.of(id, request.query.get("after")).serial
         restored = Restored(stored, _state(request, backend, id, token), after)

@@ -239,6 +239,15 @@ class LiveSession:
         self.log.hold_again(None)
         self.feed(session.Expired("conversation_deleted", "The conversation of this session was deleted."))
 
+    def taken_over(self) -> None:
+        """Another server has the session: send nothing more, and end."""
+        self.log.hold_again(None)
+        self.log.ended = True
+        if self.outlet is not None:
+            self.outlet.replace()
+        else:
+            self._backend.live.ended(self)
+
     def detach(self, outlet: Outlet) -> bool:
         """This socket is gone; whether it was the session's."""
         if self.outlet is not outlet:

@@ -66,7 +66,7 @@ class Recorder:
         if not self._begun or before.config is not after.config or before.transcribes != after.transcribes:
             changes.insert(0, PutConversation(session=session_of(after)))
             self._begun = True
-        return self._history.record(self._owner, after.conversation_id, *changes) if changes else None
+        return self._history.record(self._owner, after.conversation_id, *changes, held=True) if changes else None
 
     def whole(
         self, state: State, items: Mapping[str, int], responses: Mapping[str, Announced]
@@ -76,12 +76,12 @@ class Recorder:
         changes: list[Change] = [PutConversation(session=session_of(state))]
         changes += self._items(replace(state, items=()), state, None, items)
         changes += self._responses(None, responses)
-        return self._history.record(self._owner, state.conversation_id, *changes)
+        return self._history.record(self._owner, state.conversation_id, *changes, held=True)
 
     def end(self, state: State) -> None:
         """The session has ended: nothing stays of it where nothing was said."""
         if self._begun and not state.items and not state.draining:
-            self._history.record(self._owner, state.conversation_id, DropEmpty())
+            self._history.record(self._owner, state.conversation_id, DropEmpty(), held=True)
 
     def _items(self, before: State, after: State, given: Input | None, items: Mapping[str, int]) -> list[Change]:
         if before.items is after.items:

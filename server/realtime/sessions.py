@@ -33,6 +33,9 @@ class Lingering(Protocol):
     def deleted(self) -> None:
         """Its stored conversation was deleted: end."""
 
+    def taken_over(self) -> None:
+        """Another server has it: end here."""
+
     async def close(self) -> None:
         """End what is in progress."""
 
@@ -93,6 +96,13 @@ class LiveSessions(Generic[Live]):
             live = self._live.get(id.removeprefix("conv_"))
             if live is not None and live.owner == owner:
                 live.deleted()
+
+    def taken_over(self, owner: str, conversations: Iterable[str]) -> None:
+        """End the sessions of these conversations: another server has them."""
+        for id in conversations:
+            live = self._live.get(id.removeprefix("conv_"))
+            if live is not None and live.owner == owner:
+                live.taken_over()
 
     def ended(self, live: Live) -> None:
         """The session has ended, and has no socket."""

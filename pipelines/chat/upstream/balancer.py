@@ -70,12 +70,30 @@ class Balancer:
         self._sessions: OrderedDict[str, Upstream] = OrderedDict()  # the most recently used last; bounded by SESSIONS
         self._probing: dict[Upstream, asyncio.Task[None]] = {}  # the last one of each
         self._answered = asyncio.Event()  # one of them has
+        self._started = False
 
     async def start(self) -> None:
         """Probe all of them; returns once one is available."""
+        self._started = True
         for upstream in self.upstreams:
             self._watch(upstream)
         await self._answered.wait()
+
+    def change(self, urls: Sequence[str]) -> None:
+        """Go on with these upstreams: new ones are probed, and of those that are gone nothing more is asked. What they
+        are answering is theirs to finish."""
+        known = {each.url: each for each in self.upstreams}
+        added = [Upstream(url) for url in urls if url not in known]
+        gone = [each for url, each in known.items() if url not in urls]
+        if not added and not gone:
+            return
+        self.upstreams = (*(each for each in self.upstreams if each not in gone), *added)
+        for upstream in gone:
+            if (probing := self._probing.pop(upstream, None)) is not None:
+                probing.cancel()
+        for upstream in added if self._started else ():
+            self._watch(upstream)
+        self._on_change()
 
     async def close(self) -> None:
         """End what probes."""
@@ -126,7 +144,7 @@ class Balancer:
 
     def failed(self, upstream: Upstream, error: UpstreamError) -> None:
         """Note that a reply has failed there."""
-        if error.outcome == "rejected":
+        if error.outcome == "rejected" or upstream not in self.upstreams:
             return
         if error.outcome == "overloaded":
             upstream.full_until = self._clock() + (error.retry_after or 1.0)

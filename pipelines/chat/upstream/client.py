@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -34,6 +35,8 @@ class Client:
 
     def __init__(self, settings: UpstreamSettings) -> None:
         self._settings = settings
+        self.headers: Mapping[str, Mapping[str, str]] = {}  # by address, of those that want further ones
+        self.tenant_header = ""  # of those, to say for whom a reply is
         self._session: aiohttp.ClientSession | None = None
         self._waits: set[asyncio.Timeout] = set()  # for an upstream; one a request
 
@@ -60,7 +63,10 @@ class Client:
     async def models(self, url: str) -> Sequence[str]:
         """The names of its models; none where it has no list. Raises: UpstreamError."""
         until = asyncio.get_running_loop().time() + self._settings.connect_timeout + ERROR_SECONDS
-        async with self._within(until), self._opened.get(f"{url}/models", allow_redirects=False) as response:
+        async with (
+            self._within(until),
+            self._opened.get(f"{url}/models", allow_redirects=False, headers=self.headers.get(url)) as response,
+        ):
             if response.status == 404:
                 return ()
             if response.status != 200:
@@ -72,7 +78,9 @@ class Client:
         except (ValueError, LookupError, TypeError, RecursionError):
             raise UpstreamError("invalid", "its list of models can't be read") from None
 
-    async def reply(self, url: str, body: Mapping[str, Any], reader: ReplyReader) -> AsyncGenerator[Event]:
+    async def reply(
+        self, url: str, body: Mapping[str, Any], reader: ReplyReader, tenant: str = ""
+    ) -> AsyncGenerator[Event]:
         """The events of a reply, as ``reader`` reads them; closing this closes the request at once.
 
         Raises: UpstreamError; ``reader.begun`` says whether some of the reply was passed on before.
@@ -80,7 +88,9 @@ class Client:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._settings.connect_timeout + self._settings.first_token_timeout
         async with self._within(until):
-            response = await self._opened.post(f"{url}/chat/completions", json=body, allow_redirects=False)
+            response = await self._opened.post(
+                f"{url}/chat/completions", json=body, allow_redirects=False, headers=self._further(url, tenant)
+            )
         try:
             async with self._within(until):
                 await _check(response)
@@ -95,6 +105,11 @@ class Client:
         finally:
             # Closes the connection where the stream has not ended: the upstream notices, and stops.
             response.release() if response.content.at_eof() else response.close()
+
+    def _further(self, url: str, tenant: str) -> Mapping[str, str] | None:
+        """The headers that this address wants besides the usual ones."""
+        own = self.headers.get(url)
+        return {**own, self.tenant_header: quote(tenant)} if own and self.tenant_header else own
 
     async def _events(
         self, response: aiohttp.ClientResponse, reader: ReplyReader, until: float

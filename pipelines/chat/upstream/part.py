@@ -1,6 +1,7 @@
 """The chat stage over servers elsewhere, as a part of the pipeline. Nothing of it needs PyTorch."""
 
 import logging
+from contextlib import suppress
 from importlib.util import find_spec
 
 from prometheus_client import Counter
@@ -80,10 +81,16 @@ class _Counted(Counts):
         """A request is tried again."""
         self._retries.inc()
 
+    def gone(self, upstream: str) -> None:
+        """Count no more of it: there may be ever new ones."""
+        for outcome in OUTCOMES:
+            with suppress(KeyError):
+                self._requests.remove(upstream, outcome)
+
 
 def metrics(stage: UpstreamStage) -> tuple[Collector, ...]:
     """What the stage counts."""
-    each = stage.balancer.upstreams
+    balancer = stage.balancer
     return (
         gauge("loquent_requests_running", "Requests that generate.", lambda: stage.running),
         gauge("loquent_requests_waiting", "Requests that wait to run.", lambda: stage.waiting),
@@ -93,12 +100,12 @@ def metrics(stage: UpstreamStage) -> tuple[Collector, ...]:
             "loquent_upstream_running",
             "Requests that an upstream answers.",
             "upstream",
-            lambda: {upstream.url: upstream.running for upstream in each},
+            lambda: {upstream.url: upstream.running for upstream in balancer.upstreams},
         ),
         gauges(
             "loquent_upstream_state",
             "An upstream's circuit breaker: 0 closed, 1 half open, 2 open.",
             "upstream",
-            lambda: {upstream.url: STATES[upstream.breaker.state] for upstream in each},
+            lambda: {upstream.url: STATES[upstream.breaker.state] for upstream in balancer.upstreams},
         ),
     )

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -41,6 +41,9 @@ class Counts:
     def retry(self) -> None:
         """A request is tried again."""
 
+    def gone(self, upstream: str) -> None:
+        """This upstream is none any more."""
+
 
 class UpstreamStage(AnsweringStage):
     """A stage around servers elsewhere."""
@@ -66,6 +69,7 @@ class UpstreamStage(AnsweringStage):
             settings.upstream.urls, settings.streams, self._probe, on_change=self._resize, clock=clock
         )
         self._closing = False
+        self.on_forget: Callable[[tuple[str, ...]], None] = lambda tenants: None
         self.refusals = 0  # requests for which there was no capacity
         self.aborted = 0  # requests that were cancelled, or whose reader left
 
@@ -79,6 +83,20 @@ class UpstreamStage(AnsweringStage):
         self._closing = True
         await self.balancer.close()
         await self._client.close()
+
+    def change(self, upstreams: Mapping[str, Mapping[str, str]], tenant_header: str = "") -> None:
+        """Go on with these upstreams: their addresses, what further headers each one wants, and which of them names the
+        tenant of a reply.
+
+        Replies in progress at others end as they would have.
+        """
+        if self._closing:
+            return
+        gone = [each.url for each in self.balancer.upstreams if each.url not in upstreams]
+        self._client.headers, self._client.tenant_header = dict(upstreams), tenant_header
+        self.balancer.change(tuple(upstreams))
+        for url in gone:
+            self._counts.gone(url)
 
     @property
     def ready(self) -> bool:
@@ -107,7 +125,8 @@ class UpstreamStage(AnsweringStage):
         return self._permits.ahead
 
     def forget(self, tenants: Iterable[str]) -> None:
-        """Nothing of their texts is cached here; what an upstream caches is its own."""
+        """Nothing of their texts is cached here; ``on_forget`` may reach what upstreams cache."""
+        self.on_forget(tuple(tenants))
 
     async def _answer(self, turn: Turn) -> AsyncGenerator[Event]:
         source.check(turn, {}, encodes=False)
@@ -156,7 +175,7 @@ class UpstreamStage(AnsweringStage):
         upstream.running += 1
         upstream.begun += 1
         try:
-            async with aclosing(self._client.reply(upstream.url, body, reader)) as events:
+            async with aclosing(self._client.reply(upstream.url, body, reader, turn.tenant)) as events:
                 async for event in events:
                     if isinstance(event, Finished):
                         outcome = "done"
@@ -173,7 +192,8 @@ class UpstreamStage(AnsweringStage):
         finally:
             upstream.running -= 1
             self.aborted += outcome == "cancelled"
-            self._counts.request(upstream.url, outcome)
+            if upstream in self.balancer.upstreams:
+                self._counts.request(upstream.url, outcome)
 
     async def _again(self, turn: Turn, upstream: Upstream, failure: UpstreamError, tried: list[Upstream]) -> Turn:
         """Wait until the turn may be tried again. Raises: StageError where that is of no use."""

@@ -222,5 +222,7 @@ async def test_old_conversations_go_at_the_start_and_those_in_use_stay(store: st
                 await asyncio.sleep(0.01)
             while await HistoryStore(stored).get("a", "resp_old"):
                 await asyncio.sleep(0.01)
+            while not gone:
+                await asyncio.sleep(0.01)
         assert await stored.load("a", "used")
     assert set(gone) == {"old"}

@@ -24,7 +24,7 @@ from server.access.secrets import OVERHEAD, Secret
 from server.access.stored import GRACE, StoredSecrets
 from server.config import LimitSettings
 from server.errors import ApiError
-from server.history.interface import HistoryError, PutConversation
+from server.history.interface import HistoryError
 from server.history.schema import MIGRATIONS
 from server.history.settings import HistorySettings
 from server.history.store import DatabaseHistory
@@ -386,8 +386,12 @@ async def test_a_file_of_the_first_version_opens_and_keeps_its_content(
     store: str, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.history.schema.MIGRATIONS", MIGRATIONS[:1])
-    async with history(store) as database:
-        await database.record("shop", "conv_old", PutConversation(metadata={"k": "v"}))
+    async with history(store) as database, database._database.writing() as transaction:
+        await transaction.execute(
+            """INSERT INTO loquent_conversations (owner, id, created, changed, kind, metadata, session)
+            VALUES ('shop', 'conv_old', $1, $1, 'realtime', '{"k":"v"}', '{}')""",
+            database.now(),
+        )
     monkeypatch.undo()
     key = new_key(keys)
     async with over(store, keys) as given:

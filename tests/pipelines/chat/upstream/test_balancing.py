@@ -14,7 +14,18 @@ from pipelines.chat.upstream.balancer import Balancer
 from pipelines.chat.upstream.breaker import FAILURES, Breaker
 from pipelines.chat.upstream.outcomes import UpstreamError
 from pipelines.events import Event, Started, TextDelta
-from tests.pipelines.chat.upstream.scripted import DONE, ROLE, ScriptedUpstream, chunk, fails, says, silent, streams
+from tests.pipelines.chat.upstream.scripted import (
+    DONE,
+    ROLE,
+    ScriptedUpstream,
+    begin,
+    chunk,
+    fails,
+    says,
+    silent,
+    streams,
+    upstreams,
+)
 from tests.pipelines.chat.upstream.support import stage_over, text_of
 from tests.support import eventually
 
@@ -92,6 +103,58 @@ async def test_what_asks_to_be_left_alone_is() -> None:
     assert {balancer.choose("") for _ in range(3)} == {b}
     now = 6.0
     assert balancer.choose("") is a
+    await balancer.close()
+
+
+async def test_upstreams_come_and_go_and_replies_in_progress_end_as_they_would_have() -> None:
+    gate = asyncio.Event()
+
+    async def slow(upstream: ScriptedUpstream, request: web.Request) -> web.StreamResponse:
+        answer = await begin(request)
+        for line in (*SAID, chunk(finish="stop"), DONE):
+            await answer.write(line.encode())
+            if line is SAID[1]:
+                await gate.wait()
+        return answer
+
+    first, second = ScriptedUpstream(slow), ScriptedUpstream(says("New", "."), key="k")
+    async with stage_over(first) as given, upstreams(second):
+        reply = asyncio.create_task(given.said(session="s"))
+        await eventually(lambda: given.stage.balancer.upstreams[0].running == 1, "it answers")
+        given.stage.change({second.url: {"Authorization": "Bearer k"}}, "X-Tenant")
+        assert not given.stage.ready
+        await eventually(lambda: given.stage.ready, "the new one answers, which wants a header of its own")
+        assert await given.said(session="s", tenant="ä shop") == "New."
+        assert second.headers[-1]["X-Tenant"] == "%C3%A4%20shop"
+        gate.set()
+        assert await reply == "Hello"
+        forgotten: list[str] = []
+        given.stage.on_forget = forgotten.extend
+        given.stage.forget(iter(["shop"]))
+        assert forgotten == ["shop"]
+        given.stage.change({})
+        assert not given.stage.ready
+        assert given.stage.balancer.why_not == ""
+        failure = (await given.failure())[1]
+        assert failure.code == "upstream_unavailable"
+        given.stage.change({first.url: {}, second.url: {"Authorization": "Bearer k"}})
+        await eventually(lambda: given.stage.balancer.available == 2, "both answer")
+
+
+async def test_one_that_has_gone_is_probed_no_more() -> None:
+    async def probe(url: str) -> list[str]:
+        if url == "a":
+            raise UpstreamError("unreachable", "")
+        return ["m"]
+
+    balancer = Balancer([], 8, probe)
+    balancer.change(["a", "b"])
+    assert not balancer._probing, "nothing is asked before the start"
+    await balancer.start()
+    gone = next(each for each in balancer.upstreams if each.url == "a")
+    balancer.change(["b"])
+    balancer.failed(gone, UpstreamError("unreachable", ""))
+    assert balancer._probing.keys() <= set(balancer.upstreams)
     await balancer.close()
 
 
