@@ -26,8 +26,9 @@ help:
 serve: $(VENV)/$(if $(ENGINE),.gateway,.server)
 	@$(if $(ENGINE),test -e $(VENV)/.server || export LOQUENT__PIPELINE__STAGES='$(LIGHT)'; )$(BIN)/loquent serve$(if $(ENGINE), --engine '$(ENGINE)')
 
+# Most tests wait more than they compute, for servers that start, so two files at a time take half the time.
 test: $(VENV)/.dev $(PEERS)/.ready $(INSTRUCTOR)/.ready
-	PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(TESTS)
+	PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 interop: $(VENV)/.dev $(PEERS)/.ready $(INSTRUCTOR)/.ready
 	$(BIN)/python -m pytest tests/interop
