@@ -29,6 +29,7 @@ from server.api import (
 )
 from server.api.responses import conversations, handler, stored
 from server.api.responses.state import RESPONSES, responses
+from server.attending import attend
 from server.auth import CALLER, AccessControl
 from server.backend import BACKEND, Backend
 from server.config import Settings
@@ -57,7 +58,6 @@ PROBES = ("/livez", "/readyz")
 UNLOGGED = (*PROBES, "/metrics")  # monitoring requests these every few seconds
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 REQUEST_ID_KEY = web.RequestKey("request_id", str)
-START_PATIENCE = 2.0  # seconds to wait for model preparation to stop
 CLEANUP_PATIENCE = 5.0  # seconds that handlers get once every connection is cut
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -375,22 +375,7 @@ async def run(
     Raises: what preparing or loading the models raises.
     """
     async with serving(settings, pipeline, listener, stop=stop) as backend:
-        starting = asyncio.create_task(pipeline.start(show), name="start")
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        try:
-            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
-                ready(url(listener, tls=settings.server.tls))
-                await stopping
-        finally:
-            backend.draining = True
-            for task in (starting, stopping):
-                task.cancel()
-            _, stuck = await asyncio.wait([starting, stopping], timeout=START_PATIENCE)
-            for left in stuck:  # a download or conversion can't be interrupted; its thread ends with the process
-                left.cancel()
-                await asyncio.wait([left])
+        await attend(backend, stop=stop, show=show, ready=lambda: ready(url(listener, tls=settings.server.tls)))
 
 
 def url(listener: socket.socket, *, tls: bool = False) -> str:

@@ -7,15 +7,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+
+from bench.faults.own import own
 
 START_SECONDS = 60.0
 
@@ -109,17 +109,6 @@ class Postgres:
         return f"postgresql://loquent@127.0.0.1:{self.port}/{name}"
 
 
-@contextmanager
-def postgres() -> Iterator[Postgres | None]:
+def postgres() -> AbstractContextManager[Postgres | None]:
     """A running server; None where PostgreSQL is not installed."""
-    found = programs()
-    if found is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="loquent-postgres-", ignore_cleanup_errors=True) as folder:
-        server = Postgres(found, Path(folder))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    return own(Postgres, programs(), "postgres")

@@ -5,16 +5,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from redis import Redis as Client
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from bench.faults.own import own
 
 START_SECONDS = 30.0
 
@@ -86,17 +86,6 @@ class Redis:
         return sorted(self.command("KEYS", pattern) or ())
 
 
-@contextmanager
-def redis() -> Iterator[Redis | None]:
+def redis() -> AbstractContextManager[Redis | None]:
     """A running server; None where neither Redis nor Valkey is installed."""
-    found = program()
-    if found is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="loquent-redis-", ignore_cleanup_errors=True) as folder:
-        server = Redis(found, Path(folder))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    return own(Redis, program(), "redis")

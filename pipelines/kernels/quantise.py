@@ -44,6 +44,12 @@ class Layout(Enum):
         """Whether the form has this layout; tiles have two."""
         return form is Form.LANES or self in (Layout.BITS_4, Layout.BITS_8)
 
+    def within(self, form: Form) -> "Layout":
+        """This one, or the form's own that holds the same quants, or more."""
+        if self.fits(form):
+            return self
+        return Layout.BITS_4 if self.bits == 4 else Layout.BITS_8
+
 
 def fits(weight: Tensor) -> bool:
     """Whether these weights (N, K) can be packed."""

@@ -15,7 +15,7 @@ from yarl import URL
 
 from server.cluster.asgi import Message, Receive, Scope, Send, unavailable
 from server.cluster.guard import BRIDGE, CLIENT, OWN, SCHEME
-from server.cluster.routes import Routes, Target
+from server.cluster.routes import HEADER, Routes, Target
 from server.cluster.sockets import bridge_socket, keep_refusals
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ BUFFER = 64 * 1024  # bytes of a response that wait to be passed on
 HOP = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
     *("transfer-encoding", "upgrade", "expect", "sec-websocket-key", "sec-websocket-version"),
-    *("sec-websocket-extensions", "sec-websocket-protocol", "x-loquent-session"),
+    *("sec-websocket-extensions", "sec-websocket-protocol", HEADER.decode()),
 }
 BEFORE = {"date", "server"}  # headers of responses that what is before this adds; so does Serve with a request's id
 
@@ -208,7 +208,7 @@ def _url(target: Target, scope: Scope) -> URL:
 def _with_token(scope: Scope) -> bytes:
     """The query, with the session's token that came in a header."""
     query: bytes = scope.get("query_string", b"")
-    token = next((value for name, value in scope["headers"] if name == b"x-loquent-session"), b"")
+    token = next((value for name, value in scope["headers"] if name == HEADER), b"")
     if not token or b"session=" in query:
         return query
     return b"&".join(part for part in (query, b"session=" + quote_from_bytes(token).encode()) if part)

@@ -11,6 +11,7 @@ from pipelines.build import Pipeline, build
 from pipelines.chat.answering import AnsweringStage
 from server import logs
 from server.app import listen, serving, url
+from server.attending import attend
 from server.backend import Backend
 from server.cluster.guard import guard
 from server.config import Configuration, ServerSettings, stage_settings
@@ -58,19 +59,7 @@ class Inner:
         before = [guard(self.secret, self.holds, self.forget)]
         async with serving(self._settings, self.pipeline, self._listener, stop=self._stop, guard=before) as backend:
             self.backend = backend
-            starting = asyncio.create_task(self.pipeline.start(lambda progress: None), name="start")
-            stopping = asyncio.create_task(self._stop.wait(), name="stop")
-            try:
-                await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-                if starting.done():
-                    starting.result()
-                    ready.set_result(None)
-                    await stopping
-            finally:
-                backend.draining = True
-                for task in (starting, stopping):
-                    task.cancel()
-                await asyncio.wait([starting, stopping])
+            await attend(backend, stop=self._stop, show=lambda progress: None, ready=lambda: ready.set_result(None))
 
     def leave(self) -> None:
         """Take nothing new, and end once what is in progress has ended."""

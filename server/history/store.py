@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,6 +28,7 @@ from server.history.metrics import HistoryMetrics
 from server.history.retention import Retention
 from server.history.schema import migrate
 from server.history.writer import FIRST_PAUSE, LONGEST_PAUSE, Writer, brief
+from server.pauses import Pauses
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +241,7 @@ class DatabaseHistory:
     async def _open(self) -> None:
         """Raises: SetupError, HistoryError where the database can't be reached within the patience."""
         until = time.monotonic() + self._patience
-        pause = FIRST_PAUSE
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 await self._database.open()
@@ -252,15 +252,14 @@ class DatabaseHistory:
                 await self._database.close()
                 if unusable := self._database.unusable(error):
                     raise unusable from None
-                if time.monotonic() + pause > until:
+                if time.monotonic() + pauses.next > until:
                     text = f"The history's database {self.where} can't be used: {brief(error) or type(error).__name__}."
                     raise HistoryError(text) from None
-                if pause == FIRST_PAUSE:
+                if pauses.next == FIRST_PAUSE:
                     log.warning("waiting for the history's database %s: %s", self.where, brief(error))
             else:
                 return
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(pauses.take())
 
     async def _watch(self) -> None:
         """Report what other processes delete; this also shows whether the database can be read."""

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -13,6 +12,7 @@ from typing import Any
 from server.history.database import Database, Transaction
 from server.history.interface import REFUSED, HistoryError
 from server.history.metrics import HistoryMetrics
+from server.pauses import Pauses
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Writer:
             await asyncio.wait_for(self._work.wait(), seconds)
 
     async def _commit(self, jobs: list[Job]) -> None:
-        pause = FIRST_PAUSE
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while jobs:
             try:
                 results = await self._attempt(jobs)
@@ -146,8 +146,7 @@ class Writer:
             else:
                 self._settle(jobs, results)
                 return
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads servers that wait for one database
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(pauses.take())
 
     async def _attempt(self, jobs: Iterable[Job]) -> list[Any]:
         begun = self._clock()

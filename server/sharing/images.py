@@ -19,7 +19,8 @@ from pipelines.events import Picture
 from server.api.pictures import BEGINNINGS
 from server.errors import RETRY_AFTER, ApiError
 from server.image_store import SECRET_BYTES, Entry, ImageStore, gone
-from server.sharing.store import Pauses, RedisStore, StoreError
+from server.pauses import Pauses
+from server.sharing.store import PAUSES, RedisStore, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class SharedImageStore(ImageStore):
                 written.set_result(None)
 
     async def _run(self) -> None:
-        pauses = Pauses()
+        pauses = Pauses(*PAUSES)
         while True:
             self._work.clear()
             try:

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from server.limits.buckets import MOST, Buckets
-from server.sharing.store import Pauses, RedisStore, StoreError
+from server.pauses import Pauses
+from server.sharing.store import PAUSES, RedisStore, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class SharedLimits:
             keys.clear()
 
     async def _run(self) -> None:
-        pauses = Pauses()
+        pauses = Pauses(*PAUSES)
         while True:
             try:
                 if self._behind:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -18,7 +17,7 @@ log = logging.getLogger(__name__)
 SECONDS = 1.0  # that a command may take, its connection included
 CLOSE_SECONDS = 1.0
 CONNECTIONS = 8  # of one store; more commands wait for one, within their time limit
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0  # seconds between two attempts
+PAUSES = 0.25, 5.0  # seconds between two attempts, at first and at most
 
 Result = TypeVar("Result")
 
@@ -92,22 +91,6 @@ class RedisStore:
         self.healthy = False
         self._up.set(0)
         self._failures.inc()
-
-
-class Pauses:
-    """The seconds between two attempts: twice as long each time, and never the same for two servers."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_PAUSE
-
-    def reset(self) -> None:
-        """It answers."""
-        self._next = FIRST_PAUSE
-
-    def take(self) -> float:
-        """The next pause."""
-        pause, self._next = self._next, min(2 * self._next, LONGEST_PAUSE)
-        return pause * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
 def _client(url: str, name: str, seconds: float) -> Any:

@@ -97,10 +97,7 @@ class GgufWeights:
 
 def layout_of(kind: str, form: kernels.Form) -> Layout:
     """How packed weights of this coding are laid out."""
-    as_coded = LAYOUTS.get(kind, Layout.BITS_8)
-    if as_coded.fits(form):
-        return as_coded
-    return Layout.BITS_4 if as_coded.bits == 4 else Layout.BITS_8
+    return LAYOUTS.get(kind, Layout.BITS_8).within(form)
 
 
 def _packed(stacked: Sequence[tuple[GgufTensor, Tensor | None]], form: kernels.Form) -> Tensor:
