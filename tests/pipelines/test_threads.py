@@ -68,10 +68,15 @@ async def test_closing_stops_the_thread_and_waits_for_it() -> None:
 
 
 async def test_closing_frees_a_thread_that_waits_for_its_reader() -> None:
-    before = threading.active_count()
-    async with aclosing(in_thread(lambda stop: iter(range(100)), ahead=1)) as items:
+    worked: list[threading.Thread] = []
+
+    def work(stop: threading.Event) -> Iterator[int]:
+        worked.append(threading.current_thread())
+        yield from range(100)
+
+    async with aclosing(in_thread(work, ahead=1)) as items:
         await anext(items)
-    await eventually(lambda: threading.active_count() == before, "the thread is gone")
+    await eventually(lambda: not worked[0].is_alive(), "the thread is gone")
 
 
 async def test_no_room_is_an_error() -> None:
