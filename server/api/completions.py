@@ -145,8 +145,8 @@ async def _streamed(
 ) -> web.StreamResponse:
     """Send the pieces as they come. A failure before the first of them still becomes an HTTP status."""
     stream = EventStream(request, backend)
-    async with failures_in(stream, form.id), aclosing(stream.with_comments(pieces)) as coming:
-        async for piece in coming:
+    async with failures_in(stream, form.id), stream.keep_alive():
+        async for piece in pieces:
             if isinstance(piece, Usage):
                 chunk = form.object("text_completion", []) | {"usage": usage_of(piece)}
             else:

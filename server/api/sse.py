@@ -3,9 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 from aiohttp import web
 
@@ -14,8 +13,6 @@ from server.backend import Backend
 from server.errors import translate
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -31,6 +28,9 @@ class EventStream:
         self._request = request
         self._backend = backend
         self.response = web.StreamResponse(headers=HEADERS)
+        self._writing = asyncio.Lock()
+        self._written = 0.0  # when something was, by the loop's clock
+        self._lost: Exception | None = None  # why a comment could not be sent
 
     @property
     def begun(self) -> bool:
@@ -41,36 +41,51 @@ class EventStream:
         """Write one event. Raises: ConnectionResetError when the client does not read in time."""
         await self._write((f"event: {event}\n" if event else "").encode() + f"data: {data}\n\n".encode())
 
-    async def with_comments(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
-        """What comes from ``source``, which the caller closes; in a silence the client gets a keep-alive comment."""
+    @asynccontextmanager
+    async def keep_alive(self) -> AsyncIterator[None]:
+        """While the block runs, the client gets a comment in each silence. One that can't be sent ends the block.
+
+        Raises: ConnectionResetError when the client does not read in time.
+        """
+        try:
+            async with asyncio.timeout(None) as block:
+                beating = asyncio.create_task(self._beat(block), name="keep-alive")
+                try:
+                    yield
+                    async with self._writing:  # a comment that is being written
+                        beating.cancel()
+                finally:
+                    beating.cancel()
+                    await asyncio.wait([beating])
+        except TimeoutError:
+            if self._lost is None:
+                raise
+            raise self._lost from None
+
+    async def _beat(self, block: asyncio.Timeout) -> None:
+        now, silence = asyncio.get_running_loop().time, self._backend.settings.limits.sse_keep_alive
+        self._written = now()
         while True:
-            coming = asyncio.ensure_future(_next(source))
+            await asyncio.sleep(self._written + silence - now())
+            async with self._writing:
+                silent = now() >= self._written + silence
             try:
-                while not (await asyncio.wait([coming], timeout=self._backend.settings.limits.sse_keep_alive))[0]:
+                if silent:
                     await self._write(b": keep-alive\n\n")
-                given = coming.result()
-            finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait([coming])
-            if not given:
+            except Exception as error:  # raised again where the block ends
+                self._lost = error
+                block.reschedule(now())
                 return
-            yield given[0]
 
     async def _write(self, data: bytes) -> None:
-        await self._backend.deliver(self._request, self._put(data))
+        async with self._writing:  # an event, or a comment
+            await self._backend.deliver(self._request, self._put(data))
+            self._written = asyncio.get_running_loop().time()
 
     async def _put(self, data: bytes) -> None:
         if not self.response.prepared:
             await self.response.prepare(self._request)
         await self.response.write(data)
-
-
-async def _next(source: AsyncGenerator[T]) -> tuple[T] | None:
-    try:
-        return (await anext(source),)
-    except StopAsyncIteration:
-        return None
 
 
 @asynccontextmanager

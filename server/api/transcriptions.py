@@ -165,8 +165,8 @@ async def _stream(
 ) -> web.StreamResponse:
     stream = EventStream(request, backend)
     text = ""
-    async with failures_in(stream, "transcription"):
-        async for segment in stream.with_comments(segments):
+    async with failures_in(stream, "transcription"), stream.keep_alive():
+        async for segment in segments:
             delta = segment.text if text else segment.text.lstrip()
             text += delta
             await stream.send(json.dumps({"type": "transcript.text.delta", "delta": delta}))

@@ -5,9 +5,10 @@ import json
 import math
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from email.utils import parsedate_to_datetime
+from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
@@ -138,15 +139,9 @@ class Client:
             elif reader.alive:
                 until = now() + self._settings.token_timeout
 
-    @asynccontextmanager
-    async def _within(self, until: float) -> AsyncIterator[None]:
+    def _within(self, until: float) -> "_Wait":
         """A wait for an upstream that ends then. Raises: UpstreamError."""
-        async with _failures(), asyncio.timeout_at(until) as wait:
-            self._waits.add(wait)
-            try:
-                yield
-            finally:
-                self._waits.discard(wait)
+        return _Wait(self._waits, until)
 
     @staticmethod
     def _read(text: str, reader: ReplyReader) -> list[Event]:
@@ -229,21 +224,46 @@ def retry_after(given: str | None, now: float) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-@asynccontextmanager
-async def _failures() -> AsyncIterator[None]:
-    """Raises: UpstreamError for what goes wrong on the way to an upstream and back."""
-    try:
-        yield
-    except UpstreamError:
-        raise
-    except (aiohttp.ServerTimeoutError, aiohttp.ConnectionTimeoutError) as error:
-        raise UpstreamError("unreachable", f"no connection: {type(error).__name__}") from None
-    except TimeoutError:
-        raise UpstreamError("timeout", "nothing came in time") from None
-    except aiohttp.ClientConnectorError as error:
-        why = getattr(error, "os_error", None) or type(error).__name__  # a certificate's error has none
-        raise UpstreamError("unreachable", f"no connection: {shown(str(why))}") from None
-    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-        raise UpstreamError("failed", f"the connection broke: {type(error).__name__}") from None
-    except aiohttp.ClientError as error:
-        raise UpstreamError("invalid", f"no HTTP: {type(error).__name__}") from None
+class _Wait:
+    """A wait for an upstream. What goes wrong on the way there and back is an ``UpstreamError``.
+
+    A class and no generator, because each piece of a reply is waited for.
+    """
+
+    __slots__ = ("_all", "_timeout")
+
+    def __init__(self, waits: set[asyncio.Timeout], until: float) -> None:
+        self._all = waits  # while it lasts, it is among these
+        self._timeout = asyncio.timeout_at(until)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._all.add(self._timeout)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._all.discard(self._timeout)
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as raised:
+            error = raised
+        if isinstance(error, Exception) and (failure := _failure(error)) is not None:
+            raise failure from None
+
+
+def _failure(error: Exception) -> UpstreamError | None:
+    """What an error means; None where it is none of an upstream's, or says so already."""
+    match error:
+        case aiohttp.ServerTimeoutError() | aiohttp.ConnectionTimeoutError():
+            return UpstreamError("unreachable", f"no connection: {type(error).__name__}")
+        case TimeoutError():
+            return UpstreamError("timeout", "nothing came in time")
+        case aiohttp.ClientConnectorError():
+            why = getattr(error, "os_error", None) or type(error).__name__  # a certificate's error has none
+            return UpstreamError("unreachable", f"no connection: {shown(str(why))}")
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
+            return UpstreamError("failed", f"the connection broke: {type(error).__name__}")
+        case aiohttp.ClientError():
+            return UpstreamError("invalid", f"no HTTP: {type(error).__name__}")
+    return None

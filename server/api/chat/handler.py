@@ -56,8 +56,8 @@ async def _streamed(
     stream = EventStream(request, backend)
     async with (
         failures_in(stream, form.id),
-        aclosing(_chunks(form, asked, events)) as source,
-        aclosing(stream.with_comments(source)) as chunks,
+        aclosing(_chunks(form, asked, events)) as chunks,
+        stream.keep_alive(),
     ):
         async for chunk in chunks:
             await stream.send(json.dumps(chunk, separators=(",", ":")))

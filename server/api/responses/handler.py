@@ -106,8 +106,8 @@ async def _streamed(request: web.Request, job: _Job, made: AsyncGenerator[Json])
     """Send the events. A failure before the first of them still becomes an HTTP status."""
     stream = EventStream(request, job.backend)
     try:
-        async with aclosing(stream.with_comments(made)) as events:
-            async for event in events:
+        async with stream.keep_alive():
+            async for event in made:
                 await _send(stream, event)
     except (ConnectionError, asyncio.CancelledError):
         raise
