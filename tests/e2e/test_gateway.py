@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -64,9 +65,15 @@ WEATHER = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]},
 }
 SECONDS = 1.5  # that a start may take on an idle machine; this one may not be, so it is printed, and given much more
-# Which the bench installs, and no test: the folder, and the server. Asked for a function with this model, which was not
-# trained for any, llama.cpp's calls none, and vLLM's gives it a string for arguments.
-PEERS: dict[str, tuple[str, Callable[[], Server]]] = {"llama.cpp": ("llama", peers.llama), "vllm": ("vllm", peers.vllm)}
+# This model was not trained for functions, and its own template has none. llama.cpp's server requires a call only of a
+# template that has them; vLLM's arguments are any JSON unless it is asked to hold them to their schema.
+TEMPLATE = str(Path(__file__).with_name("functions.jinja"))
+STRICT = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--tool-strict-level", "parameter")
+# Which the bench installs, and no test: the folder, the server, and what it is started with for functions.
+PEERS: dict[str, tuple[str, Callable[[], Server], tuple[str, ...]]] = {
+    "llama.cpp": ("llama", peers.llama, ("--chat-template-file", TEMPLATE)),
+    "vllm": ("vllm", peers.vllm, ("--chat-template", TEMPLATE, *STRICT)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -182,16 +189,18 @@ async def test_an_error_of_the_upstream_is_the_clients(upstream: str, gateway: s
 async def test_the_same_conversation_passes_over_each_engine(
     engine: str, loquent: str, upstream: str, deaf: dict[str, str], tmp_path: Path
 ) -> None:
-    """Text, a function, speech, a picture, screening, a cancel, a lost connection, and an object of a schema."""
+    """A function, text, speech, a picture, screening, a cancel, a lost connection, and an object of a schema."""
     async with AsyncExitStack() as stack:
         settings = deaf | {"LOQUENT__PIPELINE__STAGES": EVERY, "LOQUENT__ANOMALY__VERDICTS": "true"}
         if engine == "Loquent":
             settings |= elsewhere(upstream, EVERY)
         if engine in PEERS:
-            folder, made = PEERS[engine]
+            folder, made, further = PEERS[engine]
             if not (cache_folder() / "peers" / folder / "packages").is_file():
                 pytest.skip(f"{engine} is not installed; python -m bench.streams --servers {engine} does it")
-            peer = await stack.enter_async_context(serving(made(), tmp_path / "log"))
+            server = made()
+            server = replace(server, command=[*server.command, *further])
+            peer = await stack.enter_async_context(serving(server, tmp_path / "log"))
             settings |= elsewhere(peer.server.url, EVERY) | {"LOQUENT__CHAT__TEMPERATURE": "0"}
         address = stack.enter_context(started([loquent], settings))
         for name in ("loquent_anomaly_ready", "loquent_image_ready"):
@@ -200,9 +209,8 @@ async def test_the_same_conversation_passes_over_each_engine(
         async with socket_to(address) as client:
             await client.send("session.update", session={"type": "realtime", "output_modalities": ["text"]})
             await client.expect("session.updated")
+            await with_a_function(client)  # first: behind an answer in words this model would give another
             await in_words(client)
-            if engine not in PEERS:
-                await with_a_function(client)
             await aloud(client)
             await with_a_picture(client)
             await cancelled(client)

@@ -98,8 +98,9 @@ def _tools(writing: Writing) -> dict[str, Any]:
     # Those that may not be called are not described: there is no form for it that all servers know.
     body: dict[str, Any] = {"tools": [_function(tool) for tool in writing.callable]}
     if writing.calls is True:
-        only = writing.callable[0].name if len(writing.callable) == 1 else None
-        body["tool_choice"] = {"type": "function", "function": {"name": only}} if only else "required"
+        # Also where it has to be one certain function, which is then the only one described: llama.cpp's server takes a
+        # choice that names one for "auto".
+        body["tool_choice"] = "required"
     if not writing.parallel:
         body["parallel_tool_calls"] = False
     return body

@@ -15,7 +15,6 @@ from pipelines.events import Format, Message, Sampling, StageError, Tool, ToolCa
 URL = "http://127.0.0.1:1/v1"
 HI = (Message("user", "Hi"),)
 WEATHER = Tool("weather", "The weather of a city.", {"type": "object", "properties": {"city": {"type": "string"}}})
-NAMED = {"type": "function", "function": {"name": "clock"}}
 CLOCK = Tool("clock", "The time.")
 
 
@@ -102,7 +101,7 @@ async def test_calls_and_results_stand_in_the_history() -> None:
     [
         (ToolUse((WEATHER, CLOCK)), ["weather", "clock"], None, None),
         (ToolUse((WEATHER, CLOCK), "required"), ["weather", "clock"], "required", None),
-        (ToolUse((WEATHER, CLOCK), "required", ("clock",)), ["clock"], NAMED, None),
+        (ToolUse((WEATHER, CLOCK), "required", ("clock",)), ["clock"], "required", None),
         (ToolUse((WEATHER, CLOCK), "auto", ("clock",)), ["clock"], None, None),
         (ToolUse((WEATHER,), parallel=False), ["weather"], None, False),
         (ToolUse((WEATHER,), "none"), None, None, None),
