@@ -5,7 +5,7 @@ import json
 import math
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -16,6 +16,7 @@ import aiohttp
 
 from pipelines.chat.upstream.chunks import Refusal, read_chunk, read_error, shown
 from pipelines.chat.upstream.outcomes import UpstreamError, outcome_of
+from pipelines.chat.upstream.pace import Pace, joined
 from pipelines.chat.upstream.reading import Broken, ReplyReader
 from pipelines.chat.upstream.settings import UpstreamSettings
 from pipelines.chat.upstream.sse import EventReader, Malformed
@@ -40,6 +41,7 @@ class Client:
         self.tenant_header = ""  # of those, to say for whom a reply is
         self._session: aiohttp.ClientSession | None = None
         self._waits: set[asyncio.Timeout] = set()  # for an upstream; one a request
+        self._pace = Pace(settings.gather)
 
     def start(self) -> None:
         """Open the pool of connections, on the running loop."""
@@ -116,40 +118,30 @@ class Client:
         self, response: aiohttp.ClientResponse, reader: ReplyReader, until: float
     ) -> AsyncGenerator[Event]:
         """The events up to the stream's end; ``until`` is when the first one must have come."""
-        now, events, done = asyncio.get_running_loop().time, EventReader(), False
-        while not done:
-            try:
-                async with self._within(until):
-                    data = await response.content.readany()
-            except UpstreamError:
-                if reader.complete:  # but for its usage, which some servers do not send
-                    return
-                raise
-            try:
-                for text in events.feed(data) if data else events.end():
-                    done = done or text == "[DONE]"
-                    for event in () if done else self._read(text, reader):
-                        yield event
-            except (Malformed, Broken) as error:
-                early = isinstance(error, Broken) or not data
-                raise UpstreamError("failed" if early else "invalid", str(error)) from None
-            done = done or not data
-            if reader.complete:
-                until = now() + min(self._settings.token_timeout, USAGE_SECONDS)
-            elif reader.alive:
-                until = now() + self._settings.token_timeout
+        now, stream = asyncio.get_running_loop().time, _Stream(reader)
+        with self._pace.reply() as pace:
+            response.content.on_eof(pace.end)
+            while not stream.done:
+                try:
+                    async with self._within(until):
+                        data = await response.content.readany()
+                except UpstreamError:
+                    if reader.complete:  # but for its usage, which some servers do not send
+                        return
+                    raise
+                for event in joined(stream.read(data)):
+                    yield event
+                if reader.complete:
+                    until = now() + min(self._settings.token_timeout, USAGE_SECONDS)
+                    continue
+                if reader.begun:
+                    await pace.wait()
+                if reader.alive:
+                    until = now() + self._settings.token_timeout
 
     def _within(self, until: float) -> "_Wait":
         """A wait for an upstream that ends then. Raises: UpstreamError."""
         return _Wait(self._waits, until)
-
-    @staticmethod
-    def _read(text: str, reader: ReplyReader) -> list[Event]:
-        chunk = read_chunk(text)
-        if chunk.error is not None:
-            refusal = read_error(chunk.error)
-            raise UpstreamError("failed", f"an error in the stream{_named(refusal)}", refusal=refusal)
-        return list(reader.feed(chunk))
 
     @property
     def _opened(self) -> aiohttp.ClientSession:
@@ -222,6 +214,34 @@ def retry_after(given: str | None, now: float) -> float | None:
         except (ValueError, TypeError, OverflowError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+class _Stream:
+    """The stream of one reply."""
+
+    def __init__(self, reader: ReplyReader) -> None:
+        self._reader = reader
+        self._events = EventReader()
+        self.done = False  # nothing follows
+
+    def read(self, data: bytes) -> Iterator[Event]:
+        """The events in what has come; nothing (b"") says that nothing follows. Raises: UpstreamError."""
+        try:
+            for text in self._events.feed(data) if data else self._events.end():
+                self.done = self.done or text == "[DONE]"
+                if not self.done:
+                    yield from self._chunk(text)
+        except (Malformed, Broken) as error:
+            early = isinstance(error, Broken) or not data
+            raise UpstreamError("failed" if early else "invalid", str(error)) from None
+        self.done = self.done or not data
+
+    def _chunk(self, text: str) -> Iterator[Event]:
+        chunk = read_chunk(text)
+        if chunk.error is not None:
+            refusal = read_error(chunk.error)
+            raise UpstreamError("failed", f"an error in the stream{_named(refusal)}", refusal=refusal)
+        yield from self._reader.feed(chunk)
 
 
 class _Wait:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from pipelines.chat.upstream.pace import joined
 from pipelines.events import Finished, Message, StageError, Started, TextDelta, TextDone, Turn, Usage
 from tests.pipelines.chat.upstream.scripted import (
     DONE,
@@ -39,11 +40,9 @@ async def elsewhere(upstream: ScriptedUpstream, request: web.Request) -> web.Str
 async def test_a_reply_streams_with_its_usage() -> None:
     async with stage_over(ScriptedUpstream()) as given:
         events = await given.ask()
-        assert events == [
+        assert list(joined(iter(events))) == [
             Started(0),
-            TextDelta("Hello"),
-            TextDelta(" there"),
-            TextDelta("."),
+            TextDelta("Hello there.", 3),
             TextDone(),
             Finished("stop", Usage(12, 5, 3)),
         ]
@@ -135,7 +134,7 @@ async def test_what_fails_behind_the_first_token_fails_the_reply_and_repeats_not
     async with stage_over(upstream) as given:
         came, error = await given.failure()
         assert (error.kind, error.code) == ("unavailable", code)
-        assert came == [Started(0), TextDelta("Hel"), TextDelta("lo")]
+        assert list(joined(iter(came))) == [Started(0), TextDelta("Hello", 2)]
         assert given.counts.kinds == [outcome]
         upstream.answer = says("Again.")
         assert await given.said() == "Again."
@@ -288,7 +287,7 @@ async def test_a_cancel_closes_the_request_at_once(when: str) -> None:
         turn = Turn("cancelled", (Message("user", "Hi"),))
         async with aclosing(given.stage(turn, lambda turn: given.stage(turn, None))) as events:  # type: ignore[arg-type]
             if when == "in mid-stream":
-                assert [await anext(events) for _ in range(2)] == [Started(0), TextDelta("Hel")]
+                assert [type(await anext(events)) for _ in range(2)] == [Started, TextDelta]
             else:
                 reading = asyncio.ensure_future(anext(events))
                 await eventually(lambda: bool(upstream.bodies), "it is asked")
