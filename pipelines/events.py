@@ -39,6 +39,7 @@ class Tool:
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)  # JSON schema of its arguments
+    strict: bool | None = None  # for a model elsewhere, as the client says it; the one here always follows the schema
 
 
 ToolMode = Literal["auto", "none", "required"]

@@ -16,7 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 
 
 class Function(BaseModel):
-    """A function; other fields, such as ``strict``, have no effect: arguments always follow the schema."""
+    """A function; other fields have no effect."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -27,7 +27,7 @@ class Function(BaseModel):
 
     def tool(self) -> Tool:
         """The function in the pipeline's form."""
-        return Tool(self.name, self.description or "", self.parameters or {})
+        return Tool(self.name, self.description or "", self.parameters or {}, self.strict)
 
     def echo(self) -> dict[str, Any]:
         """The function as a response of ``/v1/responses`` repeats it."""

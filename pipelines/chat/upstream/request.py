@@ -107,7 +107,10 @@ def _tools(writing: Writing) -> dict[str, Any]:
 
 
 def _function(tool: Tool) -> dict[str, Any]:
-    return described(tool if tool.parameters else replace(tool, parameters=NO_ARGUMENTS))
+    entry = described(tool if tool.parameters else replace(tool, parameters=NO_ARGUMENTS))
+    if tool.strict is not None:
+        entry["function"]["strict"] = tool.strict
+    return entry
 
 
 def _format(format: Format) -> dict[str, Any]:

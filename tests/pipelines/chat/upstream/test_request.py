@@ -115,6 +115,12 @@ async def test_functions_are_offered(use: ToolUse, names: Any, choice: Any, para
         assert tool["function"]["parameters"]["type"] == "object"
 
 
+@pytest.mark.parametrize("strict", [True, False, None])
+async def test_whether_a_function_is_strict_is_the_clients_word(strict: bool | None) -> None:
+    asked = await body(Turn("t", HI, tools=ToolUse((Tool("weather", strict=strict),), "auto")))
+    assert asked["tools"][0]["function"].get("strict") is strict
+
+
 async def test_a_schema_is_passed_on_and_a_grammar_refused() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     asked = await body(Turn("t", HI, format=Format("json_schema", json.dumps(schema), "response_format", True)))
