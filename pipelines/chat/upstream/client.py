@@ -8,18 +8,18 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 
-from pipelines.chat.upstream.chunks import Refusal, read_chunk, read_error, shown
+from pipelines.chat.upstream.chunks import Refusal, read_chunk, read_error
 from pipelines.chat.upstream.outcomes import UpstreamError, outcome_of
 from pipelines.chat.upstream.pace import Pace, joined
 from pipelines.chat.upstream.reading import Broken, ReplyReader
 from pipelines.chat.upstream.settings import UpstreamSettings
 from pipelines.chat.upstream.sse import EventReader, Malformed
+from pipelines.chat.upstream.waits import Waits
 from pipelines.events import Event
 
 BODY = 1024 * 1024  # bytes of an answer that is no stream
@@ -40,7 +40,7 @@ class Client:
         self.headers: Mapping[str, Mapping[str, str]] = {}  # by address, of those that want further ones
         self.tenant_header = ""  # of those, to say for whom a reply is
         self._session: aiohttp.ClientSession | None = None
-        self._waits: set[asyncio.Timeout] = set()  # for an upstream; one a request
+        self._waits = Waits()
         self._pace = Pace(settings.gather)
 
     def start(self) -> None:
@@ -57,9 +57,7 @@ class Client:
 
     async def close(self) -> None:
         """End every request, and close every connection."""
-        for wait in self._waits:  # closing a connection does not wake its reader
-            if not wait.expired():
-                wait.reschedule(0.0)
+        self._waits.end()
         if self._session is not None:
             await self._session.close()
 
@@ -67,7 +65,7 @@ class Client:
         """The names of its models; none where it has no list. Raises: UpstreamError."""
         until = asyncio.get_running_loop().time() + self._settings.connect_timeout + ERROR_SECONDS
         async with (
-            self._within(until),
+            self._waits.within(until),
             self._opened.get(f"{url}/models", allow_redirects=False, headers=self.headers.get(url)) as response,
         ):
             if response.status == 404:
@@ -90,19 +88,19 @@ class Client:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._settings.connect_timeout + self._settings.first_token_timeout
-        async with self._within(until):
+        async with self._waits.within(until):
             response = await self._opened.post(
                 f"{url}/chat/completions", json=body, allow_redirects=False, headers=self._further(url, tenant)
             )
         try:
-            async with self._within(until):
+            async with self._waits.within(until):
                 await _check(response)
             async with aclosing(self._events(response, reader, until)) as events:
                 async for event in events:
                     yield event
             if not reader.complete:
                 raise UpstreamError("failed", "it closed the stream before the reply was complete")
-            await _drained(response)
+            await drained(response)
             for event in reader.end():
                 yield event
         finally:
@@ -123,7 +121,7 @@ class Client:
             response.content.on_eof(pace.end)
             while not stream.done:
                 try:
-                    async with self._within(until):
+                    async with self._waits.within(until):
                         data = await response.content.readany()
                 except UpstreamError:
                     if reader.complete:  # but for its usage, which some servers do not send
@@ -138,10 +136,6 @@ class Client:
                     await pace.wait()
                 if reader.alive:
                     until = now() + self._settings.token_timeout
-
-    def _within(self, until: float) -> "_Wait":
-        """A wait for an upstream that ends then. Raises: UpstreamError."""
-        return _Wait(self._waits, until)
 
     @property
     def _opened(self) -> aiohttp.ClientSession:
@@ -192,7 +186,7 @@ async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
     return bytes(body)
 
 
-async def _drained(response: aiohttp.ClientResponse) -> None:
+async def drained(response: aiohttp.ClientResponse) -> None:
     """Wait a moment for the end of a stream that has said all, so that its connection can be used again."""
     try:
         async with asyncio.timeout(END_SECONDS):
@@ -242,48 +236,3 @@ class _Stream:
             refusal = read_error(chunk.error)
             raise UpstreamError("failed", f"an error in the stream{_named(refusal)}", refusal=refusal)
         yield from self._reader.feed(chunk)
-
-
-class _Wait:
-    """A wait for an upstream. What goes wrong on the way there and back is an ``UpstreamError``.
-
-    A class and no generator, because each piece of a reply is waited for.
-    """
-
-    __slots__ = ("_all", "_timeout")
-
-    def __init__(self, waits: set[asyncio.Timeout], until: float) -> None:
-        self._all = waits  # while it lasts, it is among these
-        self._timeout = asyncio.timeout_at(until)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._all.add(self._timeout)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._all.discard(self._timeout)
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError as raised:
-            error = raised
-        if isinstance(error, Exception) and (failure := _failure(error)) is not None:
-            raise failure from None
-
-
-def _failure(error: Exception) -> UpstreamError | None:
-    """What an error means; None where it is none of an upstream's, or says so already."""
-    match error:
-        case aiohttp.ServerTimeoutError() | aiohttp.ConnectionTimeoutError():
-            return UpstreamError("unreachable", f"no connection: {type(error).__name__}")
-        case TimeoutError():
-            return UpstreamError("timeout", "nothing came in time")
-        case aiohttp.ClientConnectorError():
-            why = getattr(error, "os_error", None) or type(error).__name__  # a certificate's error has none
-            return UpstreamError("unreachable", f"no connection: {shown(str(why))}")
-        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
-            return UpstreamError("failed", f"the connection broke: {type(error).__name__}")
-        case aiohttp.ClientError():
-            return UpstreamError("invalid", f"no HTTP: {type(error).__name__}")
-    return None
