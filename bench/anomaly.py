@@ -18,6 +18,7 @@ from bench import results
 from bench.goals import stated
 from bench.loads import percentile
 from bench.results import Figures
+from pipelines.anomaly.judge import Judge
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.downloads.progress import finish
@@ -43,13 +44,13 @@ async def started() -> AsyncIterator[AnomalyStage]:
     """A stage with the bundled detector."""
     embedder = Embedder(E5)
     finish(embedder.prepare(threading.Event()))
-    stage = AnomalyStage(embedder, AnomalySettings())
+    stage = AnomalyStage(Judge(embedder, AnomalySettings()), AnomalySettings())
     await stage.start()
     try:
         yield stage
     finally:
         await stage.close()
-        await stage.embedder.close()  # a thread that computes while the interpreter ends would abort it
+        await embedder.close()  # a thread that computes while the interpreter ends would abort it
 
 
 async def verdicts(stage: AnomalyStage, texts: tuple[str, ...]) -> list[float]:
@@ -92,8 +93,9 @@ async def measure() -> tuple[list[tuple[str, str, str]], Figures]:
         task = bar.add_task("screening", total=4)
         async with started() as stage:
             long = SENTENCE * 12
-            assert stage.detector is not None
-            read = await stage.embedder.embed(stage.detector.prepare(long).passages)
+            assert isinstance(stage.judge, Judge)
+            assert stage.judge.detector is not None
+            read = await stage.judge.embedder.embed(stage.judge.detector.prepare(long).passages)
             tokens = sum(each.tokens for each in read)
             for thread in threading.enumerate():
                 if thread.native_id:

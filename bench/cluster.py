@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,11 +104,17 @@ def _named(process: psutil.Process, name: str) -> bool:
 
 @asynccontextmanager
 async def cluster(
-    store: str, folder: str, log: Path, *, haproxy: bool = False, **settings: Any
+    store: str,
+    folder: str,
+    log: Path,
+    *,
+    haproxy: bool = False,
+    environment: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Cluster]:
     """A cluster that serves while the block runs, and has ended behind it."""
-    environment = {"RAY_TMPDIR": folder} | (HAPROXY if haproxy else {})
-    made = Cluster({**SETTINGS, "history.store": store, **settings}, log=log, environment=environment)
+    whole = {"RAY_TMPDIR": folder} | (HAPROXY if haproxy else {}) | dict(environment or {})
+    made = Cluster({**SETTINGS, "history.store": store, **settings}, log=log, environment=whole)
     made.start()
     try:
         await made.ready()

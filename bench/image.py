@@ -22,6 +22,7 @@ from bench.results import Figures
 from pipelines.build import build
 from pipelines.chat.settings import ChatSettings
 from pipelines.events import Message, Sampling, TextDelta, Turn
+from pipelines.image.painter import Painter
 from pipelines.image.settings import ImageSettings
 from pipelines.image.stage import ImageStage
 from server.app import listen, serving
@@ -137,13 +138,15 @@ async def alone(stage: ImageStage, advance: Callable[[], None], figures: Figures
         took.append(await timed(draw(stage, PROMPTS[number % len(PROMPTS)])))
         advance()
     _pin(cores)
-    stage.painter.batches.clear()
+    painter = stage.painter
+    assert isinstance(painter, Painter)
+    painter.batches.clear()
     figures["drawn"] = percentile(took, 0.95)
     whole = await timed(asyncio.gather(*(draw(stage, "a happy cat") for _ in range(AT_ONCE))))
     return [
         ("prompt → PNG of 256 × 256, one core, median", f"{statistics.median(took) * 1e3:.1f} ms", ""),
         (f"the same, p95 of {TIMES}", f"{figures['drawn']:.1f} ms", stated("image/drawn")),
-        (f"{AT_ONCE} prompts at once, the last", f"{whole * 1e3:.0f} ms, {len(stage.painter.batches)} passes", ""),
+        (f"{AT_ONCE} prompts at once, the last", f"{whole * 1e3:.0f} ms, {len(painter.batches)} passes", ""),
     ]
 
 

@@ -162,17 +162,18 @@ def _import(parts: Sequence[Part]) -> None:
     one_blas_thread()
 
 
-def build(settings: Mapping[str, BaseModel]) -> Pipeline:
-    """The pipeline of these stages, outermost first, and services, with the settings of each; not started yet.
+def build(settings: Mapping[str, BaseModel], shared: Shared | None = None, *others: Part) -> Pipeline:
+    """The pipeline of these stages, outermost first, and services, with the settings of each, and of ``others`` that
+    are no stages; not started yet.
 
     Raises: StageUnavailableError where a stage can't be loaded, or what it imports is not installed.
     """
-    shared = Shared()
+    shared = shared or Shared()
     # Innermost first: what is around the model may depend on which it is.
     parts = [maker(name)(each, shared) for name, each in reversed(tuple(settings.items()))]
     for part in parts:
         _check_installed(part)
-    return Pipeline(parts[::-1], shared)
+    return Pipeline([*parts[::-1], *others], shared)
 
 
 def _check_installed(part: Part) -> None:

@@ -5,7 +5,7 @@ section in the configuration.
 """
 
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pipelines.cores import Cores
 from pipelines.downloads.progress import Progress
 from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.interface import Embeds
 from pipelines.embedding.names import MINILM
 from pipelines.flow import Stage
 
@@ -24,15 +25,19 @@ Prepare = Callable[[threading.Event], Iterator[Progress]]
 class Shared:
     """What the parts of one server have in common."""
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: Mapping[str, Any] | None = None) -> None:
+        """``elsewhere`` has what computes in other processes, by what it does: "embedding" (from a model's name to
+        what embeds with it), "screening", "image" and "speech", each behind the seam that its part has for it."""
         self.cores = Cores()
-        self.embedders: dict[str, Embedder] = {}  # by the names of their models
+        self.elsewhere: Mapping[str, Any] = elsewhere or {}
+        self.embedders: dict[str, Embeds] = {}  # by the names of their models
         self.guides = True  # whether embeddings help the model to choose functions; the model's part says so
 
-    def embeds(self, name: str = MINILM) -> Embedder:
-        """The embedder with this model, made when the first part asks for it. Raises: KeyError for an unknown name."""
+    def embeds(self, name: str = MINILM) -> Embeds:
+        """What embeds with this model, made when the first part asks for it. Raises: KeyError for an unknown name."""
         if name not in self.embedders:
-            self.embedders[name] = Embedder(name)
+            make: Callable[[str], Embeds] = self.elsewhere.get("embedding", Embedder)
+            self.embedders[name] = make(name)
         return self.embedders[name]
 
 
@@ -62,7 +67,20 @@ class Part:
     service: object | None = None  # where it is no stage: what is used of it
 
 
-def with_embedder(part: Part, embedder: Embedder) -> Part:
+def has_been(ready: Callable[[], bool]) -> Callable[[], bool]:
+    """Whether it was so, at any time that this was asked: turns wait for the first replica of what is elsewhere. When
+    none is left later, each turn finds out for itself, and goes on as it can."""
+    was = False
+
+    def ever() -> bool:
+        nonlocal was
+        was = was or ready()
+        return was
+
+    return ever
+
+
+def with_embedder(part: Part, embedder: Embeds) -> Part:
     """The same part, which brings what embeds as well, and puts nothing else on the disk."""
 
     async def start() -> None:

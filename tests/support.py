@@ -28,6 +28,7 @@ from pydantic import BaseModel, TypeAdapter
 from websockets.asyncio.client import ClientConnection, connect
 
 from pipelines.anomaly import part as anomaly_part
+from pipelines.anomaly.judge import Judge
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.build import Pipeline
@@ -270,7 +271,8 @@ def scripted_pipeline(
         shared.embedders[image.embedder.name] = image.embedder
         parts.append(image_part.assemble(image))
     if anomaly is not None:
-        shared.embedders[anomaly.embedder.name] = anomaly.embedder
+        screens = judge_of(anomaly).embedder
+        shared.embedders[screens.name] = screens
         parts.append(anomaly_part.assemble(anomaly))
     for each in embedders:
         shared.embedders[each.name] = each
@@ -306,22 +308,37 @@ def e5_file() -> Path:
 
 def screening(**anomaly: Any) -> AnomalyStage:
     """An anomaly stage with the real models, not started; closing it closes its embedder."""
-    return _owning(AnomalyStage(Embedder(E5, e5_file()), AnomalySettings(**{"deadline": PATIENCE} | anomaly)))
+    settings = AnomalySettings(**{"deadline": PATIENCE} | anomaly)
+    judge = Judge(Embedder(E5, e5_file()), settings)
+    return _owning(AnomalyStage(judge, settings), judge)
+
+
+def judge_of(stage: AnomalyStage) -> Judge:
+    """What judges in this process for a stage."""
+    assert isinstance(stage.judge, Judge)
+    return stage.judge
 
 
 def drawing(minilm: Path, drawer: Drawer, **image: Any) -> ImageStage:
     """An image stage with the real embedding model around a small generator, not started; closing it closes both."""
     settings = ImageSettings(**{"deadline": PATIENCE} | image)
-    return _owning(ImageStage(Embedder(MINILM, minilm), Painter(lambda: drawer, waiting=settings.waiting), settings))
+    stage = ImageStage(Embedder(MINILM, minilm), Painter(lambda: drawer, waiting=settings.waiting), settings)
+    return _owning(stage, stage)
 
 
-def _owning(stage: Result) -> Result:
+def painter_of(stage: ImageStage) -> Painter:
+    """What draws in this process for a stage."""
+    assert isinstance(stage.painter, Painter)
+    return stage.painter
+
+
+def _owning(stage: Result, embeds: Any) -> Result:
     made: Any = stage
     close = made.close
 
     async def close_both() -> None:
         await close()
-        await made.embedder.close()
+        await embeds.embedder.close()
 
     made.close = close_both
     return stage

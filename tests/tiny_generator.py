@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw
 from pipelines.embedding import minilm as english
 from pipelines.embedding.passages import DIMENSIONS, Passage
 from pipelines.image.generator import SIDE, Generator, Shape
-from pipelines.image.repertoire import Repertoire
+from pipelines.image.repertoire import Repertoire, Words
 from pipelines.image.training.dataset import Concept, Dataset, Floats, with_colours
 from pipelines.image.training.discriminator import Judging
 from pipelines.image.training.train import Preset
-from pipelines.image.weights import Drawer, Words
+from pipelines.image.weights import Drawer
 
 SHAPE = Shape(noise=8, hidden=32, widths=(32, 32, 24, 16), last=8)
 JUDGING = Judging(widths=(16, 16, 24, 32), features=32)

@@ -6,21 +6,27 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.registry import Collector
 
 from pipelines.anomaly.calibrate import HEADS
+from pipelines.anomaly.judge import Judge, Judges
 from pipelines.anomaly.settings import AnomalySettings
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.anomaly.verdict import Action, Verdict
 from pipelines.embedding.names import E5
 from pipelines.metrics import counter, gauge, gauges, latency
-from pipelines.part import Part, Shared
+from pipelines.part import Part, Shared, has_been
 
+JUDGES_WITH = ("py3langid",)  # modules that take seconds, beside what the embedder imports
 P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def part(settings: AnomalySettings, shared: Shared) -> Part:
-    """The anomaly stage, with the detector that the settings name, or the bundled one."""
-    embedder = shared.embeds(E5)
-    part = assemble(AnomalyStage(embedder, settings, urgent=lambda: shared.cores.urgent))
-    return replace(part, prepare=embedder.prepare, imports=(*embedder.imports, "py3langid"))
+    """The anomaly stage, with the detector that the settings name, or the bundled one, or one that is elsewhere."""
+    embedder = shared.embeds(E5)  # also for who asks for embeddings
+    elsewhere: Judges | None = shared.elsewhere.get("screening")
+    if elsewhere is not None:
+        part = assemble(AnomalyStage(elsewhere, settings, urgent=lambda: shared.cores.urgent))
+        return replace(part, ready=has_been(part.ready))
+    part = assemble(AnomalyStage(Judge(embedder, settings), settings, urgent=lambda: shared.cores.urgent))
+    return replace(part, prepare=embedder.prepare, imports=(*embedder.imports, *JUDGES_WITH))
 
 
 def assemble(stage: AnomalyStage) -> Part:

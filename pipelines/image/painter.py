@@ -17,6 +17,7 @@ from pipelines.capacity import Capacity
 from pipelines.cores import Cores, Share
 from pipelines.events import StageError, shutting_down
 from pipelines.image.formats import Mark, enlarged, png, weight
+from pipelines.image.interface import Order, not_ready
 from pipelines.worker import Worker, settled_by_thread
 
 if TYPE_CHECKING:
@@ -28,18 +29,6 @@ log = logging.getLogger(__name__)
 BATCH = 16  # usual pictures of one pass; a larger one counts for several
 BESIDE = 1  # of one pass while others compute
 REST = 0.01  # seconds between two steps then: longer than a token takes
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A picture to draw."""
-
-    row: int  # of the caption, in the repertoire
-    caption: str
-    style: int
-    seed: int
-    size: int  # pixels of a side
-    opaque: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -95,7 +84,7 @@ class Painter:
         Raises: StageError while there is no generator, or when there is no capacity; what drawing raises.
         """
         if not self.ready:
-            raise StageError("unavailable", "image_not_ready", "Pictures can't be drawn yet; try again.")
+            raise not_ready()
         with self.capacity.permit(tenant, sum(weight(order.size) for order in orders)):
             jobs = [_Job(order, *settled_by_thread()) for order in orders]
             with self._worker.changed:

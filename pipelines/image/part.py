@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
 
+from pipelines.image.interface import Paints
 from pipelines.image.painter import Painter
 from pipelines.image.settings import ImageSettings
 from pipelines.image.stage import ImageStage
@@ -16,13 +17,21 @@ from pipelines.part import Part, Shared
 if TYPE_CHECKING:
     from pipelines.image.weights import Drawer
 
+PAINTS_WITH = ("torch",)  # modules that take seconds
+
 
 def part(settings: ImageSettings, shared: Shared) -> Part:
-    """The image stage, with the generator that the settings name, or the bundled one."""
+    """The image stage, with the generator that the settings name, or the bundled one, or one that is elsewhere."""
     embedder = shared.embeds()
-    painter = Painter(lambda: load_drawer(settings), waiting=settings.waiting, share=shared.cores.share(0))
-    part = assemble(ImageStage(embedder, painter, settings))
-    return replace(part, prepare=embedder.prepare, imports=embedder.imports)
+    elsewhere: Paints | None = shared.elsewhere.get("image")
+    imports = embedder.imports if elsewhere is not None else (*embedder.imports, *PAINTS_WITH)
+    part = assemble(ImageStage(embedder, elsewhere or painter(settings, shared), settings))
+    return replace(part, prepare=embedder.prepare, imports=imports)
+
+
+def painter(settings: ImageSettings, shared: Shared) -> Painter:
+    """A painter with the generator that the settings name, or the bundled one."""
+    return Painter(lambda: load_drawer(settings), waiting=settings.waiting, share=shared.cores.share(0))
 
 
 def assemble(stage: ImageStage) -> Part:

@@ -1,7 +1,8 @@
 """What a generator can draw, and which of it a text means."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,16 @@ from pipelines.image.captions import coloured
 Floats = NDArray[np.float32]
 
 OWN_COLOUR = 0.03  # by how much a caption that names the colour itself may be less alike than the object without it
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a generator can draw, in words."""
+
+    name: str
+    styles: tuple[str, ...]
+    concepts: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]  # label, all captions, colours
+    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ class Repertoire:
         self.labels = tuple(labels)
         self.drawn = drawn
         self._owners = np.array(owners)
-        self._captions = _unit(captions)
+        self.captions = _unit(captions)
         self._rows: list[dict[str | None, int]] = []
         row = 0
         for own in colours:
@@ -60,11 +71,11 @@ class Repertoire:
 
     def find(self, whole: Floats, plain: Floats | None = None, colour: str | None = None) -> Found:
         """The nearest caption: of a text's embedding (384,), and of its embedding without the colour that it names."""
-        likenesses = self._captions @ whole
+        likenesses = self.captions @ whole
         best = int(likenesses.argmax())
         owner, similarity = int(self._owners[best]), float(likenesses[best])
         if plain is not None and colour is not None:
-            of_objects = np.where(self._recoloured, self._captions @ plain, -1)
+            of_objects = np.where(self._recoloured, self.captions @ plain, -1)
             other = int(of_objects.argmax())
             if of_objects[other] >= similarity - OWN_COLOUR and colour in self._rows[int(self._owners[other])]:
                 return Found(self._entry(int(self._owners[other]), colour), float(of_objects[other]))
@@ -72,7 +83,7 @@ class Repertoire:
 
     def nearest(self, whole: Floats, count: int) -> list[str]:
         """The labels that are most alike, for who asked for something else."""
-        order = self._owners[(self._captions @ whole).argsort()[::-1]]
+        order = self._owners[(self.captions @ whole).argsort()[::-1]]
         return list(dict.fromkeys(self.labels[int(owner)] for owner in order))[:count]
 
     def _entry(self, owner: int, colour: str | None) -> Entry:

@@ -17,19 +17,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.interface import Embeds
 from pipelines.embedding.passages import Passage
 from pipelines.events import Event, Finished, Picture, StageError, TextDelta, TextDone, Turn, Usage
 from pipelines.flow import Next
 from pipelines.image.asks import asked, sentences
 from pipelines.image.captions import without_colour
-from pipelines.image.painter import Order, Painter
+from pipelines.image.interface import Drawn, Order, Paints, not_ready
 from pipelines.image.settings import ImageSettings, StyleName
 from pipelines.tracing import traced
 
 if TYPE_CHECKING:
     from pipelines.image.repertoire import Found
-    from pipelines.image.weights import Drawer
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +53,8 @@ class ImageStage:
 
     def __init__(
         self,
-        embedder: Embedder,
-        painter: Painter,
+        embedder: Embeds,
+        painter: Paints,
         settings: ImageSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -90,12 +89,12 @@ class ImageStage:
         return self.painter.ready and self.embedder.ready
 
     @property
-    def drawer(self) -> "Drawer":
-        """The generator. Raises: StageError while there is none."""
+    def drawer(self) -> Drawn:
+        """What can be drawn. Raises: StageError while there is none."""
         if self._broken:
             raise StageError("unavailable", "image_failed", "Pictures can't be drawn; the server's log says why.")
         if self.painter.drawer is None or not self.ready:
-            raise StageError("unavailable", "image_not_ready", "Pictures can't be drawn yet; try again.")
+            raise not_ready()
         return self.painter.drawer
 
     async def understand(self, text: str) -> Wish:

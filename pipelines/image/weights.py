@@ -1,7 +1,6 @@
 """A generator's files: numbers in ``image.safetensors``, words in ``image.json``. Nothing of it is run."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import save as save_tensors
 from pipelines.downloads.cache import sha256
 from pipelines.embedding.passages import DIMENSIONS
 from pipelines.image.generator import Generator, Shape
-from pipelines.image.repertoire import Repertoire
+from pipelines.image.repertoire import Repertoire, Words
 
 FORMAT = 1
 NUMBERS, WORDS = "image.safetensors", "image.json"
@@ -25,16 +24,6 @@ MOST_CHANNELS = 2048  # of a layer
 
 class WeightsError(Exception):
     """The files hold no generator; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What a generator can draw, in words."""
-
-    name: str
-    styles: tuple[str, ...]
-    concepts: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]  # label, all captions, colours
-    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,23 +8,35 @@ from prometheus_client.registry import Collector
 
 from pipelines.downloads.progress import Progress
 from pipelines.metrics import counter, gauge, latency
-from pipelines.part import Part, Shared
+from pipelines.part import Part, Prepare, Shared, has_been
+from pipelines.speech.interface import Speaks
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import SpeechStage
-from pipelines.speech.voices.available import Load, prepare, why_silent
+from pipelines.speech.voices.available import Load, prepare, why_silent, why_unheard
 from pipelines.speech.voices.interface import Voice
 from pipelines.speech.workers import Workers
 
 
 def part(settings: SpeechSettings, shared: Shared) -> Part:
-    """The speech stage, with the voice that the settings name; without one installed, replies come as text."""
-    load_voice: Load | None = None
+    """The speech stage, with the voice that the settings name, or one that is elsewhere; without one installed, replies
+    come as text."""
+    elsewhere: Speaks | None = shared.elsewhere.get("speech")
+    if elsewhere is not None:
+        part = assemble(SpeechStage(elsewhere, settings, missing=why_unheard(settings)))
+        return replace(part, ready=has_been(part.ready))
     missing = why_silent(settings)
+    workers, put_on_disk = voiced(settings, shared)
+    made = assemble(SpeechStage(workers, settings, missing=missing))
+    return made if missing else replace(made, prepare=put_on_disk)
+
+
+def voiced(settings: SpeechSettings, shared: Shared) -> tuple[Workers, Prepare]:
+    """What speaks with the voice that the settings name, and what puts that on the disk."""
+    load_voice: Load | None = None
 
     def put_on_disk(stop: threading.Event) -> Iterator[Progress]:
         nonlocal load_voice
-        if not missing:
-            load_voice = yield from prepare(settings, stop)
+        load_voice = yield from prepare(settings, stop)
 
     def open_voice() -> Voice:
         assert load_voice is not None  # noqa: S101 - prepared before it is loaded
@@ -32,8 +44,7 @@ def part(settings: SpeechSettings, shared: Shared) -> Part:
 
     cores = shared.cores
     share = cores.share(min(settings.workers, max(cores.total // 2, 1)))
-    workers = Workers(open_voice, threads=settings.workers, share=share)
-    return replace(assemble(SpeechStage(workers, settings, missing=missing)), prepare=put_on_disk)
+    return Workers(open_voice, threads=settings.workers, share=share), put_on_disk
 
 
 def assemble(stage: SpeechStage) -> Part:

@@ -18,18 +18,20 @@ from pipelines.events import (
     Heard,
     Speech,
     StageError,
+    Started,
     TextDelta,
     TextDone,
     Turn,
     Usage,
+    shutting_down,
 )
 from pipelines.fair_semaphore import FairSemaphore
 from pipelines.flow import Next, ahead
+from pipelines.speech.interface import Sentence, Speaks, not_ready
 from pipelines.speech.normalise import Spoken, speakable
 from pipelines.speech.sentences import LONGEST, Piece, SentenceSplitter
 from pipelines.speech.settings import SpeechSettings
-from pipelines.speech.voices.interface import UNREADABLE, WordEnd, cast
-from pipelines.speech.workers import Sentence, Workers
+from pipelines.speech.voices.interface import UNREADABLE, Voiced, WordEnd, cast
 from pipelines.tracing import FIRST_AUDIO, FIRST_TOKEN, Trace, traced
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DELTA = AUDIO_RATE // 5  # samples of one delta at most: 0.2 s
+AWAY = "The voice can't be reached: this reply comes as text."
 DELTAS_AHEAD = 8  # that are computed before they may be sent
 
 
@@ -46,7 +49,7 @@ class SpeechStage:
 
     def __init__(
         self,
-        workers: Workers,
+        workers: Speaks,
         settings: SpeechSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -61,6 +64,7 @@ class SpeechStage:
         self.capacity = FairSemaphore(settings.streams, settings.waiting, "spoken replies")
         self.on_first_sound: Callable[[float], None] = lambda seconds: None  # since the turn was accepted
         self.underruns = 0  # times that a listener had to wait for more
+        self._spoke = False  # the voice has been there
 
     async def start(self) -> None:
         """Load the voice, where there is one. Raises: VoiceError when it can't be used."""
@@ -68,6 +72,7 @@ class SpeechStage:
             log.warning("replies come as text only. %s", self.missing)
         else:
             await self.workers.start()
+            self._spoke = True
 
     async def close(self) -> None:
         """End the voice's threads."""
@@ -90,13 +95,30 @@ class SpeechStage:
 
     def __call__(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         """The reply, spoken where the turn asks for it. Raises in the stream: StageError, as ``read``."""
-        return next(turn) if turn.speech is None else self._speak(turn, turn.speech, next)
+        if turn.speech is None:
+            return next(turn)
+        if self._spoke and self.workers.voice is None and not self.workers.closing:
+            return self._in_text(turn, next)
+        return self._speak(turn, turn.speech, next)
+
+    async def _in_text(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
+        """The reply of a voice that is away: its text, and a notice."""
+        async with aclosing(next(turn)) as events:
+            async for event in events:
+                if isinstance(event, Started):
+                    yield replace(event, notices=(*event.notices, AWAY))
+                elif isinstance(event, TextDelta):
+                    yield AudioDelta(b"", event.text, tokens=event.tokens)
+                else:
+                    yield event
 
     async def _speak(self, turn: Turn, speech: Speech, next: Next) -> AsyncGenerator[Event]:
         begun = turn.begun if turn.begun is not None else self._clock()
         silent = True
-        async with self._permit(turn.tenant):
-            speaker = _Speaker(self.workers, self._settings, speech, self._clock, forgiving=True, trace=turn.trace)
+        async with self._permit(turn.tenant) as voice:
+            speaker = _Speaker(
+                self.workers, voice, self._settings, speech, self._clock, forgiving=True, trace=turn.trace
+            )
             async with aclosing(next(turn)) as events, aclosing(self._pace(_ahead(speaker(events)))) as spoken:
                 async for event in spoken:
                     if silent and isinstance(event, AudioDelta) and event.pcm:
@@ -116,25 +138,28 @@ class SpeechStage:
             yield TextDelta(text)
             yield Finished("stop", Usage())
 
-        async with self._permit(tenant):
-            speaker = _Speaker(self.workers, self._settings, speech, self._clock)
+        async with self._permit(tenant) as voice:
+            speaker = _Speaker(self.workers, voice, self._settings, speech, self._clock)
             async with aclosing(written()) as events, aclosing(_ahead(speaker(events))) as spoken:
                 async for event in spoken:
                     if isinstance(event, AudioDelta):
                         yield event
 
     @asynccontextmanager
-    async def _permit(self, tenant: str) -> AsyncIterator[None]:
-        self.workers.check_open()
-        if not self.ready:
-            raise StageError(
-                "unavailable",
-                "no_voice" if self.missing else "voice_not_ready",
-                self.missing or "The voice is not ready; try again.",
-            )
+    async def _permit(self, tenant: str) -> AsyncIterator[Voiced]:
+        """A permit to speak, with the voice that does."""
+        self._voice()
         async with self.capacity.permit(tenant):
-            self.workers.check_open()  # also where it closed meanwhile
-            yield
+            yield self._voice()  # which may have gone meanwhile
+
+    def _voice(self) -> Voiced:
+        if self.workers.closing:
+            raise shutting_down()
+        if self.missing:
+            raise StageError("unavailable", "no_voice", self.missing)
+        if self.workers.voice is None:
+            raise not_ready()
+        return self.workers.voice
 
     async def _pace(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         """Hold sound back that would come more than ``ahead`` seconds before it is played; closes ``events``."""
@@ -161,7 +186,8 @@ class _Speaker:
 
     def __init__(
         self,
-        workers: Workers,
+        workers: Speaks,
+        voice: Voiced,
         settings: SpeechSettings,
         speech: Speech,
         clock: Callable[[], float],
@@ -169,10 +195,9 @@ class _Speaker:
         forgiving: bool = False,
         trace: Trace | None = None,
     ) -> None:
-        assert workers.voice is not None  # noqa: S101 - a permit is given only when there is one
         self._workers = workers
         self._settings = settings
-        self._voice = workers.voice
+        self._voice = voice
         self._speech = speech
         self._clock = clock
         self._forgiving = forgiving  # a sentence that can't be read does not end the reply
@@ -234,6 +259,7 @@ class _Speaker:
                 speaker,
                 self._speed,
                 self._due(),
+                self._voice.rate,
             )
             begin = self._sound.given
             try:

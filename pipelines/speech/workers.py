@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from pipelines.cores import Cores, Share
 from pipelines.events import StageError, shutting_down
+from pipelines.speech.interface import Sentence, not_ready
 from pipelines.speech.voices.interface import Samples, Voice
 from pipelines.worker import Worker
 
@@ -25,16 +26,6 @@ log = logging.getLogger(__name__)
 PRESSING = 0.25
 PRESSING_EACH = 0.12
 AHEAD = 2  # pieces of a sentence that may wait for their reader
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """What to say, how, and by when its sound is needed."""
-
-    text: str
-    speaker: str = ""
-    speed: float = 1.0
-    due: float | None = None  # on the clock of ``time.monotonic``; None while nothing of the reply was heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +90,10 @@ class Workers:
         """End every sentence, then the threads."""
         await self._worker.close()
 
-    def check_open(self) -> None:
-        """Raises: StageError ``server_shutting_down`` once the workers close."""
-        if self._worker.closing:
-            raise shutting_down()
+    @property
+    def closing(self) -> bool:
+        """Whether no sentence is taken any more."""
+        return self._worker.closing
 
     @property
     def waiting(self) -> int:
@@ -116,9 +107,10 @@ class Workers:
         """
         job = _Job(sentence, asyncio.get_running_loop(), due=sentence.due)
         with self._worker.changed:
-            self.check_open()
+            if self.closing:
+                raise shutting_down()
             if not self._worker.ready:
-                raise StageError("unavailable", "voice_not_ready", "The voice is not ready.")
+                raise not_ready()
             self._jobs.append(job)
             self._worker.changed.notify()
         try:

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.interface import Embeds
 from pipelines.embedding.names import E5, MINILM
 from pipelines.embedding.passages import DIMENSIONS, Embedding, Passage
 from server.api import requests
@@ -75,7 +75,7 @@ async def create(request: web.Request) -> web.Response:
     return web.Response(text=text, content_type="application/json")
 
 
-def _named(backend: Backend, model: str | None) -> Embedder:
+def _named(backend: Backend, model: str | None) -> Embeds:
     """The embedder that a request means. Raises: ApiError 404 where no stage brings it, StageError."""
     here = backend.embedding_models
     if not here:

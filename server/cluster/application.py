@@ -5,13 +5,14 @@ from typing import Any
 
 from ray import serve
 
-from server.cluster.replicas import DirectoryReplica, EngineReplica, GatewayReplica, Recipe
+from server.cluster.parts.here import PartKind, at_once, parts_of
+from server.cluster.replicas import DirectoryReplica, EngineReplica, GatewayReplica, PartReplica, Recipe
 from server.config import ConfigError, Settings, read
 
 GATEWAY, ENGINE, DIRECTORY = "gateway", "engine", "directory"
 END_SECONDS = 15.0  # beyond the drain, in which a replica ends before it is killed
 HEALTH = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
-UP_SECONDS, DOWN_SECONDS = 5.0, 300.0  # that the load must last before replicas are added, or removed
+UP_SECONDS = 5.0  # that the load must last before replicas are added
 SURGE = 25  # per cent of the replicas
 TARGET = 0.7  # of what a replica takes at a time, from which on there is to be another one
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
@@ -35,13 +36,7 @@ def application(arguments: dict[str, Any]) -> serve.Application:
 def deployed(settings: Settings, recipe: Recipe) -> serve.Application:
     """The deployments, bound to one another. Raises: ConfigError where what is configured can't be on Ray."""
     _check(settings)
-    replicas, drain = settings.ray, settings.server.drain
-    # An update starts new replicas before it ends old ones: a quarter more, and at least one.
-    ending = {
-        "graceful_shutdown_timeout_s": drain + END_SECONDS,
-        "graceful_shutdown_wait_loop_s": 0.2,
-        "max_surge_percent": SURGE,
-    }
+    replicas = settings.ray
     directory = serve.deployment(
         DirectoryReplica,
         name=DIRECTORY,
@@ -50,32 +45,53 @@ def deployed(settings: Settings, recipe: Recipe) -> serve.Application:
         logging_config=QUIET,
         **HEALTH,
     ).bind()
-    engines: tuple[Any, ...] = ()
+    engine: Any = None
     if settings.chat.engine == "builtin":  # else the model is elsewhere, as the configuration says
         engine = serve.deployment(
             EngineReplica,
             name=ENGINE,
             ray_actor_options={"num_cpus": replicas.engine_cpus, "num_gpus": replicas.engine_gpus},
             max_ongoing_requests=settings.chat.streams,
-            **_replicas(replicas.engines, settings.chat.streams, {"policy": POLICY}),
-            logging_config=QUIET,
-            **ending,
-            **HEALTH,
-        )
-        engines = (engine.bind(recipe, directory),)
+            **_replicas(replicas.engines, settings.chat.streams, replicas.remove_after, {"policy": POLICY}),
+            **_ending(settings),
+        ).bind(recipe, directory)
+    parts = [_part(kind, settings).bind(kind, recipe, directory) for kind in parts_of(settings)]
     return serve.deployment(
         serve.ingress()(GatewayReplica),
         name=GATEWAY,
         ray_actor_options={"num_cpus": replicas.gateway_cpus},
         max_ongoing_requests=replicas.gateway_requests,
-        **_replicas(replicas.gateways, replicas.gateway_requests, {}),
-        logging_config=QUIET,  # the server within has a log of its own
-        **ending,
+        **_replicas(replicas.gateways, replicas.gateway_requests, replicas.remove_after, {}),
+        **_ending(settings),
+    ).bind(recipe, directory, engine, *parts)
+
+
+def _part(kind: PartKind, settings: Settings) -> Any:
+    """The deployment of a part."""
+    many = at_once(settings)[kind]
+    return serve.deployment(
+        PartReplica,
+        name=kind,
+        ray_actor_options={"num_cpus": getattr(settings.ray, f"{kind}_cpus")},
+        max_ongoing_requests=many,
+        **_replicas(getattr(settings.ray, kind), many, settings.ray.remove_after, {"policy": POLICY}),
+        **_ending(settings),
+    )
+
+
+def _ending(settings: Settings) -> dict[str, Any]:
+    """How replicas that serve are watched, replaced and ended."""
+    return {
+        "graceful_shutdown_timeout_s": settings.server.drain + END_SECONDS,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        # An update starts new replicas before it ends old ones: a quarter more, and at least one.
+        "max_surge_percent": SURGE,
+        "logging_config": QUIET,  # the server within has a log of its own
         **HEALTH,
-    ).bind(recipe, directory, *engines)
+    }
 
 
-def _replicas(bounds: tuple[int, int], at_once: int, policy: dict[str, Any]) -> dict[str, Any]:
+def _replicas(bounds: tuple[int, int], at_once: int, remove_after: float, policy: dict[str, Any]) -> dict[str, Any]:
     least, most = bounds
     if least == most:
         return {"num_replicas": least}
@@ -84,7 +100,7 @@ def _replicas(bounds: tuple[int, int], at_once: int, policy: dict[str, Any]) -> 
         "max_replicas": most,
         "target_ongoing_requests": max(at_once * TARGET, 1.0),
         "upscale_delay_s": UP_SECONDS,
-        "downscale_delay_s": DOWN_SECONDS,
+        "downscale_delay_s": remove_after,
     }
     return {"autoscaling_config": scaling | policy}
 

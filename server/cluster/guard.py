@@ -1,7 +1,7 @@
 """Lets only this cluster's own bridges into a replica's server, and says whether it holds a session."""
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -22,11 +22,15 @@ LONGEST: Final = 64  # characters of an address
 
 
 def guard(
-    secret: str, holds: Callable[[str], bool], forget: Callable[[Sequence[str]], None] = lambda tenants: None
+    secret: str,
+    holds: Callable[[str], bool],
+    forget: Callable[[Sequence[str]], None] = lambda tenants: None,
+    answers: Mapping[str, Handler] | None = None,
 ) -> Middleware:
     """What stands before a replica's application.
 
-    ``holds`` says whether a session is in progress here, ``forget`` empties the prefix cache of tenants.
+    ``holds`` says whether a session is in progress here, ``forget`` empties the prefix cache of tenants, and
+    ``answers`` answer what is asked below a path, by that path.
     """
 
     @web.middleware
@@ -38,6 +42,9 @@ def guard(
         if request.path == FORGET and request.method == "POST":
             forget([str(tenant) for tenant in await request.json()])
             return web.Response(status=204)
+        for path, answer in (answers or {}).items():
+            if request.path.startswith(path):
+                return await answer(request)
         scheme = "https" if request.headers.get(SCHEME) == "https" else "http"
         request[ENDED_AT] = (request.headers.get(CLIENT, "")[:LONGEST], scheme)
         if TENANT in request.headers:

@@ -4,8 +4,10 @@ import asyncio
 import gc
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+from aiohttp.typedefs import Handler
 
 from pipelines.build import Pipeline, build
 from pipelines.chat.answering import AnsweringStage
@@ -22,12 +24,22 @@ log = logging.getLogger(__name__)
 class Inner:
     """A server on a free port of ``host``. ``start`` it on the loop that it is to run on, and ``stop`` it there."""
 
-    def __init__(self, configuration: Configuration, host: str) -> None:
-        """Raises: StageUnavailableError, OSError."""
+    def __init__(
+        self,
+        configuration: Configuration,
+        host: str,
+        pipeline: Pipeline | None = None,
+        answers: Mapping[str, Handler] | None = None,
+    ) -> None:
+        """``pipeline`` is that of the configuration unless another one is given; ``answers``: see ``guard``.
+
+        Raises: StageUnavailableError, OSError.
+        """
         self._settings = configuration.settings
         logs.configure(self._settings.server.log_level)
         self.secret = secrets.token_urlsafe(32)
-        self.pipeline: Pipeline = build(configuration.parts)
+        self.pipeline: Pipeline = pipeline or build(configuration.parts)
+        self._answers = answers
         self._listener = listen(host, 0)
         self.url = url(self._listener)
         self.backend: Backend | None = None
@@ -56,7 +68,7 @@ class Inner:
         gc.freeze()
 
     async def _serve(self, ready: "asyncio.Future[None]") -> None:
-        before = [guard(self.secret, self.holds, self.forget)]
+        before = [guard(self.secret, self.holds, self.forget, self._answers)]
         async with serving(self._settings, self.pipeline, self._listener, stop=self._stop, guard=before) as backend:
             self.backend = backend
             await attend(backend, stop=self._stop, show=lambda progress: None, ready=lambda: ready.set_result(None))
@@ -92,9 +104,14 @@ def gateway_of(configuration: Configuration, *, own: bool) -> Configuration:
 
 def engine_of(configuration: Configuration, host: str) -> Configuration:
     """The same, with the chat stage alone: no history, no limits of clients, no pages, and no keys but the guard's."""
+    return only(configuration, host, ("chat",))
+
+
+def only(configuration: Configuration, host: str, stages: tuple[str, ...]) -> Configuration:
+    """The same, with these stages, for other replicas and no clients."""
     settings = configuration.settings
     changes = {
-        "pipeline": settings.pipeline.model_copy(update={"stages": ("chat",)}),
+        "pipeline": settings.pipeline.model_copy(update={"stages": stages}),
         "history": settings.history.model_copy(update={"store": "none"}),
         "listening": settings.listening.model_copy(update={"model": ""}),
         "limits": settings.limits.model_copy(update={"rates": "off", "http_connections": 0}),

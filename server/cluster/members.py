@@ -7,7 +7,7 @@ from typing import Literal
 
 from server.cluster.routes import Target
 
-Kind = Literal["gateway", "engine"]
+Kind = Literal["gateway", "engine", "embedding", "image", "speech"]
 
 REGISTER_SECONDS = 0.5  # between two registrations of a replica
 FORGET_SECONDS = 5.0  # after its last one, a replica counts as gone
@@ -33,8 +33,11 @@ class Member:
 class View:
     """The members of a cluster, at one moment."""
 
-    gateways: tuple[Member, ...] = ()
-    engines: tuple[Member, ...] = ()
+    members: tuple[Member, ...] = ()
+
+    def of(self, kind: Kind) -> tuple[Member, ...]:
+        """Those of one kind."""
+        return tuple(each for each in self.members if each.kind == kind)
 
 
 class Directory:
@@ -49,11 +52,8 @@ class Directory:
         now = self._clock()
         self._members[member.id] = (member, now + FORGET_SECONDS)
         self._members = {id: each for id, each in self._members.items() if each[1] > now}
-        return View(self._of("gateway"), self._of("engine"))
+        return View(tuple(each for each, _ in self._members.values()))
 
     def leave(self, id: str) -> None:
         """A replica has ended."""
         self._members.pop(id, None)
-
-    def _of(self, kind: Kind) -> tuple[Member, ...]:
-        return tuple(member for member, _ in self._members.values() if member.kind == kind)

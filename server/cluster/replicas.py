@@ -1,4 +1,4 @@
-"""The deployments: gateways, chat engines, and the directory by which they find one another."""
+"""The deployments: gateways, chat engines, parts, and the directory by which they find one another."""
 
 import asyncio
 import logging
@@ -10,11 +10,16 @@ from typing import Any
 import ray
 from ray import serve
 
+from pipelines.build import build
 from pipelines.chat.upstream.stage import UpstreamStage
+from pipelines.part import Shared
 from server.cluster.bridge import Bridge
 from server.cluster.guard import BRIDGE, FORGET, TENANT
-from server.cluster.inner import Inner, engine_of, gateway_of
+from server.cluster.inner import Inner, engine_of, gateway_of, only
 from server.cluster.members import REGISTER_SECONDS, Directory, Kind, Member, View
+from server.cluster.parts.elsewhere import Elsewhere
+from server.cluster.parts.here import PartKind, here, parts_of
+from server.cluster.parts.wire import PATH
 from server.cluster.routes import Routes, Target
 from server.cluster.scaling import ONGOING
 from server.config import Configuration, read
@@ -101,13 +106,11 @@ class Membership:
 
 
 class _Replica:
-    """What gateways and engines have in common."""
+    """What replicas have in common, but for the directory's."""
 
-    kind: Kind
-
-    def __init__(self, configuration: Configuration, directory: Any, host: str) -> None:
-        self.inner = Inner(configuration, host)
-        member = Member(serve.get_replica_context().replica_tag, self.kind, self.inner.url, self.inner.secret)
+    def __init__(self, kind: Kind, inner: Inner, directory: Any) -> None:
+        self.inner = inner
+        member = Member(serve.get_replica_context().replica_tag, kind, inner.url, inner.secret)
         self.membership = Membership(directory, member, self.learn, self.leave)
 
     def learn(self, view: View) -> None:
@@ -129,14 +132,19 @@ class _Replica:
 
 
 class GatewayReplica(_Replica):
-    """The whole server but its language model, behind a bridge that Serve's proxies speak to."""
+    """The whole server but its language model, and the parts that are elsewhere, behind a bridge that Serve's proxies
+    speak to."""
 
-    kind: Kind = "gateway"
-
-    async def __init__(self, recipe: Recipe, directory: Any, engines: Any = None) -> None:  # type: ignore[misc]
-        """``engines`` are deployed with it; without them, the model is where ``[chat.upstream]`` says."""
+    async def __init__(  # type: ignore[misc]
+        self, recipe: Recipe, directory: Any, engines: Any = None, *parts: Any
+    ) -> None:
+        """``engines`` are deployed with it; without them, the model is where ``[chat.upstream]`` says. ``parts`` are
+        here only to be deployed, too: the configuration says which there are."""
         self._finds_engines = engines is not None
-        super().__init__(gateway_of(recipe.read(), own=engines is not None), directory, recipe.address)
+        configuration = gateway_of(recipe.read(), own=engines is not None)
+        self._elsewhere = Elsewhere(configuration.settings, parts_of(configuration.settings))
+        pipeline = build(configuration.parts, Shared(self._elsewhere.seams), self._elsewhere.part)
+        super().__init__("gateway", Inner(configuration, recipe.address, pipeline), directory)
         self.routes = Routes()
         self.bridge = Bridge(self.routes)
         self.routes.holds = self.inner.holds
@@ -155,10 +163,11 @@ class GatewayReplica(_Replica):
     def learn(self, view: View) -> None:
         """See ``_Replica``."""
         own = self.membership.member.id
-        self.routes.others = tuple(each.target for each in view.gateways if each.id != own)
-        self._engines = tuple(each.target for each in view.engines)
+        self.routes.others = tuple(each.target for each in view.of("gateway") if each.id != own)
+        self._engines = tuple(each.target for each in view.of("engine"))
+        self._elsewhere.learn(view)
         if self._chat is not None and self._finds_engines:
-            engines = {f"{each.url}/v1": {BRIDGE: each.secret} for each in view.engines if not each.leaving}
+            engines = {f"{each.url}/v1": {BRIDGE: each.secret} for each in view.of("engine") if not each.leaving}
             self._chat.change(engines, TENANT)
 
     @property
@@ -187,10 +196,8 @@ class GatewayReplica(_Replica):
 class EngineReplica(_Replica):
     """A chat engine behind OpenAI's API, which the gateways call."""
 
-    kind: Kind = "engine"
-
     async def __init__(self, recipe: Recipe, directory: Any) -> None:  # type: ignore[misc]
-        super().__init__(engine_of(recipe.read(), recipe.address), directory, recipe.address)
+        super().__init__("engine", Inner(engine_of(recipe.read(), recipe.address), recipe.address), directory)
         await self.inner.start()
         self.membership.start()
 
@@ -198,6 +205,26 @@ class EngineReplica(_Replica):
         """How much it has to do; Serve asks."""
         backend = self.inner.backend
         return {ONGOING: 0.0 if backend is None else float(backend.metrics.running)}
+
+    async def __del__(self) -> None:
+        await self.close()
+
+
+class PartReplica(_Replica):
+    """A part that gateways ask: embedding with screening, pictures, or speech."""
+
+    async def __init__(self, kind: PartKind, recipe: Recipe, directory: Any) -> None:  # type: ignore[misc]
+        configuration = recipe.read()
+        part = here(kind, configuration.settings)
+        self._load = part.load
+        alone = only(configuration, recipe.address, ())
+        super().__init__(kind, Inner(alone, recipe.address, part.pipeline, {PATH: part.answering}), directory)
+        await self.inner.start()
+        self.membership.start()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """How much it has to do; Serve asks."""
+        return {ONGOING: float(self._load.ongoing)}
 
     async def __del__(self) -> None:
         await self.close()

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1024)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -14,7 +15,15 @@ def _range(given: tuple[int, int]) -> tuple[int, int]:
     return given
 
 
+def _range_or_none(given: tuple[int, int]) -> tuple[int, int]:
+    if given[0] == 0 < given[1]:
+        raise ValueError("is [0, 0], inside the gateways, or at least one and at most so many, such as [1, 4]")
+    return _range(given)
+
+
 Range = Annotated[tuple[Count, Count], AfterValidator(_range)]
+CountOrNone = Annotated[int, Field(ge=0, le=10_000)]
+RangeOrNone = Annotated[tuple[CountOrNone, CountOrNone], AfterValidator(_range_or_none)]
 
 
 class RaySettings(BaseModel):
@@ -28,3 +37,10 @@ class RaySettings(BaseModel):
     engines: Range = (1, 4)
     engine_cpus: Share = 1.0
     engine_gpus: Share = 0.0
+    speech: RangeOrNone = (0, 0)
+    speech_cpus: Share = 1.0
+    embedding: RangeOrNone = (0, 0)
+    embedding_cpus: Share = 1.0
+    image: RangeOrNone = (0, 0)
+    image_cpus: Share = 1.0
+    remove_after: Seconds = 300.0

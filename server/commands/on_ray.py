@@ -25,6 +25,7 @@ from server.tls import certificate_of
 NAME = "loquent"  # of the application
 OBJECT_STORE = 128 * 1024 * 1024  # bytes; little goes through it
 SPARE_CPUS = 4.0  # beyond what the replicas take: Ray counts them, and starts nothing twice where there is no room
+PARTS = ("speech", "embedding", "image")  # that may have replicas of their own
 PROXY_KEEP_ALIVE = 75
 # No usage statistics: Ray talks to its cluster alone. What other programs take of this machine's memory is no reason to
 # kill replicas.
@@ -95,10 +96,11 @@ def _start(configuration: Configuration, address: str | None) -> None:
             raise Failure(Exit.CONNECTION, f"There is no Ray cluster at {address}: {error}") from None
         return
     replicas = configuration.settings.ray
-    cpus = replicas.gateways[1] * replicas.gateway_cpus + replicas.engines[1] * replicas.engine_cpus
+    kinds = [(replicas.gateways[1], replicas.gateway_cpus), (replicas.engines[1], replicas.engine_cpus)]
+    kinds += [(getattr(replicas, each)[1], getattr(replicas, f"{each}_cpus")) for each in PARTS]
     folder = {"_temp_dir": temporary} if (temporary := os.environ.get("RAY_TMPDIR")) else {}
     # One more of each than may run at a time: a rolling update starts the new one first.
-    cpus += replicas.gateway_cpus + replicas.engine_cpus + SPARE_CPUS
+    cpus = sum((most + 1) * each for most, each in kinds if most) + SPARE_CPUS
     ray.init(num_cpus=int(cpus) + 1, include_dashboard=False, object_store_memory=OBJECT_STORE, **folder, **logging)
 
 

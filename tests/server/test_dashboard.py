@@ -99,6 +99,8 @@ def test_every_metric_of_the_table_is_shown_or_can_do_without() -> None:
         "loquent_image_seconds",
         "loquent_images_total",
         "loquent_listening_ready",
+        "loquent_part_replicas",
+        "loquent_part_requests",
         "loquent_prefix_cache_hits_total",
         "loquent_speech_real_time_factor",
         "loquent_transcription_seconds",

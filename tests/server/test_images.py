@@ -32,6 +32,7 @@ from tests.support import (
     drawing,
     echo,
     eventually,
+    painter_of,
     running,
     scripted_pipeline,
     scripted_speech,
@@ -230,31 +231,31 @@ async def test_sixteen_requests_at_once_are_drawn_together(minilm: Path, drawer:
     async with drawn(minilm, drawer) as server:
         stage = stage_of(server.backend.pipeline, ImageStage)
         found = (await stage.understand("cat")).found
-        stage.painter.batches.clear()
+        painter_of(stage).batches.clear()
         await asyncio.gather(*(stage.draw(found) for _ in range(16)))
-        assert max(stage.painter.batches) >= 8, "the first may be drawn before the others have asked"
+        assert max(painter_of(stage).batches) >= 8, "the first may be drawn before the others have asked"
         answers = await asyncio.gather(*(post(server, prompt="a happy cat", size="64x64") for _ in range(16)))
         assert [status for status, _ in answers] == [200] * 16
-        assert sum(stage.painter.batches) == 32
+        assert sum(painter_of(stage).batches) == 32
 
 
 @contextmanager
 def held(server: Running) -> Iterator[tuple[ImageStage, threading.Event]]:
     """Nothing is drawn before the block ends; the event says that something would be."""
     stage = stage_of(server.backend.pipeline, ImageStage)
-    begun, go, draw = threading.Event(), threading.Event(), stage.painter._draw
+    begun, go, draw = threading.Event(), threading.Event(), painter_of(stage)._draw
 
     def wait(*given: Any) -> Any:
         begun.set()
         go.wait(PATIENCE)
         return draw(*given)
 
-    stage.painter._draw = wait  # type: ignore[method-assign, assignment]
+    painter_of(stage)._draw = wait  # type: ignore[method-assign, assignment]
     try:
         yield stage, begun
     finally:
         go.set()
-        stage.painter._draw = draw  # type: ignore[method-assign]
+        painter_of(stage)._draw = draw  # type: ignore[method-assign]
 
 
 async def test_too_many_get_503_and_are_told_when_to_come_back(minilm: Path, drawer: Drawer) -> None:
@@ -262,9 +263,9 @@ async def test_too_many_get_503_and_are_told_when_to_come_back(minilm: Path, dra
         with held(server) as (stage, begun):
             found = (await stage.understand("cat")).found
             first = asyncio.create_task(stage.draw(found))
-            await eventually(lambda: begun.is_set() and not stage.painter.waiting, "it is being drawn")
+            await eventually(lambda: begun.is_set() and not painter_of(stage).waiting, "it is being drawn")
             rest = asyncio.create_task(stage.draw(found, count=10))
-            await eventually(lambda: stage.painter.waiting >= 10, "ten wait")
+            await eventually(lambda: painter_of(stage).waiting >= 10, "ten wait")
             async with server.http.post(
                 f"{server.url}/v1/images/generations", json={"prompt": "cat", "n": 9}
             ) as answer:

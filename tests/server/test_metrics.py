@@ -11,7 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.build import build
+from pipelines.part import Shared
 from server.app import listen, serving, url
+from server.cluster.parts.elsewhere import Elsewhere
+from server.cluster.parts.here import PartKind
 from server.config import Settings, stage_settings
 from server.metrics import Metrics
 from tests.server.access.support import bearer, guarded, new_key
@@ -40,13 +43,15 @@ def labels_of(metrics: Metrics) -> dict[str, tuple[str, ...]]:
 ELSEWHERE = {"engine": "openai", "upstream": {"urls": ["http://127.0.0.1:9/v1"]}}
 
 
-async def exposed(tmp_path: Path, chat: dict[str, Any]) -> set[Row]:
-    """The metrics of a server with every part."""
+async def exposed(tmp_path: Path, chat: dict[str, Any], kinds: tuple[PartKind, ...] = ()) -> set[Row]:
+    """The metrics of a server with every part, of which those of these kinds have replicas of their own."""
     history, limits = f"sqlite:///{tmp_path / 'history.db'}", "redis://127.0.0.1:9/0"
     settings = Settings.model_validate({"history": {"store": history}, "limits": {"store": limits}, "chat": chat})
     parts = stage_settings(settings) | {"listening": settings.listening}
+    away = Elsewhere(settings, kinds)
+    pipeline = build(parts, Shared(away.seams), *([away.part] if kinds else []))
     listener = listen("127.0.0.1", 0)
-    async with serving(settings, build(parts), listener) as backend, aiohttp.ClientSession() as http:
+    async with serving(settings, pipeline, listener) as backend, aiohttp.ClientSession() as http:
         async with http.get(f"{url(listener)}/metrics") as answer:
             families = list(text_string_to_metric_families(await answer.text()))
         labels = labels_of(backend.metrics)
@@ -55,9 +60,12 @@ async def exposed(tmp_path: Path, chat: dict[str, Any]) -> set[Row]:
 
 
 async def test_the_table_lists_exactly_the_metrics_of_servers_with_every_part(tmp_path: Path) -> None:
-    builtin, elsewhere = await exposed(tmp_path, {}), await exposed(tmp_path, ELSEWHERE)
+    builtin = await exposed(tmp_path, {})
+    elsewhere = await exposed(tmp_path, ELSEWHERE, ("embedding", "image", "speech"))
     assert builtin | elsewhere == documented()
     assert {name for name, _, _ in elsewhere - builtin} == {
+        "loquent_part_replicas",
+        "loquent_part_requests",
         "loquent_upstream_requests_total",
         "loquent_upstream_retries_total",
         "loquent_upstream_running",

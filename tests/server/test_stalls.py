@@ -17,6 +17,7 @@ import torch
 from websockets.asyncio.client import ClientConnection, connect
 from yarl import URL
 
+from pipelines.anomaly.judge import Judge
 from pipelines.anomaly.stage import AnomalyStage
 from pipelines.chat.model.interface import Segment
 from pipelines.embedding.embedder import Embedder
@@ -491,7 +492,7 @@ async def test_no_text_that_is_screened_embedded_or_drawn_stops_the_event_loop(
     embedder = Embedder(MINILM, minilm)
     settings = Settings()
     stages = {
-        "anomaly": AnomalyStage(Embedder(E5, e5), settings.anomaly),
+        "anomaly": AnomalyStage(Judge(Embedder(E5, e5), settings.anomaly), settings.anomaly),
         "image": ImageStage(embedder, Painter(lambda: drawer, waiting=settings.image.waiting), settings.image),
     }
     (await measure(run, **stages)).check()

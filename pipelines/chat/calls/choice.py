@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.interface import Embeds
 from pipelines.embedding.passages import Floats, Passage
 from pipelines.events import Message, Tool
 
@@ -24,7 +24,7 @@ CACHED = 1024  # embeddings of functions
 class Chooser:
     """Chooses among functions for one server."""
 
-    def __init__(self, embedder: Callable[[], Embedder | None]) -> None:
+    def __init__(self, embedder: Callable[[], Embeds | None]) -> None:
         self._embedder = embedder  # as it may come later
         self._known: OrderedDict[str, Floats] = OrderedDict()  # the most recently used last
 

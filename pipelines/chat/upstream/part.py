@@ -32,7 +32,7 @@ def part(settings: ChatSettings, shared: Shared) -> Part:
     shared.guides = settings.tools == "guided"
     guide = None
     if shared.guides:
-        if find_spec("torch") is None:
+        if find_spec("torch") is None and "embedding" not in shared.elsewhere:
             text = "[chat] tools = \"guided\" needs PyTorch: pip install 'loquent[server]', or let the model choose"
             raise StageUnavailableError(f'{text}: tools = "native".')
         guide = shared.embeds()

@@ -16,7 +16,7 @@ from pipelines.image import weights
 from pipelines.image.captions import coloured, without_colour
 from pipelines.image.generator import Generator
 from pipelines.image.noise import DRAWN, noise
-from pipelines.image.repertoire import Repertoire
+from pipelines.image.repertoire import Repertoire, Words
 from pipelines.image.training import report
 from pipelines.image.training.dataset import CAPTIONS, STYLES, Dataset, Pair
 from pipelines.image.training.measure import Result, drawn, held_out_pairs, judge
@@ -76,7 +76,7 @@ def write(
     """Write the weights, the report with its grids, the card and the attribution into an existing folder."""
     what = yield from known(run.pictures, model, threads=threads)
     generator = run.averaged.cpu()
-    words = weights.Words(f"loquent-{run.preset.name}-1", tuple(STYLES), what.concepts, about)
+    words = Words(f"loquent-{run.preset.name}-1", tuple(STYLES), what.concepts, about)
     weights.save(folder, words, generator, what.captions, what.drawn)
     yield Progress("drawing samples")
     report.grid(folder / "samples.png", _samples(run, generator, what))

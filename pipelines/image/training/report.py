@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pipelines.downloads.archives import Archive
 from pipelines.image.generator import SIDE
+from pipelines.image.repertoire import Words
 from pipelines.image.training.measure import Result, white
-from pipelines.image.weights import NUMBERS, WORDS, Words
+from pipelines.image.weights import NUMBERS, WORDS
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"

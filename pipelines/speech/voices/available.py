@@ -17,6 +17,7 @@ NEEDED = {  # modules
     "kokoro": ("piper", "onnx", "soundfile", "soxr"),
     "coqui": ("TTS", "torchaudio", "piper", "onnx", "soundfile", "soxr"),
 }
+NEEDED_TO_PASS_ON = ("soundfile", "soxr")  # and send in the formats that clients ask for
 NEEDED_FOR_AUTO = ("py3langid",)
 EXTRAS = {"piper": "voice", "kokoro": "voice", "coqui": "voice,coqui"}
 MOST_THREADS = 2  # of one sentence; more of them win little
@@ -34,6 +35,13 @@ def why_silent(settings: SpeechSettings) -> str:
         f"No voice is installed, there is no module {missing[0]}: pip install 'loquent[{EXTRAS[settings.engine]}]'"
         + (", and torchaudio as the README says." if "torchaudio" in missing else ".")
     )
+
+
+def why_unheard(settings: SpeechSettings) -> str:
+    """What is missing on this machine to pass on what a voice says elsewhere; "" when nothing is."""
+    needed = NEEDED_TO_PASS_ON + (NEEDED_FOR_AUTO if settings.language == AUTO else ())
+    missing = [name for name in needed if find_spec(name) is None]
+    return f"There is no module {missing[0]}: pip install 'loquent[voice]'." if missing else ""
 
 
 def prepare(settings: SpeechSettings, stop: threading.Event) -> Generator[Progress, None, Load]:

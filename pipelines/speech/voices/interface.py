@@ -32,12 +32,24 @@ class Samples:
     words: tuple[WordEnd, ...] = ()
 
 
-class Voice(Protocol):
-    """Blocking, and used by several threads at once."""
+class Voiced(Protocol):
+    """What is known of a voice, wherever it speaks."""
 
-    rate: int  # samples a second
-    language: str  # an espeak-ng or ISO code
-    speakers: tuple[str, ...]  # by name; empty where there is one only
+    @property
+    def rate(self) -> int:
+        """Samples a second."""
+
+    @property
+    def language(self) -> str:
+        """An espeak-ng or ISO code."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """By name; empty where there is one only."""
+
+
+class Voice(Voiced, Protocol):
+    """Blocking, and used by several threads at once."""
 
     def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
         """Speak one sentence of at most a few hundred characters; ``speaker`` "" is the default one.
@@ -69,7 +81,7 @@ class ManyLanguages(Protocol):
         """Who says a sentence that was asked of ``speaker``, "" for the default one. Takes well under a millisecond."""
 
 
-def cast(voice: Voice, text: str, speaker: str) -> Cast:
+def cast(voice: Voiced, text: str, speaker: str) -> Cast:
     """Who says a sentence that was asked of ``speaker``."""
     return voice.cast(text, speaker) if isinstance(voice, ManyLanguages) else Cast(speaker, voice.language)
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.speech.settings import AUTO, SpeechSettings
+from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stretch import Stretcher
 from pipelines.speech.timing import word_ends
-from pipelines.speech.voices.interface import Cast, Samples, VoiceError, WordEnd
+from pipelines.speech.voices.casting import Casting
+from pipelines.speech.voices.interface import Samples, VoiceError, WordEnd
 from pipelines.speech.voices.kokoro_graph import DURATIONS, READER, VOCODER
 from pipelines.speech.voices.kokoro_phonemes import IDS, LANGUAGES, symbols
-from pipelines.speech.voices.languages import LanguageDetector
 from pipelines.speech.voices.phonemizer import Phonemizer
 from pipelines.speech.voices.sessions import GraphPart
 
@@ -41,7 +41,6 @@ QUIET = (
     0.01  # of a clause's loudest sample: what is quieter at its ends is the silence that the model begins and ends with
 )
 LEAD, TAIL = round(0.03 * RATE), round(0.1 * RATE)  # samples of it that stay
-PREFERRED = ("af_heart", "am_michael", "bf_emma", "bm_george")  # the best that their makers have for English
 WARM_UP = "Ready to speak."
 
 
@@ -73,25 +72,10 @@ class KokoroVoice:
         self._model = model
         self._styles = styles
         self._phonemizer = phonemizer
-        self._speaker = settings.speaker or next((name for name in PREFERRED if name in styles), self.speakers[0])
-        self._reads = "" if settings.language == AUTO else settings.language  # whoever speaks
-        self._detector: LanguageDetector | None = None
-        if settings.language == AUTO:
-            self._detector = LanguageDetector(_base(self.language_of(name)) for name in self.speakers)
+        self._casting = Casting(self.speakers, settings)
+        self._speaker = self._casting.speaker
+        self.cast, self.language_of = self._casting.cast, self._casting.language_of
         self.language = self.language_of(self._speaker)
-
-    def language_of(self, speaker: str) -> str:
-        """The espeak-ng voice that reads for a speaker."""
-        return self._reads or LANGUAGES[speaker[0]]
-
-    def cast(self, text: str, speaker: str) -> Cast:
-        """Who says a sentence that was asked of ``speaker``: with the language "auto", somebody who speaks its own."""
-        asked = speaker or self._speaker
-        found = self._detector.language(text) if self._detector is not None else ""
-        if found and found != _base(self.language_of(asked)):
-            able = [name for name in self.speakers if _base(LANGUAGES[name[0]]) == found]
-            asked = min(able, key=lambda name: _unlike(name, asked), default=asked)
-        return Cast(asked, self.language_of(asked))
 
     def say(self, text: str, speaker: str, speed: float, threads: Callable[[], int]) -> Iterator[Samples | None]:
         """Speak one sentence, clause by clause where it is long."""
@@ -141,15 +125,6 @@ class KokoroVoice:
 
         words = word_ends(clause.text, clause.symbols, ends, count)
         return tuple(WordEnd(clause.begin + word.character, word.sample) for word in words)
-
-
-def _base(language: str) -> str:
-    return language.partition("-")[0]
-
-
-def _unlike(speaker: str, other: str) -> tuple[bool, int]:
-    """How badly one speaker stands in for another: the second letter of a name says whether it is a woman's."""
-    return speaker[1] != other[1], PREFERRED.index(speaker) if speaker in PREFERRED else len(PREFERRED)
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:

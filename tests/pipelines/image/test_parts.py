@@ -20,7 +20,8 @@ from pipelines.events import StageError
 from pipelines.image import weights
 from pipelines.image.asks import LONGEST, sentences, subject
 from pipelines.image.formats import SOURCE_TYPE, Mark, enlarged, png
-from pipelines.image.painter import BATCH, REST, Order, Painter
+from pipelines.image.interface import Order
+from pipelines.image.painter import BATCH, REST, Painter
 from pipelines.image.repertoire import Repertoire
 from pipelines.image.weights import Drawer
 from tests import tiny_generator
@@ -111,7 +112,7 @@ def test_the_nearest_caption_is_found_and_a_colour_of_its_own_comes_first() -> N
 
 def kept(folder: Path) -> Path:
     known = tiny_generator.drawer()
-    captions = torch.from_numpy(known.repertoire._captions)
+    captions = torch.from_numpy(known.repertoire.captions)
     weights.save(folder, known.words, known.generator, captions, torch.from_numpy(known.repertoire.drawn))
     return folder
 
@@ -122,7 +123,7 @@ def test_a_generator_that_was_kept_draws_what_it_drew(tmp_path: Path) -> None:
     assert torch.allclose(before.generator(text, style, z), after.generator(text, style, z), atol=0.01)
     assert after.words == before.words
     assert [entry.caption for entry in after.repertoire.entries][:4] == ["disc", "red disc", "blue disc", "box"]
-    assert after.repertoire.find(before.repertoire._captions[4]).entry.caption == "triangle"
+    assert after.repertoire.find(before.repertoire.captions[4]).entry.caption == "triangle"
 
 
 def test_files_that_are_no_generator_say_why(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_files_that_are_no_generator_say_why(tmp_path: Path) -> None:
     known = tiny_generator.drawer()
     with torch.no_grad():
         known.generator.paint.weight.fill_(float("inf"))
-    captions = torch.from_numpy(known.repertoire._captions)
+    captions = torch.from_numpy(known.repertoire.captions)
     weights.save(folder, known.words, known.generator, captions, torch.from_numpy(known.repertoire.drawn))
     with pytest.raises(weights.WeightsError, match="no number"):
         weights.load(folder)

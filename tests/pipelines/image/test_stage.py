@@ -13,7 +13,8 @@ from PIL import Image
 from pipelines.chat.stage import ChatStage
 from pipelines.events import AudioDelta, Event, Finished, Message, Picture, Speech, TextDelta, Turn, Usage
 from pipelines.flow import Next, flow
-from pipelines.image.painter import Order, Painter
+from pipelines.image.interface import Order
+from pipelines.image.painter import Painter
 from pipelines.image.settings import ImageSettings
 from pipelines.image.stage import ImageStage
 from pipelines.image.weights import Drawer, WeightsError
@@ -26,6 +27,7 @@ from tests.support import (
     echo,
     engine_of,
     eventually,
+    painter_of,
     scripted_pipeline,
     scripted_speech,
     stage_of,
@@ -288,7 +290,7 @@ async def test_a_reply_comes_without_a_picture_when_drawing_fails(
     def fail(*_: object) -> Any:
         raise RuntimeError("out of memory")
 
-    stage.painter._draw = fail  # type: ignore[assignment, method-assign]
+    painter_of(stage)._draw = fail  # type: ignore[assignment, method-assign]
     events = await run(stage, turn("draw a happy cat"))
     assert kinds(events) == ["TextDelta", "TextDone", "Finished"]
     assert stage.outcomes == {"RuntimeError": 1}

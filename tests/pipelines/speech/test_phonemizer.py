@@ -18,11 +18,12 @@ import pytest
 
 from pipelines.downloads.progress import finish
 from pipelines.events import StageError
+from pipelines.speech.interface import Sentence
 from pipelines.speech.normalise import speakable
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voices import available as voices
 from pipelines.speech.voices.phonemizer import ATTEMPTS, Phonemizer
-from pipelines.speech.workers import Sentence, Workers
+from pipelines.speech.workers import Workers
 from tests.mutations import mutated
 from tests.support import PATIENCE, ROOT, run
 from tests.tiny_voice import tiny_voice

@@ -27,9 +27,10 @@ from pipelines.events import (
     Usage,
 )
 from pipelines.flow import Next, Stage, flow
+from pipelines.speech.interface import Sentence
 from pipelines.speech.stage import DELTA, SpeechStage
 from pipelines.speech.voices.interface import UNREADABLE, Cast, Samples, WordEnd
-from pipelines.speech.workers import Sentence, Workers
+from pipelines.speech.workers import Workers
 from tests.support import PATIENCE, ScriptedVoice, eventually, scripted_speech
 
 TEXT = "Hello there, this is a test. It has **two** sentences!\n```\ncode\n```\n😀 Bye."

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import uvicorn
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from websockets.asyncio.client import connect
 
 from pipelines.build import Pipeline
@@ -82,13 +83,15 @@ class Server:
 
 
 @asynccontextmanager
-async def guarded(pipeline: Pipeline, settings: Settings | None = None) -> AsyncIterator[Server]:
+async def guarded(
+    pipeline: Pipeline, settings: Settings | None = None, answers: Mapping[str, Handler] | None = None
+) -> AsyncIterator[Server]:
     """The real server, behind the guard."""
     secret = secrets.token_urlsafe(8)
     listener = listen("127.0.0.1", 0)
     held: list[Backend] = []
     forgotten: list[str] = []
-    before = [guard(secret, lambda id: id in held[0].live, forgotten.extend)]
+    before = [guard(secret, lambda id: id in held[0].live, forgotten.extend, answers)]
     async with serving(settings or Settings(), pipeline, listener, guard=before) as backend:
         held.append(backend)
         await pipeline.start(lambda step: None)

@@ -13,23 +13,23 @@ TWO = Member("2", "engine", "http://b:2", "t")
 def test_a_member_is_there_until_it_leaves_or_is_silent_for_long() -> None:
     now = 0.0
     directory = Directory(clock=lambda: now)
-    assert directory.register(ONE).gateways == (ONE,)
+    assert directory.register(ONE).of("gateway") == (ONE,)
     view = directory.register(TWO)
-    assert (view.gateways, view.engines) == ((ONE,), (TWO,))
+    assert (view.of("gateway"), view.of("engine")) == ((ONE,), (TWO,))
     now = FORGET_SECONDS - 1
     leaving = replace(TWO, leaving=True)
-    assert directory.register(leaving).engines == (leaving,), "it says that it leaves, and is still there"
+    assert directory.register(leaving).of("engine") == (leaving,), "it says that it leaves, and is still there"
     now = FORGET_SECONDS
-    assert directory.register(leaving).gateways == ()
+    assert directory.register(leaving).of("gateway") == ()
     directory.leave("2")
     directory.leave("2")
-    assert directory.register(ONE).engines == ()
+    assert directory.register(ONE).of("engine") == ()
 
 
 def test_a_directory_that_begins_anew_is_complete_once_all_have_registered() -> None:
     directory = Directory()
-    assert directory.register(TWO).gateways == ()
-    assert directory.register(ONE).engines == (TWO,)
+    assert directory.register(TWO).of("gateway") == ()
+    assert directory.register(ONE).of("engine") == (TWO,)
 
 
 def test_a_members_secret_is_not_shown() -> None:

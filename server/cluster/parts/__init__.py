@@ -1,0 +1,1 @@
+"""Parts of a gateway that replicas of their own compute: embedding with what screening needs, pictures, and speech."""
