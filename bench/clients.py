@@ -25,6 +25,7 @@ class Reply:
     texts: list[float] = field(default_factory=list)  # when each piece of text came
     tokens: int = 0  # as the server's usage tells them
     prompt: int = 0
+    cached: int = 0  # of the prompt's tokens, where the server tells
 
     def text(self) -> None:
         """Some text has come."""
@@ -88,6 +89,7 @@ class HttpClient:
                     reply.text()
                 if usage := event.get("usage"):
                     reply.tokens, reply.prompt = usage["completion_tokens"], usage["prompt_tokens"]
+                    reply.cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         return reply
 
     async def close(self) -> None:
@@ -179,7 +181,9 @@ class RealtimeClient(_SocketClient):
                     if error["code"] == "server_overloaded":
                         raise Refused
                     raise RuntimeError(error["message"])
-                reply.tokens, reply.prompt = response["usage"]["output_tokens"], response["usage"]["input_tokens"]
+                usage = response["usage"]
+                reply.tokens, reply.prompt = usage["output_tokens"], usage["input_tokens"]
+                reply.cached = usage["input_token_details"]["cached_tokens"]
                 return True
             case "error":
                 raise RuntimeError(event["error"]["message"])

@@ -25,6 +25,7 @@ class Measured:
     times: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in NAMES})
     outcomes: Counter[str] = field(default_factory=Counter)  # of turns: "completed", or what went wrong
     tokens: int = 0
+    read: int = 0  # tokens of prompts that were not cached
     visits: int = 0
     most: int = 0  # sessions at a time
     seconds: float = 0.0  # from the first turn's due time to the last reply's end
@@ -35,6 +36,7 @@ class Measured:
             self.times[name] += values
         self.outcomes.update(other.outcomes)
         self.tokens += other.tokens
+        self.read += other.read
         self.visits += other.visits
         self.most += other.most
         self.seconds = max(self.seconds, other.seconds)

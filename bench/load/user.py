@@ -128,7 +128,9 @@ async def _take(
             case _:
                 _fail(event)
     _done(event["response"])
-    measured.tokens += event["response"]["usage"]["output_tokens"]
+    usage = event["response"]["usage"]
+    measured.tokens += usage["output_tokens"]
+    measured.read += usage["input_tokens"] - usage["input_token_details"]["cached_tokens"]
     if texts:
         measured.times["first"].append(texts[0] - due)
         measured.times["served"].append(texts[0] - sent)
