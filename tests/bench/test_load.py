@@ -63,7 +63,8 @@ async def stalling(stall: float) -> AsyncIterator[str]:
                 replies += 1
                 await asyncio.sleep(stall if replies == 1 else 0)
                 await socket.send_json({"type": "response.output_text.delta", "delta": "Yes."})
-                done = {"status": "completed", "usage": {"output_tokens": 2}}
+                usage = {"output_tokens": 2, "input_tokens": 5, "input_token_details": {"cached_tokens": 3}}
+                done = {"status": "completed", "usage": usage}
                 await socket.send_json({"type": "response.done", "response": done})
         return socket
 

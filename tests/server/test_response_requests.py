@@ -23,7 +23,7 @@ from tests.support import running
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 FUNCTION = {"type": "function", "name": "weather", "description": "Of a city", "parameters": SCHEMA, "strict": True}
-OFFERED = (Tool("weather", "Of a city", SCHEMA), Tool("time"))
+OFFERED = (Tool("weather", "Of a city", SCHEMA, strict=True), Tool("time"))
 TOOLS = [FUNCTION, {"name": "time"}]
 
 
