@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 RETRY_AFTER = 2  # seconds that an overloaded or loading server asks for
 
-_STATUS: dict[ErrorKind, int] = {
+STATUS: dict[ErrorKind, int] = {
     "invalid_request": 400,
     "overloaded": 503,
     "unavailable": 503,
@@ -73,7 +73,7 @@ def translate(error: BaseException) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, StageError):
-        status = _STATUS_OF_CODE.get(error.code, _STATUS[error.kind])
+        status = _STATUS_OF_CODE.get(error.code, STATUS[error.kind])
         waits = RETRY_AFTER if error.retry_after is None else error.retry_after
         retry = waits if status in (429, 503) else None
         return ApiError(status, error.code, error.message, error.param, retry_after=retry)

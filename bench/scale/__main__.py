@@ -70,9 +70,9 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load_of(sessions: float, nominal: float, seconds: float, seed: int = 0) -> Load:
+def load_of(sessions: float, nominal: float, seconds: float) -> Load:
     """Users who write, and think between their turns."""
-    return Load(max(round(sessions), 1), seconds, TURNS, THINK, nominal, 0.0, 0.0, seed)
+    return Load(max(round(sessions), 1), seconds, TURNS, THINK, nominal, speech=0.0, audio=0.0, seed=0)
 
 
 def p95(values: Sequence[float]) -> float:
@@ -80,21 +80,18 @@ def p95(values: Sequence[float]) -> float:
     return quantile(sorted(values), 0.95) if values else float("inf")
 
 
-def predict(asked: argparse.Namespace, costs: Costs) -> tuple[str, Figures]:
-    """The fewest engines and gateways for so many sessions."""
-    figures: Figures = {}
+def predict(asked: argparse.Namespace, costs: Costs) -> str:
+    """A table of the fewest engines and gateways for so many sessions."""
     rows = []
     work = Work(asked.tokens, QUESTION)
-    nominal = asked.tokens * costs.pass_seconds(min(costs.streams, 8), 0)
+    nominal = asked.tokens * costs.pass_seconds(min(costs.streams, 8))
     for sessions in asked.sessions:
         engines, gateways, found, parts = fewest(sessions, costs, work, nominal, asked.goal)
-        figures[f"{sessions}/engines"], figures[f"{sessions}/gateways"] = engines, gateways
         load = found.utilisation(max(engines // parts, 1))
         rows.append(
             [f"{sessions:,}", f"{engines:,}", f"{gateways:,}", f"{p95(found.first) * 1000:,.0f}", f"{load:.0%}"]
         )
-    columns = ["sessions", "engines", "gateways", "first text p95, ms", "an engine computes"]
-    return table(columns, rows), figures
+    return table(["sessions", "engines", "gateways", "first text p95, ms", "an engine computes"], rows)
 
 
 def fewest(sessions: int, costs: Costs, work: Work, nominal: float, goal: float) -> tuple[int, int, Simulated, int]:
@@ -154,7 +151,7 @@ async def check(asked: argparse.Namespace, costs: Costs, progress: Progress) -> 
 
 def busy(count: int, asked: argparse.Namespace, costs: Costs, work: Work, cores: float) -> Load:
     """As many users as keep so many engines, which share the cores, busy for ``--share`` of the time."""
-    nominal = asked.tokens * costs.pass_seconds(4, 0)
+    nominal = asked.tokens * costs.pass_seconds(4)
     least, most = 1, 4000
     while most - least > max(least // 50, 1):
         sessions = (least + most) // 2
@@ -222,7 +219,7 @@ def main() -> int:
         if asked.weights:
             given = {name: getattr(asked, name) for name in ("weights", "parameters", "cache", "bandwidth", "flops")}
             costs = of.roofline(**given, streams=asked.streams, gateway=costs)
-        text, _ = predict(asked, costs)
+        text = predict(asked, costs)
     except (OSError, ValueError, ZeroDivisionError) as error:
         sys.stderr.write(f"That can't be predicted: {error}\nMeasure first: python -m bench.scale measure\n")
         return 1

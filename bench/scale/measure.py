@@ -3,24 +3,21 @@
 import asyncio
 import json
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import psutil
 
 from bench import loads, results
-from bench.clients import HttpClient, RealtimeClient
 from bench.load.plan import Load, visits
 from bench.load.processes import run
 from bench.load.user import Target
 from bench.scale.costs import Costs
 from bench.scale.model import Site, Work, simulate
-from bench.servers import CONFIG, Connect, Server, Serving, serving
+from bench.servers import Server, Serving, loquent, serving
 
 LEVELS = (1, 2, 4, 8, 16, 32)  # streams
 SECONDS = 4.0  # of each
@@ -35,26 +32,19 @@ FIRST_PORT, GATEWAY_PORT = 8801, 8800
 
 def engine(number: int, threads: int = 0) -> Server:
     """A Loquent with its model and nothing else, on so many threads (0: as it ships)."""
-    environment = {"LOQUENT__PIPELINE__STAGES": '["chat"]', "LOQUENT__CHAT__THREADS": str(threads)}
-    return _loquent(f"engine {number}", FIRST_PORT + number, environment)
+    made = loquent(f"engine {number}", stages=["chat"], port=FIRST_PORT + number)
+    return replace(made, environment=made.environment | {"LOQUENT__CHAT__THREADS": str(threads)})
 
 
 def gateway(engines: Sequence[Server]) -> Server:
     """A Loquent before these."""
-    environment = {
-        "LOQUENT__PIPELINE__STAGES": '["chat"]',
+    made = loquent("gateway", stages=["chat"], port=GATEWAY_PORT)
+    elsewhere = {
         "LOQUENT__CHAT__ENGINE": "openai",
         "LOQUENT__CHAT__UPSTREAM__URLS": json.dumps([f"{each.url}/v1" for each in engines]),
         "LOQUENT__CHAT__WAITING": "4096",
     }
-    return _loquent("gateway", GATEWAY_PORT, environment)
-
-
-def _loquent(name: str, port: int, environment: dict[str, str]) -> Server:
-    program = str(Path(sys.executable).parent / "loquent")
-    command = [program, "serve", "--config", str(CONFIG), "--port", str(port), "--log-level", "error"]
-    ways: dict[str, Connect] = {"SSE": HttpClient, "websocket": RealtimeClient}
-    return Server(name, command, port, "/readyz", ways, 0, environment, settle=5.0)
+    return replace(made, environment=made.environment | elsewhere)
 
 
 async def measure(threads: int) -> Costs:

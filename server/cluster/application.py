@@ -5,8 +5,9 @@ from typing import Any
 
 from ray import serve
 
-from server.cluster.parts.here import PartKind, at_once, parts_of
+from server.cluster.parts.here import at_once, parts_of
 from server.cluster.replicas import DirectoryReplica, EngineReplica, GatewayReplica, PartReplica, Recipe
+from server.cluster.settings import PartKind
 from server.config import ConfigError, Settings, read
 
 GATEWAY, ENGINE, DIRECTORY = "gateway", "engine", "directory"

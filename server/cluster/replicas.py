@@ -18,10 +18,11 @@ from server.cluster.guard import BRIDGE, FORGET, TENANT
 from server.cluster.inner import Inner, engine_of, gateway_of, only
 from server.cluster.members import REGISTER_SECONDS, Directory, Kind, Member, View
 from server.cluster.parts.elsewhere import Elsewhere
-from server.cluster.parts.here import PartKind, here, parts_of
+from server.cluster.parts.here import here, parts_of
 from server.cluster.parts.wire import PATH
 from server.cluster.routes import Routes, Target
 from server.cluster.scaling import ONGOING
+from server.cluster.settings import PartKind
 from server.config import Configuration, read
 
 log = logging.getLogger(__name__)

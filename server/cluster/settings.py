@@ -1,8 +1,10 @@
 """What ``[ray]`` in ``config.toml`` may say."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+PartKind = Literal["embedding", "image", "speech"]  # that may have replicas of their own: a range and its cpus below
 
 Share = Annotated[float, Field(ge=0, le=1024)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 from server import logs
 from server.app import listen
 from server.auth import Refusal, check_exposure
+from server.cluster.settings import PartKind
 from server.commands import streams
 from server.commands.failure import Exit, Failure
 from server.config import ConfigError, Configuration, read
@@ -25,7 +26,6 @@ from server.tls import certificate_of
 NAME = "loquent"  # of the application
 OBJECT_STORE = 128 * 1024 * 1024  # bytes; little goes through it
 SPARE_CPUS = 4.0  # beyond what the replicas take: Ray counts them, and starts nothing twice where there is no room
-PARTS = ("speech", "embedding", "image")  # that may have replicas of their own
 PROXY_KEEP_ALIVE = 75
 # No usage statistics: Ray talks to its cluster alone. What other programs take of this machine's memory is no reason to
 # kill replicas.
@@ -97,7 +97,7 @@ def _start(configuration: Configuration, address: str | None) -> None:
         return
     replicas = configuration.settings.ray
     kinds = [(replicas.gateways[1], replicas.gateway_cpus), (replicas.engines[1], replicas.engine_cpus)]
-    kinds += [(getattr(replicas, each)[1], getattr(replicas, f"{each}_cpus")) for each in PARTS]
+    kinds += [(getattr(replicas, each)[1], getattr(replicas, f"{each}_cpus")) for each in get_args(PartKind)]
     folder = {"_temp_dir": temporary} if (temporary := os.environ.get("RAY_TMPDIR")) else {}
     # One more of each than may run at a time: a rolling update starts the new one first.
     cpus = sum((most + 1) * each for most, each in kinds if most) + SPARE_CPUS

@@ -14,7 +14,7 @@ from pipelines.build import build
 from pipelines.part import Shared
 from server.app import listen, serving, url
 from server.cluster.parts.elsewhere import Elsewhere
-from server.cluster.parts.here import PartKind
+from server.cluster.settings import PartKind
 from server.config import Settings, stage_settings
 from server.metrics import Metrics
 from tests.server.access.support import bearer, guarded, new_key

@@ -72,7 +72,7 @@ class Client:
                 return ()
             if response.status != 200:
                 raise await _error(response)
-            body = await _body(response, BODY)
+            body = await body_of(response, BODY)
         try:
             data = json.loads(body)["data"]
             return tuple(str(each["id"]) for each in data)
@@ -157,7 +157,7 @@ async def _error(response: aiohttp.ClientResponse) -> UpstreamError:
     """The failure that an answer's status and body tell of."""
     try:
         async with asyncio.timeout(ERROR_SECONDS):
-            refusal = read_error(_json(await _body(response, ERROR_BODY)))
+            refusal = read_error(_json(await body_of(response, ERROR_BODY)))
     except (TimeoutError, aiohttp.ClientError, UpstreamError):
         refusal = read_error(None)
     wait = retry_after(response.headers.get("Retry-After"), time.time())
@@ -177,7 +177,8 @@ def _json(body: bytes) -> Any:
         return None
 
 
-async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def body_of(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """All of it. Raises: UpstreamError where it has more than ``most`` bytes."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from pipelines.events import StageError, shutting_down
-from server.backend import BACKEND
+from server.backend import BACKEND, Backend
 from server.cluster.parts.wire import (
     CONTENT_TYPE,
     DESCRIBE,
@@ -19,13 +19,12 @@ from server.cluster.parts.wire import (
     MALFORMED,
     PATH,
     REQUEST_BYTES,
-    STATUS,
     Frame,
     MalformedError,
     error_head,
     only,
 )
-from server.errors import as_stage_error
+from server.errors import STATUS, as_stage_error
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +73,13 @@ class Answering:
         if backend.draining:
             return _refused(shutting_down())
         with backend.in_flight():
-            return await _answered(request, answer)
+            return await _answered(request, backend, answer)
 
 
-async def _answered(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def _answered(request: web.Request, backend: Backend, answer: Answer) -> web.StreamResponse:
+    async def write(response: web.StreamResponse, data: bytes) -> None:
+        await backend.deliver(request, response.write(data), seconds=WRITE_SECONDS)
+
     response: web.StreamResponse | None = None
     try:
         async with aclosing(answer(only(await _body(request)))) as frames:
@@ -86,14 +88,14 @@ async def _answered(request: web.Request, answer: Answer) -> web.StreamResponse:
                 if response is None:
                     response = web.StreamResponse(headers={FORMAT_HEADER: FORMAT, "Content-Type": CONTENT_TYPE})
                     await response.prepare(request)
-                await _written(request, response, data)
+                await write(response, data)
     except Exception as error:
         if isinstance(error, ConnectionError):
             raise
         failure = _as_stage_error(error)
         if response is None:
             return _refused(failure)
-        await _written(request, response, Frame(error_head(failure)).packed())
+        await write(response, Frame(error_head(failure)).packed())
     assert response is not None  # noqa: S101 - there is at least the end
     await response.write_eof()
     return response
@@ -117,17 +119,6 @@ async def _body(request: web.Request) -> bytes:
     except TimeoutError:
         raise MalformedError(f"it did not come within {BODY_SECONDS:.0f} s") from None
     return bytes(body)
-
-
-async def _written(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """Send; a gateway that does not read is cut off. Raises: ConnectionResetError."""
-    try:
-        async with asyncio.timeout(WRITE_SECONDS):
-            await response.write(data)
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the gateway does not read") from None
 
 
 def _as_stage_error(error: Exception) -> StageError:

@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 from pipelines.chat.upstream.balancer import Balancer, Upstream
-from pipelines.chat.upstream.client import drained
+from pipelines.chat.upstream.client import body_of, drained
 from pipelines.chat.upstream.outcomes import UpstreamError
 from pipelines.chat.upstream.waits import Waits
 from pipelines.events import StageError, shutting_down
@@ -32,6 +32,8 @@ from server.cluster.parts.wire import (
 )
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 DESCRIBE_SECONDS = 15.0  # in which a replica says what it is
@@ -148,8 +150,11 @@ class Replicas:
         finally:
             self.requests -= 1
 
-    async def ask_once(self, path: str, head: Mapping[str, Any]) -> Frame:
-        """An answer of one piece. Raises: StageError as the replica raised it, or where none answers."""
+    async def ask_once(self, path: str, head: Mapping[str, Any], read: Callable[[Frame], T]) -> T:
+        """What ``read`` makes of an answer of one piece; it raises MalformedError where that makes no sense.
+
+        Raises: StageError as the replica raised it, or where none answers.
+        """
         try:
             async with aclosing(self.ask(path, head)) as frames:
                 found = [frame async for frame in frames]
@@ -157,7 +162,10 @@ class Replicas:
             raise self._not_ready() from None
         if len(found) != 1:
             raise self._not_ready()
-        return found[0]
+        try:
+            return read(found[0])
+        except MalformedError:
+            raise self.unreadable() from None
 
     def unreadable(self) -> StageError:
         """What to raise where a request or its answer is well formed, and makes no sense to the other side."""
@@ -254,13 +262,9 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         raise UpstreamError("refused", "it refuses the secret")
     if response.headers.get(FORMAT_HEADER, FORMAT) != FORMAT or response.status == 409:
         raise UpstreamError("invalid", f"it speaks another format than {FORMAT}: another version is being rolled out")
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > ERROR_BYTES:
-            raise UpstreamError("invalid", f"its error has more than {ERROR_BYTES} bytes")
+    body = await body_of(response, ERROR_BYTES)
     try:
-        error = error_in(bytes(body))
+        error = error_in(body)
     except MalformedError:
         error = None
     if error is None:

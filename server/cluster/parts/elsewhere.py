@@ -10,9 +10,9 @@ from pipelines.part import Part
 from server.cluster.members import Kind, View
 from server.cluster.parts import embedding, image, speech
 from server.cluster.parts.asking import Replicas
-from server.cluster.parts.here import PartKind
 from server.cluster.parts.screening import RemoteJudge
 from server.cluster.parts.wire import Frame
+from server.cluster.settings import PartKind
 from server.config import Settings
 
 

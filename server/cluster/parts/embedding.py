@@ -12,11 +12,10 @@ from pipelines.embedding.passages import DIMENSIONS, Embedding, Passage, Span
 from pipelines.events import StageError
 from server.cluster.parts.answering import Load
 from server.cluster.parts.asking import Replicas
-from server.cluster.parts.wire import Frame, MalformedError
+from server.cluster.parts.wire import OF_FLOAT, Frame, MalformedError, floats
 
 EMBED = "embed"
 NOT_READY = "embeddings_not_ready"
-OF_FLOAT = 4  # bytes
 
 
 class _Asked(BaseModel):
@@ -86,11 +85,8 @@ class RemoteEmbedder:
     async def embed(self, passages: Sequence[Passage], *, bulk: bool = False) -> list[Embedding]:
         """See ``Embeds``."""
         asked = [(each.text, each.windows) for each in passages]
-        answer = await self._replicas.ask_once(EMBED, {"model": self.name, "bulk": bulk, "passages": asked})
-        try:
-            return unpack(answer, len(passages))
-        except MalformedError:
-            raise self._replicas.unreadable() from None
+        head = {"model": self.name, "bulk": bulk, "passages": asked}
+        return await self._replicas.ask_once(EMBED, head, lambda answer: unpack(answer, len(passages)))
 
 
 def pack(embeddings: Sequence[Embedding]) -> Frame:
@@ -109,9 +105,7 @@ def unpack(frame: Frame, count: int) -> list[Embedding]:
     rows = sum(1 + len(spans) for _, _, spans in said)
     if len(said) != count or len(frame.body) != rows * DIMENSIONS * OF_FLOAT:
         raise MalformedError("not as many embeddings as were asked for")
-    numbers = np.frombuffer(bytearray(frame.body), "<f4").reshape(rows, DIMENSIONS)
-    if not np.isfinite(numbers).all():
-        raise MalformedError("embeddings that are no numbers")
+    numbers = floats(frame.body).reshape(rows, DIMENSIONS)
     found, at = [], 0
     for tokens, of_text, spans in said:
         found.append(Embedding(numbers[at], numbers[at + 1 : at + 1 + len(spans)], tokens, of_text, spans))

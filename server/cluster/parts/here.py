@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from pipelines.anomaly.judge import Judge
 from pipelines.anomaly.part import JUDGES_WITH
@@ -22,9 +21,8 @@ from server.cluster.parts.image import PAINT, ImageAnswers
 from server.cluster.parts.screening import JUDGE, ScreeningAnswers
 from server.cluster.parts.speech import SAY, SpeechAnswers
 from server.cluster.parts.wire import Frame
+from server.cluster.settings import PartKind
 from server.config import Settings
-
-PartKind = Literal["embedding", "image", "speech"]
 
 EMBEDDED = 64  # texts that one replica embeds or judges at a time, before there is to be another one
 

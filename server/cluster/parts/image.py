@@ -17,7 +17,7 @@ from pipelines.image.interface import Drawn, Order, Paints
 from pipelines.image.repertoire import Repertoire, Words
 from server.cluster.parts.answering import Load
 from server.cluster.parts.asking import Replicas
-from server.cluster.parts.wire import OTHER_GENERATOR, Frame, MalformedError
+from server.cluster.parts.wire import OF_FLOAT, OTHER_GENERATOR, Frame, MalformedError, floats
 
 PAINT = "paint"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -126,13 +126,9 @@ class RemotePainter:
         with self.capacity.permit(tenant, sum(weight(order.size) for order in orders)):
             self.waiting += len(orders)
             try:
-                answer = await self._replicas.ask_once(PAINT, asked)
+                files = await self._replicas.ask_once(PAINT, asked, lambda answer: unpack(answer, len(orders)))
             finally:
                 self.waiting -= len(orders)
-        try:
-            files = unpack(answer, len(orders))
-        except MalformedError:
-            raise self._replicas.unreadable() from None
         self.drawn += len(files)
         return files
 
@@ -167,11 +163,9 @@ def drawer_of(said: Frame) -> RemoteDrawer:
     except ValidationError:
         raise MalformedError("a generator that can't be read") from None
     owners = [number for number, (_, captions, _) in enumerate(words.concepts) for _ in captions]
-    if not owners or not words.styles or len(said.body) != len(owners) * DIMENSIONS * 4:
+    if not owners or not words.styles or len(said.body) != len(owners) * DIMENSIONS * OF_FLOAT:
         raise MalformedError("a generator with other captions than it names")
-    captions = np.frombuffer(bytearray(said.body), "<f4").reshape(-1, DIMENSIONS)
-    if not np.isfinite(captions).all():
-        raise MalformedError("captions that are no numbers")
+    captions = floats(said.body).reshape(-1, DIMENSIONS)
     labels, colours = [label for label, _, _ in words.concepts], [each for _, _, each in words.concepts]
     nothing = np.zeros((0, DIMENSIONS), np.float32)  # what the generator reads stays with it
     digest = str(said.head.get("digest", ""))

@@ -87,10 +87,14 @@ class RemoteJudge:
             findings = await loop.run_in_executor(self._worker, lambda: look(normalise(text)))
         asked = {"text": text, "document": document, "bulk": bulk, "findings": [asdict(each) for each in findings]}
         try:
-            answer = await self._replicas.ask_once(JUDGE, asked)
+            return await self._replicas.ask_once(JUDGE, asked, unpack)
         except StageError as error:
             raise (not_ready() if error.code == embedding.NOT_READY else error) from None
-        try:
-            return VERDICTS.validate_python(answer.head.get("verdict"))
-        except ValidationError:
-            raise self._replicas.unreadable() from None
+
+
+def unpack(frame: Frame) -> Verdict:
+    """The verdict that was sent. Raises: MalformedError."""
+    try:
+        return VERDICTS.validate_python(frame.head.get("verdict"))
+    except ValidationError:
+        raise MalformedError("a verdict that can't be read") from None

@@ -6,7 +6,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.events import StageError
@@ -16,10 +15,9 @@ from pipelines.speech.voices.casting import Casting
 from pipelines.speech.voices.interface import UNREADABLE, Cast, ManyLanguages, Samples, Voiced, WordEnd
 from server.cluster.parts.answering import Load
 from server.cluster.parts.asking import BrokenOffError, Replicas
-from server.cluster.parts.wire import Frame, MalformedError
+from server.cluster.parts.wire import Frame, MalformedError, floats
 
 SAY = "say"
-OF_FLOAT = 4  # bytes
 Whole = Annotated[int, Field(ge=0)]
 
 
@@ -178,9 +176,6 @@ def unpack(frame: Frame) -> tuple[Samples, int]:
         said = _Piece.model_validate(frame.head)
     except ValidationError:
         raise MalformedError("a piece of sound that can't be read") from None
-    if len(frame.body) % OF_FLOAT or not said.rate:
-        raise MalformedError("a piece of sound that is none")
-    audio = np.frombuffer(bytearray(frame.body), "<f4")
-    if not np.isfinite(audio).all():
-        raise MalformedError("sound that is no numbers")
-    return Samples(audio, tuple(WordEnd(*each) for each in said.words)), said.rate
+    if not said.rate:
+        raise MalformedError("a piece of sound without a rate")
+    return Samples(floats(frame.body), tuple(WordEnd(*each) for each in said.words)), said.rate

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.events import ErrorKind, StageError
@@ -27,8 +29,8 @@ REQUEST_BYTES: Final = 32 * 1024 * 1024
 ERROR_BYTES: Final = 64 * 1024
 # Codes of errors that gateways show to no client: a request that can't be read, a generator that was replaced.
 MALFORMED, OTHER_GENERATOR = "malformed_request", "other_generator"
+OF_FLOAT: Final = 4  # bytes
 LENGTHS: Final = struct.Struct("<II")
-STATUS: Final[dict[ErrorKind, int]] = {"invalid_request": 400, "overloaded": 503, "unavailable": 503, "internal": 500}
 
 
 class MalformedError(Exception):
@@ -56,6 +58,16 @@ class Frame:
 
 
 END: Final = Frame({"end": True})
+
+
+def floats(body: bytes) -> NDArray[np.float32]:
+    """The numbers (N,) that a frame's bytes are, to be written to. Raises: MalformedError."""
+    if len(body) % OF_FLOAT:
+        raise MalformedError("bytes that are no numbers")
+    numbers = np.frombuffer(bytearray(body), "<f4")
+    if not np.isfinite(numbers).all():
+        raise MalformedError("numbers that are none")
+    return numbers
 
 
 class FrameReader:

@@ -1,5 +1,6 @@
 """Replicas of parts on this machine: real ones behind the guard, and such as misbehave."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from aiohttp import web
 
 from pipelines.speech.workers import Workers
 from server.backend import Backend
-from server.cluster.members import Kind, Member
+from server.cluster.members import Kind, Member, View
+from server.cluster.parts.elsewhere import Elsewhere
 from server.cluster.parts.here import Here, speaking
 from server.cluster.parts.wire import CONTENT_TYPE, DESCRIBE, END, FORMAT, FORMAT_HEADER, PATH, Frame
 from server.cluster.routes import Target
+from server.cluster.settings import PartKind
 from tests.server.cluster.bridged import guarded, plain
-from tests.support import ScriptedVoice
+from tests.support import ScriptedVoice, eventually
 
 VOICED = Frame({"rate": ScriptedVoice.rate, "language": "en-us", "speakers": (), "casts": False})
 
@@ -38,6 +41,24 @@ async def replica(kind: Kind, here: Here) -> AsyncIterator[Replica]:
 def member(kind: Kind, target: Target) -> Member:
     """What the directory knows of it."""
     return Member(target.url, kind, target.url, target.secret)
+
+
+@asynccontextmanager
+async def connected(
+    elsewhere: Elsewhere, kind: PartKind, *members: Member, start: bool = True, seconds: float = 10.0
+) -> AsyncIterator[None]:
+    """While the block runs, these are the replicas; with ``start`` it begins once all of them answer, for
+    which the first has so many ``seconds``."""
+    replicas = elsewhere._replicas[kind]
+    elsewhere.learn(View(members))
+    try:
+        if start:
+            async with asyncio.timeout(seconds):
+                await replicas.start()
+            await eventually(lambda: replicas.balancer.available == len(members), "all answer")
+        yield
+    finally:
+        await replicas.close()
 
 
 def with_voice(voice: ScriptedVoice) -> Here:

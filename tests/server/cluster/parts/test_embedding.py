@@ -1,6 +1,5 @@
 """Embedding and screening from replicas: the same numbers and verdicts as here."""
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -25,8 +24,8 @@ from server.cluster.parts.screening import RemoteJudge
 from server.cluster.parts.wire import END, Frame, MalformedError
 from server.cluster.settings import RaySettings
 from server.config import Settings
-from tests.server.cluster.parts.replicas import answered, misbehaving, replica
-from tests.support import ROOT, eventually, screening
+from tests.server.cluster.parts.replicas import answered, connected, misbehaving, replica
+from tests.support import ROOT, screening
 
 PASSAGES = [
     Passage("A cat sits on the mat."),
@@ -49,15 +48,8 @@ async def asked(*members: Member, stages: tuple[str, ...] = ("anomaly", "image",
     settings = Settings()
     pipeline = settings.pipeline.model_copy(update={"stages": stages})
     elsewhere = Elsewhere(settings.model_copy(update={"pipeline": pipeline}), ("embedding",))
-    elsewhere.learn(View(members))
-    replicas = elsewhere._replicas["embedding"]
-    try:
-        async with asyncio.timeout(20):
-            await replicas.start()
-        await eventually(lambda: replicas.balancer.available == len(members), "all answer")
+    async with connected(elsewhere, "embedding", *members, seconds=20.0):
         yield elsewhere
-    finally:
-        await replicas.close()
 
 
 def same(one: list[Embedding], other: list[Embedding]) -> bool:

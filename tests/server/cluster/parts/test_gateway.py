@@ -15,7 +15,7 @@ from pipelines.part import Shared
 from pipelines.speech import part as speech_part
 from server.cluster.members import Member, View
 from server.cluster.parts.elsewhere import Elsewhere
-from server.cluster.parts.here import PartKind
+from server.cluster.settings import PartKind
 from server.config import Settings
 from tests.server.cluster.parts.replicas import misbehaving, replica, with_voice
 from tests.server.cluster.parts.test_image import with_generator

@@ -14,7 +14,7 @@ from pipelines.image.interface import Order
 from pipelines.image.painter import Painter
 from pipelines.image.settings import ImageSettings
 from pipelines.image.weights import Drawer
-from server.cluster.members import Member, View
+from server.cluster.members import Member
 from server.cluster.parts import here as here_module
 from server.cluster.parts.elsewhere import Elsewhere
 from server.cluster.parts.here import Here
@@ -22,7 +22,7 @@ from server.cluster.parts.image import RemotePainter, described, drawer_of
 from server.cluster.parts.wire import END, Frame, MalformedError
 from server.config import Settings
 from tests import tiny_generator
-from tests.server.cluster.parts.replicas import answered, misbehaving, replica
+from tests.server.cluster.parts.replicas import answered, connected, misbehaving, replica
 from tests.support import eventually
 
 ORDERS = [
@@ -43,14 +43,8 @@ async def asked(*members: Member, **image: Any) -> AsyncIterator[RemotePainter]:
     """What asks these replicas."""
     elsewhere = Elsewhere(Settings(image=ImageSettings(**image)), ("image",))
     painter: RemotePainter = elsewhere.seams["image"]
-    elsewhere.learn(View(members))
-    try:
-        async with asyncio.timeout(10):
-            await painter.start()
-        await eventually(lambda: painter._replicas.balancer.available == len(members), "all answer")
+    async with connected(elsewhere, "image", *members):
         yield painter
-    finally:
-        await painter.close()
 
 
 async def test_a_replica_draws_the_same_files_as_a_painter_that_is_here() -> None:

@@ -16,13 +16,13 @@ from pipelines.speech.interface import Sentence
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.voices.interface import Samples, cast
 from pipelines.speech.workers import Workers
-from server.cluster.members import Member, View
+from server.cluster.members import Member
 from server.cluster.parts import asking
 from server.cluster.parts.elsewhere import Elsewhere
 from server.cluster.parts.speech import RemoteWorkers, unpack
 from server.cluster.parts.wire import END, Frame, MalformedError, error_head
 from server.config import Settings
-from tests.server.cluster.parts.replicas import VOICED, answered, begun, misbehaving, replica, with_voice
+from tests.server.cluster.parts.replicas import VOICED, answered, begun, connected, misbehaving, replica, with_voice
 from tests.support import ScriptedVoice, eventually
 
 TEXT = "One two three four."
@@ -35,15 +35,8 @@ async def asked(*members: Member, start: bool = True, **speech: Any) -> AsyncIte
     """What asks these replicas."""
     elsewhere = Elsewhere(Settings(speech=SpeechSettings(**speech)), ("speech",))
     workers: RemoteWorkers = elsewhere.seams["speech"]
-    elsewhere.learn(View(members))
-    try:
-        if start:
-            async with asyncio.timeout(10):
-                await workers.start()
-            await eventually(lambda: workers._replicas.balancer.available == len(members), "all answer")
+    async with connected(elsewhere, "speech", *members, start=start):
         yield workers
-    finally:
-        await workers.close()
 
 
 async def said(workers: RemoteWorkers | Workers, text: str = TEXT, **fields: Any) -> list[Samples]:
