@@ -125,6 +125,7 @@ class Turn:
     prefill: bool = False  # whether the last message, the assistant's, is the reply's beginning, to be continued
     overflow: Literal["error", "trim"] | None = None  # of the context; None: as it is configured
     retention: float | None = None  # share of the room that trimming leaves; None: as much as fits
+    gather: float = 0.0  # seconds for which pieces of text may be gathered into one, for a reader of many replies
     task: str = ""  # of ``[chat.tasks]``: what a model with an encoder is to do with the message
     retained_tokens: int | None = None  # of the prompt that trimming leaves at most, the instructions not counted
     trace: Trace | None = field(default=None, compare=False, repr=False)  # where the server traces

@@ -87,7 +87,7 @@ class ChatStage(AnsweringStage):
             sampling = replace(sampling, repetition_prompt=False)  # the input is no part of the decoder's text
         room = context - len(prompt) if encoder is None else encoder.reply
         sampling = replace(sampling, max_tokens=min(max_tokens, room))
-        generated = self.engine.generate(turn.id, prompt, sampling, turn.tenant, constraint)
+        generated = self.engine.generate(turn.id, prompt, sampling, turn.tenant, constraint, turn.gather)
         async with aclosing(generated), aclosing(_read(generated, writing)) as reply:
             async for event in reply:
                 yield replace(event, notices=notices) if isinstance(event, Started) and notices else event

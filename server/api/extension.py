@@ -18,6 +18,7 @@ class LoquentExtension(BaseModel):
     verdicts: bool = False
     image: bool | None = None
     task: Annotated[str, Field(max_length=64)] | None = None
+    gather: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def session_of(self, tenant: str) -> str:
         """The conversation's name, which no other tenant's equals; "" where there is none."""

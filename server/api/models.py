@@ -34,8 +34,9 @@ def _all(backend: Backend) -> list[ModelNames]:
 
 
 def _details(backend: Backend) -> dict[str, dict[str, Any]]:
-    """By a model's own name, what OpenAI's entries do not say: whether it listens or speaks, and its voices."""
-    found: dict[str, dict[str, Any]] = {}
+    """By a model's own name, what OpenAI's entries do not say: that ``loquent.gather`` is known, or that it listens or
+    speaks, and its voices."""
+    found: dict[str, dict[str, Any]] = {backend.names.here: {"gather": True}}
     if backend.hearing is not None:
         found[backend.names_of("transcriptions").here] = {"endpoint": "transcriptions"}
     speech = backend.pipeline.find(SpeechStage)

@@ -427,6 +427,37 @@ async def test_many_requests_at_once_get_their_own_replies() -> None:
         await asyncio.gather(*(ask(number) for number in range(40)))
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "responses"])
+async def test_a_client_may_have_its_texts_gathered(path: str) -> None:
+    """With a wait of a second, all that the model says behind its first text comes at its end."""
+    gate = threading.Semaphore(0)
+    said = [f"{number} " for number in range(20)]
+    body = {"stream": True, "loquent": {"gather": 1.0}}
+    body |= {"messages": HI} if path == "chat/completions" else {"input": "Hi"}
+    async with running(ScriptedModel(said, gate=gate)) as server:
+        async with server.http.post(f"{server.url}/v1/{path}", json=body | {"loquent": {"gather": 2}}) as refused:
+            assert (refused.status, (await refused.json())["error"]["param"]) == (400, "loquent.gather")
+        async with server.http.post(f"{server.url}/v1/{path}", json=body) as response:
+            texts: list[str] = []
+            gate.release()
+            async for line in response.content:
+                text = _text_in(line)
+                if text and not texts:
+                    gate.release(len(said))
+                texts += [text] if text else []
+    assert texts == [said[0], "".join(said[1:])]
+
+
+def _text_in(line: bytes) -> str:
+    """Of an event of either stream."""
+    if not line.startswith(b"data: {"):
+        return ""
+    event = json.loads(line[6:])
+    if event.get("type") == "response.output_text.delta":
+        return str(event["delta"])
+    return "".join(choice["delta"].get("content") or "" for choice in event.get("choices", []))
+
+
 # Models
 
 
@@ -435,6 +466,10 @@ async def test_the_model_and_the_names_that_mean_it_are_listed() -> None:
         names = [model.id async for model in client.models.list()]
         assert names[0] == "smollm2-135m-instruct"
         assert "gpt-4o-mini" in names
+        async with server.http.get(f"{server.url}/v1/models") as response:
+            first, *others = (await response.json())["data"]
+        assert first["loquent"] == {"gather": True}
+        assert not any("gather" in other.get("loquent", {}) for other in others)
         assert (await client.models.retrieve("gpt-4o-mini")).id == "gpt-4o-mini"
         with pytest.raises(openai.NotFoundError):
             await client.models.retrieve("nobody")

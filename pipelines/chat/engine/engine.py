@@ -163,10 +163,11 @@ class Engine:
         sampling: Sampling,
         tenant: str = "",
         constraint: Constraint | None = None,
+        gather: float = 0.0,
     ) -> AsyncGenerator[Event]:
         """Run an admitted request; closing the generator cancels it.
 
-        Yields ``Started``, then ``TextDelta``s, then ``Finished``.
+        Yields ``Started``, ``TextDelta``s, those behind the first one gathered for ``gather`` seconds, ``Finished``.
 
         Raises: StageError when the engine fails or closes, or when too much waits already.
         """
@@ -178,7 +179,7 @@ class Engine:
             self.refusals += error.kind == "overloaded"
             self.release(tenant)
             raise
-        mailbox = Mailbox(self._post)
+        mailbox = Mailbox(self._post, gather)
         self._inbox.put(Generate(id, tuple(prompt), sampling, mailbox, tenant, constraint))
         try:
             while not isinstance(event := await mailbox.get(), Finished):

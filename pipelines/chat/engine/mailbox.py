@@ -7,10 +7,12 @@ import asyncio
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.chat.model.interface import Constraint
-from pipelines.events import Event, Sampling, StageError, TextDelta
+from pipelines.chat.pace import Pace, Paced
+from pipelines.events import Event, Finished, Sampling, StageError, TextDelta
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +49,15 @@ class Close:
 
 
 class Post:
-    """Wakes readers, each with a system call; in a ``with`` block all of them with one, at its end.
+    """Calls readers, each with a system call; in a ``with`` block all of them with one, at its end.
 
     The block is for one thread, the engine's.
     """
 
     def __init__(self) -> None:
         self._holder: int | None = None
-        self._held: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+        self.pace = Pace()  # of readers for whom texts are gathered
+        self._held: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
 
     def __enter__(self) -> None:
         self._holder = threading.get_ident()
@@ -65,18 +68,18 @@ class Post:
         for loop, wakes in held.items():
             self._call(loop, wakes)
 
-    def wake(self, loop: asyncio.AbstractEventLoop, wake: asyncio.Event) -> None:
-        """Set ``wake`` on its loop, from any thread."""
+    def wake(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
+        """Call ``wake`` on its loop, from any thread."""
         if self._holder == threading.get_ident():
             self._held.setdefault(loop, []).append(wake)
         else:
             self._call(loop, [wake])
 
     @staticmethod
-    def _call(loop: asyncio.AbstractEventLoop, wakes: list[asyncio.Event]) -> None:
+    def _call(loop: asyncio.AbstractEventLoop, wakes: list[Callable[[], None]]) -> None:
         def wake_all() -> None:
             for wake in wakes:
-                wake.set()
+                wake()
 
         try:
             loop.call_soon_threadsafe(wake_all)
@@ -87,8 +90,11 @@ class Post:
 class Mailbox:
     """One request's way back. Text merges while its reader lags, so it holds a few events at the most."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: Post, gather: float = 0.0) -> None:
         self._post = post
+        self._paced = Paced(post.pace)
+        self._gather = gather  # seconds, for texts behind the first one
+        self._reads_text = False  # it has got the first one
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._events: deque[Event | StageError] = deque()  # bounded: Started, one TextDelta, the end
@@ -102,10 +108,16 @@ class Mailbox:
                 self._events[-1] = last + event
                 return
             self._events.append(event)
-        self._post.wake(self._loop, self._wake)
+        self._post.wake(self._loop, self._end if isinstance(event, Finished | StageError) else self._wake.set)
+
+    def _end(self) -> None:
+        self._wake.set()
+        self._paced.end()
 
     async def get(self) -> Event:
         """The next event; raises the ``StageError`` that ended the request."""
+        if self._gather and self._reads_text:
+            await self._paced.wait(self._gather)
         while True:
             with self._lock:
                 if self._events:
@@ -115,4 +127,5 @@ class Mailbox:
             await self._wake.wait()
         if isinstance(event, StageError):  # one may end many requests: each raises its own
             raise StageError(event.kind, event.code, event.message, param=event.param)
+        self._reads_text = isinstance(event, TextDelta)
         return event

@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 import aiohttp
 
+from pipelines.chat.pace import joined
 from pipelines.chat.upstream.chunks import Refusal, read_chunk, read_error
+from pipelines.chat.upstream.gathering import Gathered
 from pipelines.chat.upstream.outcomes import UpstreamError, outcome_of
-from pipelines.chat.upstream.pace import Pace, joined
 from pipelines.chat.upstream.reading import Broken, ReplyReader
 from pipelines.chat.upstream.settings import UpstreamSettings
 from pipelines.chat.upstream.sse import EventReader, Malformed
@@ -41,7 +42,7 @@ class Client:
         self.tenant_header = ""  # of those, to say for whom a reply is
         self._session: aiohttp.ClientSession | None = None
         self._waits = Waits()
-        self._pace = Pace(settings.gather)
+        self.gathering: set[str] = set()  # addresses of those that gather texts where they are asked to: Loquents
 
     def start(self) -> None:
         """Open the pool of connections, on the running loop."""
@@ -75,12 +76,18 @@ class Client:
             body = await body_of(response, BODY)
         try:
             data = json.loads(body)["data"]
-            return tuple(str(each["id"]) for each in data)
-        except (ValueError, LookupError, TypeError, RecursionError):
+            names = tuple(str(each["id"]) for each in data)
+            own = [each.get("loquent") for each in data]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise UpstreamError("invalid", "its list of models can't be read") from None
+        if any(isinstance(each, dict) and each.get("gather") is True for each in own):
+            self.gathering.add(url)
+        else:
+            self.gathering.discard(url)
+        return names
 
     async def reply(
-        self, url: str, body: Mapping[str, Any], reader: ReplyReader, tenant: str = ""
+        self, url: str, body: Mapping[str, Any], reader: ReplyReader, gathered: Gathered, tenant: str = ""
     ) -> AsyncGenerator[Event]:
         """The events of a reply, as ``reader`` reads them; closing this closes the request at once.
 
@@ -95,7 +102,7 @@ class Client:
         try:
             async with self._waits.within(until):
                 await _check(response)
-            async with aclosing(self._events(response, reader, until)) as events:
+            async with aclosing(self._events(response, reader, gathered, until)) as events:
                 async for event in events:
                     yield event
             if not reader.complete:
@@ -113,29 +120,28 @@ class Client:
         return {**own, self.tenant_header: quote(tenant)} if own and self.tenant_header else own
 
     async def _events(
-        self, response: aiohttp.ClientResponse, reader: ReplyReader, until: float
+        self, response: aiohttp.ClientResponse, reader: ReplyReader, gathered: Gathered, until: float
     ) -> AsyncGenerator[Event]:
         """The events up to the stream's end; ``until`` is when the first one must have come."""
         now, stream = asyncio.get_running_loop().time, _Stream(reader)
-        with self._pace.reply() as pace:
-            response.content.on_eof(pace.end)
-            while not stream.done:
-                try:
-                    async with self._waits.within(until):
-                        data = await response.content.readany()
-                except UpstreamError:
-                    if reader.complete:  # but for its usage, which some servers do not send
-                        return
-                    raise
-                for event in joined(stream.read(data)):
-                    yield event
-                if reader.complete:
-                    until = now() + min(self._settings.token_timeout, USAGE_SECONDS)
-                    continue
-                if reader.begun:
-                    await pace.wait()
-                if reader.alive:
-                    until = now() + self._settings.token_timeout
+        response.content.on_eof(gathered.end)
+        while not stream.done:
+            try:
+                async with self._waits.within(until):
+                    data = await response.content.readany()
+            except UpstreamError:
+                if reader.complete:  # but for its usage, which some servers do not send
+                    return
+                raise
+            for event in joined(stream.read(data)):
+                yield event
+            if reader.complete:
+                until = now() + min(self._settings.token_timeout, USAGE_SECONDS)
+                continue
+            if reader.begun:
+                await gathered.wait(gathered.seconds)
+            if reader.alive:
+                until = now() + self._settings.token_timeout
 
     @property
     def _opened(self) -> aiohttp.ClientSession:

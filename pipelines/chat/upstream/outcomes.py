@@ -73,6 +73,8 @@ class UpstreamError(Exception):
         said = f"{self.refusal.param} {self.refusal.message}".lower()
         if self.outcome != "rejected":
             return ""
+        if self.refusal.param == "loquent.gather":
+            return "loquent"
         if "stream_options" in said:
             return "stream_options"
         # Both are named where the value is too large, too.

@@ -62,7 +62,7 @@ class UpstreamSettings(BaseModel):
     connect_timeout: Seconds = 5.0
     first_token_timeout: Seconds = 60.0
     token_timeout: Seconds = 30.0
-    gather: Annotated[float, Field(ge=0, le=1)] = 0.05  # seconds; see ``pace``
+    gather: Annotated[float, Field(ge=0, le=1)] = 0.08  # seconds; see ``gathering``
     retries: Annotated[int, Field(ge=0, le=10)] = 2
 
     @field_serializer("key")

@@ -18,6 +18,7 @@ from pipelines.chat.calls.choice import Chooser
 from pipelines.chat.settings import ChatSettings
 from pipelines.chat.upstream.balancer import Balancer, Upstream
 from pipelines.chat.upstream.client import Client
+from pipelines.chat.upstream.gathering import Gathering
 from pipelines.chat.upstream.outcomes import LONGEST_WAIT, Outcome, UpstreamError
 from pipelines.chat.upstream.reading import ReplyReader
 from pipelines.chat.upstream.request import body_of, estimate, shorter
@@ -64,6 +65,7 @@ class UpstreamStage(AnsweringStage):
         self._counts = counts or Counts()
         self._sleep = sleep
         self._client = Client(settings.upstream)
+        self._gathering = Gathering(settings.upstream.gather)
         self._permits = FairSemaphore(settings.at_once, settings.waiting, "replies")
         self.balancer = Balancer(
             settings.upstream.urls, settings.streams, self._probe, on_change=self._resize, clock=clock
@@ -93,6 +95,7 @@ class UpstreamStage(AnsweringStage):
         if self._closing:
             return
         gone = [each.url for each in self.balancer.upstreams if each.url not in upstreams]
+        self._client.gathering &= set(upstreams)
         self._client.headers, self._client.tenant_header = dict(upstreams), tenant_header
         self.balancer.change(tuple(upstreams))
         for url in gone:
@@ -175,14 +178,17 @@ class UpstreamStage(AnsweringStage):
         upstream.running += 1
         upstream.begun += 1
         try:
-            async with aclosing(self._client.reply(upstream.url, body, reader, turn.tenant)) as events:
-                async for event in events:
-                    if isinstance(event, Finished):
-                        outcome = "done"
-                        upstream.breaker.succeeded()
-                    elif upstream.breaker.state != "closed":
-                        upstream.breaker.began()
-                    yield event
+            with self._gathering.reply(turn) as gathered:
+                if upstream.url in self._client.gathering and "loquent" not in upstream.lacks:
+                    body |= gathered.asked
+                async with aclosing(self._client.reply(upstream.url, body, reader, gathered, turn.tenant)) as events:
+                    async for event in events:
+                        if isinstance(event, Finished):
+                            outcome = "done"
+                            upstream.breaker.succeeded()
+                        elif upstream.breaker.state != "closed":
+                            upstream.breaker.began()
+                        yield event
         except UpstreamError as error:
             outcome = error.outcome
             if not self._closing:

@@ -148,6 +148,7 @@ class ChatRequest(SamplingFields, FormatFields):
                 verdicts=own.verdicts,
                 image=own.image,
                 task=own.task or "",
+                gather=own.gather,
                 tools=offered.use,
                 format=form,
                 prefill=prefill,

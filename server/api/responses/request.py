@@ -123,6 +123,7 @@ class ResponseRequest(SamplingFields, FormatFields):
             verdicts=own.verdicts,
             image=own.image,
             task=own.task or "",
+            gather=own.gather,
             tools=checked.offered.use,
             format=checked.format,
             overflow=overflow.get(self.truncation),

@@ -44,10 +44,11 @@ class ModelVoice(TypedDict):
 
 
 class ModelDetails(TypedDict):
-    """What a model is for, where that is not chat."""
+    """What a model is for, where that is not chat, and what this server can do with it."""
 
-    endpoint: Literal["transcriptions", "speech"]
+    endpoint: NotRequired[Literal["transcriptions", "speech"]]
     voices: NotRequired[list[ModelVoice]]
+    gather: NotRequired[bool]
 
 
 class Model(TypedDict):

@@ -215,6 +215,44 @@ async def test_a_reader_that_lags_gets_its_text_merged_and_nothing_lost() -> Non
     assert len(rest) <= 3
 
 
+async def test_texts_behind_the_first_are_gathered_and_the_end_waits_for_nothing() -> None:
+    gate = threading.Semaphore(0)
+    async with started(ScriptedModel("abcde", gate=gate)) as engine:
+        engine.reserve()
+        async with aclosing(engine.generate("r", [1], PLENTY, gather=3600.0)) as events:
+            gate.release(1)
+            assert [await anext(events) for _ in range(2)] == [Started(1), TextDelta("a")]
+            rest = asyncio.ensure_future(anext(events))
+            gate.release(3)
+            await asyncio.sleep(0.05)
+            assert not rest.done()
+            gate.release(2)
+            assert await rest == TextDelta("bcde", 4)
+            assert await anext(events) == Finished("stop", Usage(1, 0, 5))
+
+
+@pytest.mark.parametrize("ends", ["cancel", "failure"])
+async def test_a_gathered_reply_ends_at_once(ends: str) -> None:
+    def reply(prompt: str) -> Iterator[str]:
+        yield "a"
+        yield "b"
+        if ends == "failure":
+            raise ValueError("a fault in the model")
+        while True:
+            yield "c"
+
+    async with started(ScriptedModel(reply)) as engine:
+        engine.reserve()
+        async with aclosing(engine.generate("r", [1], PLENTY, gather=3600.0)) as events:
+            assert await anext(events) == Started(1)
+            assert text([await anext(events)]).startswith("a")
+            if ends == "failure":
+                with pytest.raises(StageError):
+                    while True:
+                        await anext(events)
+        await eventually(lambda: engine.running == 0, "the request has ended")
+
+
 async def test_a_mailbox_holds_three_events_at_most() -> None:
     mailbox = Mailbox(Post())
     mailbox.put(Started(1))

@@ -16,11 +16,17 @@ class ScriptedUpstream:
     """What it was asked, and how it answers: ``answer`` may be changed at any time."""
 
     def __init__(
-        self, answer: Answer | None = None, *, models: tuple[str, ...] = ("big-model",), key: str = ""
+        self,
+        answer: Answer | None = None,
+        *,
+        models: tuple[str, ...] = ("big-model",),
+        key: str = "",
+        own: Json | None = None,
     ) -> None:
         self.answer = answer or says("Hello", " there", ".")
         self.models = models
         self.key = key
+        self.own = own or {}  # what it says of each model besides its name
         self.url = ""
         self.bodies: list[Json] = []
         self.headers: list[dict[str, str]] = []
@@ -59,7 +65,7 @@ class ScriptedUpstream:
             return web.json_response({"error": "down"}, status=500)
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
             return web.json_response({"error": {"message": "Invalid API key sk-secret"}}, status=401)
-        return web.json_response({"object": "list", "data": [{"id": name} for name in self.models]})
+        return web.json_response({"object": "list", "data": [{"id": name} | self.own for name in self.models]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())

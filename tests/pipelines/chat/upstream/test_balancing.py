@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from pipelines.chat.pace import joined
 from pipelines.chat.upstream import balancer as balancer_module
 from pipelines.chat.upstream.balancer import Balancer
 from pipelines.chat.upstream.breaker import FAILURES, Breaker
 from pipelines.chat.upstream.outcomes import UpstreamError
-from pipelines.chat.upstream.pace import joined
 from pipelines.events import Event, Started, TextDelta
 from tests.pipelines.chat.upstream.scripted import (
     DONE,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pipelines.chat.upstream.pace import joined
+from pipelines.chat.pace import joined
 from pipelines.events import Finished, Message, StageError, Started, TextDelta, TextDone, Turn, Usage
 from tests.pipelines.chat.upstream.scripted import (
     DONE,
