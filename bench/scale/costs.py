@@ -13,7 +13,9 @@ class Costs:
 
     passes: tuple[tuple[int, float], ...]  # for so many streams that decode: seconds of a pass; more and fewer follow
     prompt: float  # that each token of a prompt adds
-    accept: float  # that a turn waits in any case, beside all of these: websocket, HTTP, threads that wake up
+    accept: tuple[
+        float, ...
+    ]  # that turns wait beside all of these, as likely as each other: HTTP, threads that wake up
     turn: float  # of a gateway, for a turn: parsing, screening, rendering
     event: float  # of a gateway, for each piece of text
     streams: int = 32  # that an engine decodes at a time
@@ -45,7 +47,8 @@ def read(path: Path) -> Costs:
     """Costs from a file that ``write`` wrote. Raises: OSError, ValueError for other content."""
     try:
         told = json.loads(path.read_text())
-        return Costs(**told | {"passes": tuple((int(streams), float(each)) for streams, each in told["passes"])})
+        passes = tuple((int(streams), float(each)) for streams, each in told["passes"])
+        return Costs(**told | {"passes": passes, "accept": tuple(map(float, told["accept"]))})
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path} holds no costs: {error}") from None
 

@@ -23,7 +23,7 @@ LEVELS = (1, 2, 4, 8, 16, 32)  # streams
 SECONDS = 4.0  # of each
 WORDS = (10, 40, 100, 200)  # of a prompt
 PROMPTS = 9  # of each length
-FEW, FEW_SECONDS = 5, 60.0  # users at a time, and in how many seconds they come
+FEW, FEW_SECONDS = 8, 90.0  # users at a time, and in how many seconds they come
 BESIDE, ROUNDS = 4, 3  # streams of each of several engines; measurements of them
 REPLIES = (4, 64)  # tokens, by which a gateway's turn is told from its events
 STREAMS = 32
@@ -57,7 +57,7 @@ async def measure(threads: int) -> Costs:
         prompt = await _prompts(served)
         before = await running.enter_async_context(serving(gateway([direct]), results.LOG))
         turn, event = await _gateway(before)
-        costs = Costs(passes, prompt, 0.0, turn, event, STREAMS, cores=cores)
+        costs = Costs(passes, prompt, (0.0,), turn, event, STREAMS, cores=cores)
         return replace(costs, accept=await _waited(before, costs))
 
 
@@ -130,11 +130,13 @@ async def _gateway(before: Serving) -> tuple[float, float]:
     return max(costs[0] - REPLIES[0] * event, 0.0), event
 
 
-async def _waited(before: Serving, costs: Costs) -> float:
-    """Seconds to the first text while there are few users, beyond what is computed for it."""
+async def _waited(before: Serving, costs: Costs) -> tuple[float, ...]:
+    """Seconds to the first texts while there are few users, beyond what is computed for them: quick ones by what quick
+    ones take, and slow ones by what those take."""
     load = Load(FEW, FEW_SECONDS, turns=4, think=5.0, nominal=0.5, speech=0.0, audio=0.0, seed=1)
     target = Target(before.server.url, "", "default", REPLIES[1], b"", 0.0)
     measured = await asyncio.to_thread(run, load, target, 1)
     read = round(measured.read / measured.outcomes["completed"])
     simulated = simulate(visits(load), Site(1, 1), costs, Work(REPLIES[1], read))
-    return max(statistics.median(measured.times["first"]) - statistics.median(simulated.first), 0.0)
+    pairs = zip(sorted(measured.times["first"]), sorted(simulated.first), strict=False)
+    return tuple(max(took - computing, 0.0) for took, computing in pairs)

@@ -2,11 +2,13 @@
 
 An engine works in passes. Each decodes one token of every running stream, and reads at most ``chunk`` tokens of the
 prompts that wait, oldest first; a pass takes what ``Costs`` say. It has the conversations that it answered last, and
-reads others again from their beginning. A gateway is a queue with one server: its event loop. Engines of one machine
-share its cores with the gateway: work takes longer by as much as more cores are wanted than there are.
+reads others again from their beginning. A gateway is a queue with one server: its event loop. It mostly sleeps, so the
+system lets it have a core as soon as it wants one. Engines of one machine share what is left: their work takes longer
+by as much as more cores are wanted than there are.
 """
 
 import heapq
+import random
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ import simpy
 from bench.load.plan import Visit
 from bench.scale.costs import Costs
 from pipelines.chat.engine.prefill import PrefillBudget
+
+LEAST_CORES = 0.1  # that are left to what computes, whatever is served beside it
 
 Steps = Generator[simpy.Event, Any, None]
 
@@ -75,6 +79,7 @@ class _Machine:
     def __init__(self, env: simpy.Environment, cores: float) -> None:
         self._env, self._cores = env, cores
         self._wanted = 0.0
+        self._urgent = 0  # cores of what is served at once
         self._own = self._at = 0.0  # its own time, and when it was that
         self._ends: list[tuple[float, int, float, simpy.Event]] = []  # of work, in its own time
         self._number = 0
@@ -94,9 +99,25 @@ class _Machine:
             self._changed.succeed()
         return done
 
+    def serve(self, seconds: float) -> Steps:
+        """What a process does that mostly sleeps: the system lets it have a core at once, and others wait."""
+        if not self._cores:
+            yield self._env.timeout(seconds)
+            return
+        self._urgently(1)
+        yield self._env.timeout(seconds)
+        self._urgently(-1)
+
+    def _urgently(self, cores: int) -> None:
+        self._advance()
+        self._urgent += cores
+        if not self._changed.triggered:
+            self._changed.succeed()
+
     @property
     def _rate(self) -> float:
-        return min(self._cores / self._wanted, 1.0) if self._wanted > 0 else 1.0
+        left = max(self._cores - self._urgent, LEAST_CORES)
+        return min(left / self._wanted, 1.0) if self._wanted > 0 else 1.0
 
     def _advance(self) -> None:
         self._own += (self._env.now - self._at) * self._rate
@@ -190,6 +211,7 @@ class _Cluster:
     def __init__(self, env: simpy.Environment, site: Site, costs: Costs, work: Work) -> None:
         self.env, self.costs, self.work = env, costs, work
         self.found = Simulated()
+        self.chance = random.Random(0)
         machine = self.machine = _Machine(env, site.cores)
         self.engines = [_Engine(env, costs, machine, self.found) for _ in range(site.engines)]
         self.gateways = [simpy.Resource(env) for _ in range(site.gateways)]
@@ -205,7 +227,7 @@ class _Cluster:
             question, tokens = self.work.question, self.work.tokens
             said = number * (question + tokens)
             request = _Request(plan.number, question, said, tokens, self.env.event(), self.env.event())
-            yield self.env.timeout(self.costs.accept)
+            yield self.env.timeout(self.chance.choice(self.costs.accept))
             engine.submit(request)
             yield request.first
             yield from self._serve(gateway, self.costs.event)
@@ -219,7 +241,7 @@ class _Cluster:
         if seconds:
             with gateway.request() as turn:
                 yield turn
-                yield self.machine.work(seconds, 1.0)
+                yield from self.machine.serve(seconds)
 
 
 def simulate(plan: Iterable[Visit], site: Site, costs: Costs, work: Work) -> Simulated:

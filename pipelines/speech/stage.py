@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -97,9 +97,12 @@ class SpeechStage:
         """The reply, spoken where the turn asks for it. Raises in the stream: StageError, as ``read``."""
         if turn.speech is None:
             return next(turn)
-        if self._spoke and self.workers.voice is None and not self.workers.closing:
-            return self._in_text(turn, next)
-        return self._speak(turn, turn.speech, next)
+        return self._in_text(turn, next) if self._away else self._speak(turn, turn.speech, next)
+
+    @property
+    def _away(self) -> bool:
+        """Whether the voice has been there and is not any more."""
+        return self._spoke and self.workers.voice is None and not self.workers.closing
 
     async def _in_text(self, turn: Turn, next: Next) -> AsyncGenerator[Event]:
         """The reply of a voice that is away: its text, and a notice."""
@@ -115,18 +118,30 @@ class SpeechStage:
     async def _speak(self, turn: Turn, speech: Speech, next: Next) -> AsyncGenerator[Event]:
         begun = turn.begun if turn.begun is not None else self._clock()
         silent = True
-        async with self._permit(turn.tenant) as voice:
-            speaker = _Speaker(
-                self.workers, voice, self._settings, speech, self._clock, forgiving=True, trace=turn.trace
-            )
-            async with aclosing(next(turn)) as events, aclosing(self._pace(_ahead(speaker(events)))) as spoken:
-                async for event in spoken:
-                    if silent and isinstance(event, AudioDelta) and event.pcm:
-                        silent = False
-                        self.on_first_sound(self._clock() - begun)
-                        if turn.trace is not None:
-                            turn.trace.event(FIRST_AUDIO)
+        if not self._away:  # it may have gone since the turn was taken, and may go while it waits
+            self._voice()
+        async with self.capacity.permit(turn.tenant), aclosing(self._reply(turn, speech, next)) as reply:
+            async for event in reply:
+                if silent and isinstance(event, AudioDelta) and event.pcm:
+                    silent = False
+                    self.on_first_sound(self._clock() - begun)
+                    if turn.trace is not None:
+                        turn.trace.event(FIRST_AUDIO)
+                yield event
+
+    def _reply(self, turn: Turn, speech: Speech, next: Next) -> AsyncGenerator[Event]:
+        """The spoken reply, or its text where the voice went while the turn waited."""
+        if self._away:
+            return self._in_text(turn, next)
+        voice = self._voice()
+        speaker = _Speaker(self.workers, voice, self._settings, speech, self._clock, forgiving=True, trace=turn.trace)
+
+        async def spoken() -> AsyncGenerator[Event]:
+            async with aclosing(next(turn)) as events, aclosing(self._pace(_ahead(speaker(events)))) as sound:
+                async for event in sound:
                     yield event
+
+        return spoken()
 
     async def read(self, text: str, speech: Speech, tenant: str = "") -> AsyncGenerator[AudioDelta]:
         """Speak a text that is there already, as fast as it goes.
@@ -138,19 +153,14 @@ class SpeechStage:
             yield TextDelta(text)
             yield Finished("stop", Usage())
 
-        async with self._permit(tenant) as voice:
+        self._voice()
+        async with self.capacity.permit(tenant):
+            voice = self._voice()  # which may have gone meanwhile
             speaker = _Speaker(self.workers, voice, self._settings, speech, self._clock)
             async with aclosing(written()) as events, aclosing(_ahead(speaker(events))) as spoken:
                 async for event in spoken:
                     if isinstance(event, AudioDelta):
                         yield event
-
-    @asynccontextmanager
-    async def _permit(self, tenant: str) -> AsyncIterator[Voiced]:
-        """A permit to speak, with the voice that does."""
-        self._voice()
-        async with self.capacity.permit(tenant):
-            yield self._voice()  # which may have gone meanwhile
 
     def _voice(self) -> Voiced:
         if self.workers.closing:

@@ -14,9 +14,9 @@ from bench.scale.model import Simulated, Site, Work, simulate
 from tests.support import ROOT, run
 
 LINE = ((0, 0.004), (32, 0.02))
-COSTS = Costs(LINE, prompt=0.0001, accept=0.0, turn=0.0005, event=0.00005)
+COSTS = Costs(LINE, prompt=0.0001, accept=(0.0,), turn=0.0005, event=0.00005)
 FLAT = ((0, 0.1), (1, 0.1))
-ONE = Costs(FLAT, prompt=0.0, accept=0.0, turn=0.0, event=0.0, streams=1, chunk=10, cores=1.0)
+ONE = Costs(FLAT, prompt=0.0, accept=(0.0,), turn=0.0, event=0.0, streams=1, chunk=10, cores=1.0)
 LOAD = Load(sessions=150, seconds=60, turns=4, think=5, nominal=0.5, speech=0, audio=0, seed=1)
 
 
@@ -84,11 +84,22 @@ def test_cores_that_are_wanted_twice_take_twice_as_long() -> None:
     assert shared.first == pytest.approx([0.15, 0.15]), "alone for a half, then each at half the speed"
 
 
-def test_the_gateway_computes_on_the_same_cores() -> None:
+def test_the_gateway_has_one_of_the_cores_as_soon_as_it_wants_it() -> None:
     costs = replace(ONE, turn=0.1)
     plan = [Visit(0, "text", (Turn(1.0, ""),)), Visit(1, "text", (Turn(1.1, ""),))]
-    assert simulate(plan, Site(2, 1, cores=1.0), costs, Work(1, 1)).first == pytest.approx([0.3, 0.3])
+    assert simulate(plan, Site(2, 1, cores=2.0), costs, Work(1, 1)).first == pytest.approx([0.2, 0.2])
     assert simulate(plan, Site(2, 1), costs, Work(1, 1)).first == pytest.approx([0.2, 0.2])
+    # The first pass has a tenth of the core until the second turn is through the gateway, then a half of it.
+    first, second = sorted(simulate(plan, Site(2, 1, cores=1.0), costs, Work(1, 1)).first)
+    assert (first, second) == pytest.approx((0.29, 0.38))
+
+
+def test_turns_wait_as_those_that_were_measured() -> None:
+    costs = replace(ONE, accept=(0.01, 0.03))
+    plan = [Visit(n, "text", (Turn(float(n), ""),)) for n in range(200)]
+    first = simulate(plan, Site(1, 1), costs, Work(1, 1)).first
+    assert {round(each, 3) for each in first} == {0.11, 0.13}
+    assert mean(first) == pytest.approx(0.12, abs=0.002)
 
 
 def test_what_an_engine_has_forgotten_is_read_again() -> None:

@@ -110,7 +110,9 @@ async def test_a_packed_body_is_unpacked() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"no gzip", gzip.compress(json.dumps(HI).encode())[:-12], b"\x1f\x8b\x08" + b"\xff" * 50]
+    "raw",
+    [b"no gzip", gzip.compress(json.dumps(HI).encode())[:-12], b"\x1f\x8b\x08" + b"\xff" * 50],
+    ids=["none", "cut", "broken"],  # which the time is no part of
 )
 async def test_a_body_that_is_not_what_its_encoding_says_is_a_400(raw: bytes) -> None:
     async with running(ScriptedModel(["Hi"])) as server:

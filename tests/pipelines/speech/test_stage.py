@@ -28,8 +28,9 @@ from pipelines.events import (
 )
 from pipelines.flow import Next, Stage, flow
 from pipelines.speech.interface import Sentence
+from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.stage import DELTA, SpeechStage
-from pipelines.speech.voices.interface import UNREADABLE, Cast, Samples, WordEnd
+from pipelines.speech.voices.interface import UNREADABLE, Cast, Samples, Voice, WordEnd
 from pipelines.speech.workers import Workers
 from tests.support import PATIENCE, ScriptedVoice, eventually, scripted_speech
 
@@ -289,6 +290,43 @@ async def test_a_reply_that_waits_for_the_voice_has_not_begun_and_one_too_many_i
             gate.release(10)
             await task
             assert (await waits)[-1] == END
+    assert (stage.speaking, stage.capacity.waiting) == (0, 0)
+    await stage.close()
+
+
+class Leaving(Workers):
+    """Its voice can go, as one that is elsewhere does."""
+
+    gone = False
+
+    @property
+    def voice(self) -> Voice | None:
+        return None if self.gone else super().voice
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_voice_that_goes_before_a_reply_begins_leaves_its_text(*, waits: bool) -> None:
+    gate = threading.Semaphore(0)
+    workers = Leaving(lambda: ScriptedVoice(gate=gate))
+    stage = SpeechStage(workers, SpeechSettings(streams=1, waiting=1))
+    await stage.start()
+    async with (
+        flow(turn(Speech()), [stage, writes("Hi.")]) as first,
+        flow(turn(Speech()), [stage, writes("Ho.")]) as next,
+    ):
+        speaking = asyncio.ensure_future(_all(first))
+        await eventually(lambda: stage.speaking == 1, "the first one is spoken")
+        workers.gone = not waits
+        second = asyncio.ensure_future(_all(next))
+        if waits:
+            await eventually(lambda: stage.capacity.waiting == 1, "the second one waits")
+            workers.gone = True
+        gate.release(10)
+        with suppress(StageError):  # it may have lost its voice, too
+            await speaking
+        events = await second
+    assert events[0] == Started(3, notices=("The voice can't be reached: this reply comes as text.",))
+    assert events[1:] == [AudioDelta(b"", "Ho.", tokens=1), TextDone(), END]
     assert (stage.speaking, stage.capacity.waiting) == (0, 0)
     await stage.close()
 
