@@ -25,11 +25,15 @@ Prepare = Callable[[threading.Event], Iterator[Progress]]
 class Shared:
     """What the parts of one server have in common."""
 
-    def __init__(self, elsewhere: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, elsewhere: Mapping[str, Any] | None = None, why_not: Callable[[str], str] = lambda what: ""
+    ) -> None:
         """``elsewhere`` has what computes in other processes, by what it does: "embedding" (from a model's name to
-        what embeds with it), "screening", "image" and "speech", each behind the seam that its part has for it."""
+        what embeds with it), "screening", "image" and "speech", each behind the seam that its part has for it.
+        ``why_not`` tells why one of them is not there, or ""."""
         self.cores = Cores()
         self.elsewhere: Mapping[str, Any] = elsewhere or {}
+        self.why_not = why_not
         self.embedders: dict[str, Embeds] = {}  # by the names of their models
         self.guides = True  # whether embeddings help the model to choose functions; the model's part says so
 

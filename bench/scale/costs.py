@@ -13,9 +13,7 @@ class Costs:
 
     passes: tuple[tuple[int, float], ...]  # for so many streams that decode: seconds of a pass; more and fewer follow
     prompt: float  # that each token of a prompt adds
-    accept: tuple[
-        float, ...
-    ]  # that turns wait beside all of these, as likely as each other: HTTP, threads that wake up
+    accept: tuple[float, ...]  # that turns wait besides, one as likely as another: HTTP, threads that wake up
     turn: float  # of a gateway, for a turn: parsing, screening, rendering
     event: float  # of a gateway, for each piece of text
     streams: int = 32  # that an engine decodes at a time

@@ -24,7 +24,7 @@ def part(settings: AnomalySettings, shared: Shared) -> Part:
     elsewhere: Judges | None = shared.elsewhere.get("screening")
     if elsewhere is not None:
         part = assemble(AnomalyStage(elsewhere, settings, urgent=lambda: shared.cores.urgent))
-        return replace(part, ready=has_been(part.ready))
+        return replace(part, ready=has_been(part.ready), why=lambda: shared.why_not("screening"))
     part = assemble(AnomalyStage(Judge(embedder, settings), settings, urgent=lambda: shared.cores.urgent))
     return replace(part, prepare=embedder.prepare, imports=(*embedder.imports, *JUDGES_WITH))
 

@@ -23,7 +23,7 @@ def part(settings: SpeechSettings, shared: Shared) -> Part:
     elsewhere: Speaks | None = shared.elsewhere.get("speech")
     if elsewhere is not None:
         part = assemble(SpeechStage(elsewhere, settings, missing=why_unheard(settings)))
-        return replace(part, ready=has_been(part.ready))
+        return replace(part, ready=has_been(part.ready), why=lambda: shared.why_not("speech"))
     missing = why_silent(settings)
     workers, put_on_disk = voiced(settings, shared)
     made = assemble(SpeechStage(workers, settings, missing=missing))

@@ -144,7 +144,9 @@ class GatewayReplica(_Replica):
         self._finds_engines = engines is not None
         configuration = gateway_of(recipe.read(), own=engines is not None)
         self._elsewhere = Elsewhere(configuration.settings, parts_of(configuration.settings))
-        pipeline = build(configuration.parts, Shared(self._elsewhere.seams), self._elsewhere.part)
+        pipeline = build(
+            configuration.parts, Shared(self._elsewhere.seams, self._elsewhere.why_not), self._elsewhere.part
+        )
         super().__init__("gateway", Inner(configuration, recipe.address, pipeline), directory)
         self.routes = Routes()
         self.bridge = Bridge(self.routes)

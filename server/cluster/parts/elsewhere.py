@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from pipelines.image.interface import not_ready as image_not_ready
 from pipelines.metrics import gauges
@@ -31,6 +31,11 @@ class Elsewhere:
         """Take note of which replicas there are."""
         for kind, replicas in self._replicas.items():
             replicas.change(view.of(kind))
+
+    def why_not(self, what: str) -> str:
+        """Why what is behind this seam is not there; "" where it is."""
+        kind: Kind = "embedding" if what == "screening" else cast(Kind, what)
+        return self._replicas[kind].why_not
 
     @property
     def part(self) -> Part:

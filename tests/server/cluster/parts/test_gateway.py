@@ -6,6 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
+from pipelines.anomaly import part as anomaly_part
+from pipelines.anomaly.settings import AnomalySettings
 from pipelines.build import Pipeline
 from pipelines.image import part as image_part
 from pipelines.image.settings import ImageSettings
@@ -13,6 +17,7 @@ from pipelines.image.stage import ImageStage
 from pipelines.image.weights import Drawer
 from pipelines.part import Shared
 from pipelines.speech import part as speech_part
+from server.app import listen, serving, url
 from server.cluster.members import Member, View
 from server.cluster.parts.elsewhere import Elsewhere
 from server.cluster.settings import PartKind
@@ -47,13 +52,34 @@ async def gateway(
     settings = Settings(image=IMAGE)
     elsewhere = Elsewhere(settings, kinds)
     elsewhere.learn(View(members))
-    shared = Shared(elsewhere.seams)
+    shared = Shared(elsewhere.seams, elsewhere.why_not)
     parts = more(shared)
     if "speech" in kinds:
         parts.append(speech_part.part(settings.speech, shared))
     pipeline = Pipeline([*parts, *scripted_pipeline(ScriptedModel(WORDS)).parts, elsewhere.part], shared)
     async with running(pipeline, settings) as server:
         yield server, elsewhere
+
+
+async def test_a_server_that_waits_for_replicas_says_of_which_part() -> None:
+    settings = Settings(image=IMAGE, anomaly=AnomalySettings(mode="enforce"))
+    elsewhere = Elsewhere(settings, ("embedding", "speech"))
+    shared = Shared(elsewhere.seams, elsewhere.why_not)
+    parts = [speech_part.part(settings.speech, shared), anomaly_part.part(settings.anomaly, shared)]
+    pipeline = Pipeline([*parts, *scripted_pipeline(ScriptedModel(WORDS)).parts, elsewhere.part], shared)
+    listener = listen("127.0.0.1", 0)
+    async with serving(settings, pipeline, listener), aiohttp.ClientSession() as http:
+
+        async def reasons() -> dict[str, str]:
+            async with http.get(f"{url(listener, tls=settings.server.tls)}/readyz") as response:
+                assert response.status == 503
+                found: dict[str, str] = (await response.json())["reasons"]
+                return found
+
+        missing = "there is no replica of {!r}".format
+        assert await reasons() == {"speech": missing("speech"), "anomaly": missing("embedding")}
+        elsewhere.learn(View((Member("a", "speech", "http://127.0.0.1:9", "s"),)))
+        assert await reasons() == {"speech": "none of 1 replicas answers", "anomaly": missing("embedding")}
 
 
 async def spoken(server: Running) -> tuple[list[dict[str, Any]], Any]:
