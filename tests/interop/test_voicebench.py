@@ -14,6 +14,7 @@ from tests.clients.sounds import plain, words
 from tests.interop.peers import PYTHON, QUIET
 from tests.support import ROOT, run
 
+CONVERSATIONS = 4  # at most
 SAID = {
     "sea": "Tell me about the sea.",
     "stop": "Stop it, please.",
@@ -25,13 +26,17 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def report(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What voicebench reports of one conversation."""
+    """What voicebench reports of one conversation; another one where it could not tell, with other sounds: the same
+    ones would be answered as they were before."""
     folder = tmp_path_factory.mktemp("voicebench")
     shutil.copy(ROOT / "tests/peers/voicebench.yaml", folder)
-    for name, text in SAID.items():
-        (folder / f"{name}.wav").write_bytes(understood(server_url, text))
-    found = judged(server_url, folder)
-    return judged(server_url, folder) if ambiguous(found) else found
+    for _ in range(CONVERSATIONS):
+        for name, text in SAID.items():
+            (folder / f"{name}.wav").write_bytes(understood(server_url, text))
+        found = judged(server_url, folder)
+        if not ambiguous(found):
+            break
+    return found
 
 
 def understood(server_url: str, text: str) -> bytes:

@@ -1,4 +1,5 @@
-"""What ``GET /v1/models`` says of a model besides its name: whether it listens or speaks, and with which voices."""
+"""What ``GET /v1/models`` says of a model besides its name: whether its texts can be gathered, whether it listens or
+speaks, and with which voices."""
 
 from typing import Any
 
@@ -14,12 +15,15 @@ async def details(**pipeline: Any) -> dict[str, Any]:
         return {each["id"]: each["loquent"] for each in (await answer.json())["data"] if "loquent" in each}
 
 
-async def test_a_server_that_only_writes_has_none() -> None:
-    assert await details() == {}
+WRITES = {"smollm2-135m-instruct": {"gather": True}}
+
+
+async def test_a_server_that_only_writes_says_that_its_texts_can_be_gathered() -> None:
+    assert await details() == WRITES
 
 
 async def test_the_recogniser_listens() -> None:
-    assert await details(hearing=hearing_with()) == {"whisper-base": {"endpoint": "transcriptions"}}
+    assert await details(hearing=hearing_with()) == WRITES | {"whisper-base": {"endpoint": "transcriptions"}}
 
 
 async def test_a_voice_without_speakers_is_one_and_speakers_are_one_each() -> None:
