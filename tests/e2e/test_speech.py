@@ -138,7 +138,7 @@ async def test_a_converted_voice_is_a_folder_that_coqui_loads(loquent: str, tmp_
     assert (again.returncode, "already" in again.stderr) == (1, True)
     async with speaking(engine="coqui", voice=str(folder)) as stage:
         pcm = b"".join([delta.pcm async for delta in stage.read(SENTENCES[3], Speech())])
-    assert errors(words(SENTENCES[3]), words(hear(ears, pcm))) <= 2
+    assert errors(words(SENTENCES[3]), words(hear(ears, pcm))) <= 1
 
 
 async def test_the_sdk_hears_a_reply_and_cuts_it(server_url: str, ears: WhisperModel) -> None:
@@ -153,8 +153,7 @@ async def test_the_sdk_hears_a_reply_and_cuts_it(server_url: str, ears: WhisperM
         events = await sdk_turn(connection, "Name the capital of France.", max_output_tokens=20)
         transcript = transcript_of(events)
         assert "Paris" in transcript
-        said = words(transcript)
-        assert errors(said, words(hear(ears, sound_of(events)))) <= len(said) // 3
+        assert "Paris" in hear(ears, sound_of(events))
         usage = events[-1]["response"]["usage"]["output_token_details"]
         assert usage["audio_tokens"] == -(-len(sound_of(events)) * 20 // 48_000)
         item_id = events[-1]["response"]["output"][0]["id"]
@@ -183,7 +182,7 @@ def test_the_sdk_writes_a_file_that_plays(server_url: str, tmp_path: Path, ears:
         client.audio.speech.with_streaming_response.create(model="tts-1", voice="alloy", input=text) as answer,
     ):
         answer.stream_to_file(file)
-    assert errors(words(text), words(hear(ears, played(file)))) <= 2
+    assert errors(words(text), words(hear(ears, played(file)))) <= 1
 
 
 async def test_what_is_cut_at_a_time_is_what_pipers_alignments_say_was_not_heard() -> None:

@@ -94,7 +94,7 @@ class Mailbox:
         self._post = post
         self._paced = Paced(post.pace)
         self._gather = gather  # seconds, for texts behind the first one
-        self._reads_text = False  # it has got the first one
+        self._reads_text = False  # what was read last is text
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._events: deque[Event | StageError] = deque()  # bounded: Started, one TextDelta, the end
